@@ -1,0 +1,3 @@
+//! The decoder and all that touches its tensors.
+
+pub mod config;
