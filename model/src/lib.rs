@@ -1,3 +1,4 @@
 //! The decoder and all that touches its tensors.
 
 pub mod config;
+pub mod ops;
