@@ -1,4 +1,14 @@
 //! The decoder and all that touches its tensors.
 
+pub mod attention;
+pub mod batch;
+pub mod block;
+pub mod build;
 pub mod config;
+pub mod decoder;
+pub mod generate;
+pub mod kv_cache;
+pub mod linear;
+pub mod mlp;
 pub mod ops;
+pub mod parameter;
