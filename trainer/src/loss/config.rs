@@ -89,19 +89,30 @@ impl Default for Weighted {
 
 impl Default for Tempered {
     fn default() -> Self {
-        Self { weight: 1.0, temperature: 1.0 }
+        Self {
+            weight: 1.0,
+            temperature: 1.0,
+        }
     }
 }
 
 impl Default for JsdConfig {
     fn default() -> Self {
-        Self { weight: 1.0, beta: 0.5, temperature: 1.0 }
+        Self {
+            weight: 1.0,
+            beta: 0.5,
+            temperature: 1.0,
+        }
     }
 }
 
 impl Default for SkewConfig {
     fn default() -> Self {
-        Self { weight: 1.0, alpha: 0.1, temperature: 1.0 }
+        Self {
+            weight: 1.0,
+            alpha: 0.1,
+            temperature: 1.0,
+        }
     }
 }
 
@@ -113,7 +124,12 @@ pub enum LossConfigError {
     #[error("every loss has weight 0, so there is nothing to learn")]
     AllZero,
     #[error("{loss}: {field} = {value} is out of range; it must be {accepted}")]
-    OutOfRange { loss: &'static str, field: &'static str, value: f64, accepted: &'static str },
+    OutOfRange {
+        loss: &'static str,
+        field: &'static str,
+        value: f64,
+        accepted: &'static str,
+    },
     #[error("{loss}: `layers` is empty; list pairs [student layer, teacher layer]")]
     NoLayers { loss: &'static str },
 }
@@ -173,12 +189,31 @@ impl LossConfig {
     pub fn validate(&self) -> Result<(), LossConfigError> {
         let loss = self.name();
         let check = |field, value: f64, accepted, ok| {
-            if ok { Ok(()) } else { Err(LossConfigError::OutOfRange { loss, field, value, accepted }) }
+            if ok {
+                Ok(())
+            } else {
+                Err(LossConfigError::OutOfRange {
+                    loss,
+                    field,
+                    value,
+                    accepted,
+                })
+            }
         };
         let weight = self.weight();
-        check("weight", weight, "finite and at least 0", weight.is_finite() && weight >= 0.0)?;
+        check(
+            "weight",
+            weight,
+            "finite and at least 0",
+            weight.is_finite() && weight >= 0.0,
+        )?;
         if let Some(t) = self.temperature() {
-            check("temperature", t, "between 0.001 and 1000", TEMPERATURES.contains(&t))?;
+            check(
+                "temperature",
+                t,
+                "between 0.001 and 1000",
+                TEMPERATURES.contains(&t),
+            )?;
         }
         match self {
             Self::Jsd(c) => {
@@ -188,9 +223,16 @@ impl LossConfig {
             }
             Self::SkewKl(c) | Self::SkewReverseKl(c) => {
                 let inside = (SMALLEST_SHARE..=1.0 - SMALLEST_SHARE).contains(&c.alpha);
-                check("alpha", c.alpha, "0 or between 1e-6 and 1 - 1e-6", inside || c.alpha == 0.0)
+                check(
+                    "alpha",
+                    c.alpha,
+                    "0 or between 1e-6 and 1 - 1e-6",
+                    inside || c.alpha == 0.0,
+                )
             }
-            Self::HiddenMse(c) | Self::HiddenCosine(c) if c.layers.is_empty() => Err(LossConfigError::NoLayers { loss }),
+            Self::HiddenMse(c) | Self::HiddenCosine(c) if c.layers.is_empty() => {
+                Err(LossConfigError::NoLayers { loss })
+            }
             _ => Ok(()),
         }
     }
@@ -206,8 +248,14 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in() {
-        assert_eq!(parse(r#"{"jsd":{}}"#).unwrap(), LossConfig::Jsd(JsdConfig::default()));
-        assert_eq!(parse(r#"{"skew_kl":{}}"#).unwrap(), LossConfig::SkewKl(SkewConfig::default()));
+        assert_eq!(
+            parse(r#"{"jsd":{}}"#).unwrap(),
+            LossConfig::Jsd(JsdConfig::default())
+        );
+        assert_eq!(
+            parse(r#"{"skew_kl":{}}"#).unwrap(),
+            LossConfig::SkewKl(SkewConfig::default())
+        );
         let hidden = parse(r#"{"hidden_mse":{"layers":[[1,2],[3,8]]}}"#).unwrap();
         assert_eq!(hidden.layers().unwrap(), &[[1, 2], [3, 8]]);
         assert_eq!(hidden.weight(), 1.0);
@@ -216,7 +264,10 @@ mod tests {
     #[test]
     fn unknown_keys_name_the_accepted_ones() {
         let message = parse(r#"{"forward_kl":{"temprature":2}}"#).unwrap_err();
-        assert!(message.contains("temprature") && message.contains("temperature"), "{message}");
+        assert!(
+            message.contains("temprature") && message.contains("temperature"),
+            "{message}"
+        );
         assert!(parse(r#"{"kl":{}}"#).unwrap_err().contains("forward_kl"));
         assert!(parse(r#"{"cross_entropy":{"temperature":2}}"#).is_err());
     }
@@ -234,7 +285,9 @@ mod tests {
             let message = parse(json).unwrap().validate().unwrap_err().to_string();
             assert!(message.contains(field), "{json}: {message}");
         }
-        let infinite = LossConfig::CrossEntropy(Weighted { weight: f64::INFINITY });
+        let infinite = LossConfig::CrossEntropy(Weighted {
+            weight: f64::INFINITY,
+        });
         assert!(infinite.validate().is_err());
         assert!(parse(r#"{"jsd":{"beta":0}}"#).unwrap().validate().is_ok());
     }

@@ -16,7 +16,10 @@ use super::softmax::{Extremes, Softmax, SumOfExponentials};
 /// `−ln q(label)`; +∞ where the label's logit is −∞.
 #[inline(always)]
 pub(super) fn value<F: Real>(softmax: &Softmax<F>, label_logit: F) -> f64 {
-    if label_logit <= F::MASKED { f64::INFINITY } else { softmax.log_normaliser - label_logit.to_f64() }
+    if label_logit <= F::MASKED {
+        return f64::INFINITY;
+    }
+    softmax.log_sum + (softmax.max.to_f64() - label_logit.to_f64())
 }
 
 /// `ln softmax(logits)[label]` of every row, without gradients.
@@ -25,11 +28,29 @@ pub(super) fn value<F: Real>(softmax: &Softmax<F>, label_logit: F) -> f64 {
 ///
 /// # Panics
 /// Where the lengths do not fit, or a label is not below `valid`.
-pub fn label_log_probs<F: Real>(logits: &[F], vocabulary: usize, valid: usize, labels: &[u32]) -> Vec<f64> {
+pub fn label_log_probs<F: Real>(
+    logits: &[F],
+    vocabulary: usize,
+    valid: usize,
+    labels: &[u32],
+) -> Vec<f64> {
     assert!(valid <= vocabulary, "{valid} valid columns of {vocabulary}");
-    assert_eq!(logits.len(), labels.len() * vocabulary, "logits are [rows, vocabulary], one label a row");
-    let score = |(row, &label): (&[F], &u32)| -widest(LabelRow { logits: &row[..valid], label: label as usize });
-    logits.par_chunks(vocabulary.max(1)).zip(labels).map(score).collect()
+    assert_eq!(
+        logits.len(),
+        labels.len() * vocabulary,
+        "logits are [rows, vocabulary], one label a row"
+    );
+    let score = |(row, &label): (&[F], &u32)| {
+        -widest(LabelRow {
+            logits: &row[..valid],
+            label: label as usize,
+        })
+    };
+    logits
+        .par_chunks(vocabulary.max(1))
+        .zip(labels)
+        .map(score)
+        .collect()
 }
 
 struct LabelRow<'a, F> {

@@ -54,11 +54,20 @@ impl LossEntries {
         }
         let mut groups: Vec<Group> = Vec::new();
         for (slot, config) in configs.iter().enumerate() {
-            let Some(temperature) = config.temperature() else { continue };
-            let at = groups.iter().position(|g| g.temperature == temperature).unwrap_or_else(|| {
-                groups.push(Group { temperature, divergences: Vec::new(), labels: Vec::new() });
-                groups.len() - 1
-            });
+            let Some(temperature) = config.temperature() else {
+                continue;
+            };
+            let at = groups
+                .iter()
+                .position(|g| g.temperature == temperature)
+                .unwrap_or_else(|| {
+                    groups.push(Group {
+                        temperature,
+                        divergences: Vec::new(),
+                        labels: Vec::new(),
+                    });
+                    groups.len() - 1
+                });
             let weight = config.weight();
             match divergence(config) {
                 Some(divergence) => {
@@ -67,12 +76,20 @@ impl LossEntries {
                         _ => temperature * temperature,
                     };
                     let gradient_factor = weight * value_factor / temperature;
-                    groups[at].divergences.push(DivergenceTerm { slot, divergence, value_factor, gradient_factor });
+                    groups[at].divergences.push(DivergenceTerm {
+                        slot,
+                        divergence,
+                        value_factor,
+                        gradient_factor,
+                    });
                 }
                 None => groups[at].labels.push(LabelTerm { slot, weight }),
             }
         }
-        Ok(Self { configs: configs.to_vec(), groups })
+        Ok(Self {
+            configs: configs.to_vec(),
+            groups,
+        })
     }
 
     /// The losses as they were listed; values are reported in this order.
@@ -97,7 +114,11 @@ impl LossEntries {
 
     /// `Σ weight · value`, the objective from the kernels' values.
     pub fn total(&self, values: &[f64]) -> f64 {
-        self.configs.iter().zip(values).map(|(config, value)| config.weight() * value).sum()
+        self.configs
+            .iter()
+            .zip(values)
+            .map(|(config, value)| config.weight() * value)
+            .sum()
     }
 }
 
@@ -112,9 +133,13 @@ fn divergence(config: &LossConfig) -> Option<AnyDivergence> {
         LossConfig::SkewKl(c) if c.alpha == 0.0 => AnyDivergence::ForwardKl(ForwardKl),
         LossConfig::SkewKl(c) => AnyDivergence::SkewKl(SkewKl { alpha: c.alpha }),
         LossConfig::SkewReverseKl(c) if c.alpha == 0.0 => AnyDivergence::ReverseKl(ReverseKl),
-        LossConfig::SkewReverseKl(c) => AnyDivergence::SkewReverseKl(SkewReverseKl { alpha: c.alpha }),
+        LossConfig::SkewReverseKl(c) => {
+            AnyDivergence::SkewReverseKl(SkewReverseKl { alpha: c.alpha })
+        }
         LossConfig::Tvd(_) => AnyDivergence::Tvd(Tvd),
-        LossConfig::CrossEntropy(_) | LossConfig::HiddenMse(_) | LossConfig::HiddenCosine(_) => return None,
+        LossConfig::CrossEntropy(_) | LossConfig::HiddenMse(_) | LossConfig::HiddenCosine(_) => {
+            return None;
+        }
     })
 }
 
@@ -135,7 +160,14 @@ mod tests {
         .unwrap();
         assert_eq!(entries.count(), 5);
         assert_eq!(entries.groups.len(), 2);
-        assert_eq!(entries.groups[0].divergences.iter().map(|t| t.slot).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(
+            entries.groups[0]
+                .divergences
+                .iter()
+                .map(|t| t.slot)
+                .collect::<Vec<_>>(),
+            [0, 3]
+        );
         assert_eq!(entries.groups[1].labels[0].slot, 1);
         assert!(entries.needs_teacher_logits() && entries.needs_labels());
         assert_eq!(entries.total(&[1.0, 2.0, 3.0, 4.0, 5.0]), 15.0);
@@ -144,7 +176,10 @@ mod tests {
     #[test]
     fn nothing_to_learn_is_an_error() {
         assert_eq!(entries("[]").unwrap_err(), LossConfigError::Empty);
-        assert_eq!(entries(r#"[{"tvd":{"weight":0}}]"#).unwrap_err(), LossConfigError::AllZero);
+        assert_eq!(
+            entries(r#"[{"tvd":{"weight":0}}]"#).unwrap_err(),
+            LossConfigError::AllZero
+        );
         assert!(entries(r#"[{"tvd":{"temperature":0}}]"#).is_err());
     }
 }

@@ -46,7 +46,11 @@ pub fn hidden_rows<F: Real>(
     let mut sum = 0.0;
     for (i, _) in supervised.iter().enumerate().filter(|&(_, &counts)| counts) {
         let row = i * width..(i + 1) * width;
-        let (a, b, gradient) = (&student[row.clone()], &teacher[row.clone()], &mut gradient[row]);
+        let (a, b, gradient) = (
+            &student[row.clone()],
+            &teacher[row.clone()],
+            &mut gradient[row],
+        );
         sum += match loss {
             HiddenLoss::Mse => mse(a, b, scale, gradient),
             HiddenLoss::Cosine => cosine(a, b, scale, gradient),
@@ -96,14 +100,25 @@ mod tests {
         for loss in [HiddenLoss::Mse, HiddenLoss::Cosine] {
             let mut gradient = [0.0; 4];
             let value = hidden_rows(loss, 4, &a, &a, &[true], 1.0, &mut gradient);
-            assert!(value.abs() < 1e-15 && gradient.iter().all(|g| g.abs() < 1e-15), "{loss:?}");
+            assert!(
+                value.abs() < 1e-15 && gradient.iter().all(|g| g.abs() < 1e-15),
+                "{loss:?}"
+            );
         }
     }
 
     #[test]
     fn a_zero_row_has_no_direction() {
         let mut gradient = [0.5f32; 2];
-        let value = hidden_rows(HiddenLoss::Cosine, 2, &[0.0, 0.0], &[1.0, 0.0], &[true], 1.0, &mut gradient);
+        let value = hidden_rows(
+            HiddenLoss::Cosine,
+            2,
+            &[0.0, 0.0],
+            &[1.0, 0.0],
+            &[true],
+            1.0,
+            &mut gradient,
+        );
         assert_eq!((value, gradient), (1.0, [0.5; 2]));
     }
 
@@ -111,7 +126,18 @@ mod tests {
     fn unsupervised_rows_do_not_count() {
         for loss in [HiddenLoss::Mse, HiddenLoss::Cosine] {
             let mut gradient = [0.25f64; 2];
-            assert_eq!(hidden_rows(loss, 2, &[1.0, f64::NAN], &[0.0, 1.0], &[false], 1.0, &mut gradient), 0.0);
+            assert_eq!(
+                hidden_rows(
+                    loss,
+                    2,
+                    &[1.0, f64::NAN],
+                    &[0.0, 1.0],
+                    &[false],
+                    1.0,
+                    &mut gradient
+                ),
+                0.0
+            );
             assert_eq!(gradient, [0.25; 2]);
         }
     }

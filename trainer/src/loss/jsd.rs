@@ -22,7 +22,10 @@ impl Divergence for Jsd {
     #[inline(always)]
     fn column<F: Real>(self, p: F, q: F, log_ratio: F) -> (F, F) {
         let m = mixture(self.beta, log_ratio);
-        let student = F::from_f64(1.0 - self.beta) * q * (m.log_ratio - m.log_share);
-        (student - F::from_f64(self.beta) * p * m.log_share, student)
+        let student = F::from_f64(1.0 - self.beta) * q * m.log_student;
+        (
+            F::from_f64(self.beta) * p * m.log_teacher + student,
+            student,
+        )
     }
 }

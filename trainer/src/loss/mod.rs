@@ -9,7 +9,7 @@
 //! - one file a loss: [`forward_kl`], [`reverse_kl`], [`jsd`], [`skew_kl`], [`skew_reverse_kl`], [`tvd`],
 //!   [`cross_entropy`], [`hidden`].
 //! - [`row`], [`rows`]: one position, and many in parallel.
-//! - [`divergence`], [`mixture`], [`softmax`], [`block`], [`vector_math`], [`simd_level`], [`real`]: what they are made of.
+//! - `divergence`, `mixture`, `softmax`, `block`, `simd_level`, [`vector_math`], [`real`]: what they are made of.
 
 mod block;
 pub mod config;

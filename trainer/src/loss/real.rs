@@ -24,8 +24,6 @@ pub trait Real:
     const ONE: Self;
     /// Stands in for −∞ inside the kernels, so that differences of logits stay numbers. Logits at or below it count as −∞.
     const MASKED: Self;
-    /// Log ratios of mixtures are cut here: `exp` of it is finite, and of its negative is nothing beside 1.
-    const RATIO_LIMIT: Self;
 
     fn from_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
@@ -37,7 +35,6 @@ impl Real for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     const MASKED: Self = -1e30;
-    const RATIO_LIMIT: Self = 80.0;
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {
@@ -61,7 +58,6 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     const MASKED: Self = -1e30;
-    const RATIO_LIMIT: Self = 700.0;
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {

@@ -42,7 +42,14 @@ pub fn accumulate_row<F: Real>(
         None if entries.needs_teacher_logits() => panic!("these losses need the teacher's logits"),
         _ => None,
     };
-    widest(Row { entries, student: real, teacher, label: label as usize, scale, values });
+    widest(Row {
+        entries,
+        student: real,
+        teacher,
+        label: label as usize,
+        scale,
+        values,
+    });
 }
 
 struct Row<'a, F> {
@@ -72,7 +79,7 @@ struct Distributions<'a, F> {
     inverse_temperature: F,
     student: Softmax<F>,
     teacher: Option<Softmax<F>>,
-    /// `ln Σ exp(student/T) − ln Σ exp(teacher/T)` as `F` holds it, and what it does not hold.
+    /// Difference of the two log sums, student's less teacher's, as `F` holds it, and what it does not hold.
     ratio_offset: F,
     ratio_residue: f64,
     sums: Vec<TermSums<F>>,
@@ -91,7 +98,11 @@ impl<F: Real> Kernel for Row<'_, F> {
 
     #[inline(always)]
     fn run(self) {
-        let label_logit = if self.entries.needs_labels() { self.student[self.label] } else { F::ZERO };
+        let label_logit = if self.entries.needs_labels() {
+            self.student[self.label]
+        } else {
+            F::ZERO
+        };
         let mut c = Columns {
             student: [F::ZERO; BLOCK],
             teacher: [F::ZERO; BLOCK],
@@ -102,9 +113,17 @@ impl<F: Real> Kernel for Row<'_, F> {
             qh: [F::ZERO; BLOCK],
         };
         let (mut distributions, has_masked) = self.normalise(&mut c);
-        let diverging = if has_masked { self.one_sided_columns() } else { (false, false) };
+        let diverging = if has_masked {
+            self.one_sided_columns()
+        } else {
+            (false, false)
+        };
 
-        if distributions.iter().flat_map(|d| &d.sums).any(|s| s.known_mean.is_none()) {
+        if distributions
+            .iter()
+            .flat_map(|d| &d.sums)
+            .any(|s| s.known_mean.is_none())
+        {
             for start in (0..self.student.len()).step_by(BLOCK) {
                 c.load(self.student, self.teacher, start);
                 for d in &mut distributions {
@@ -130,7 +149,11 @@ impl<F: Real> Kernel for Row<'_, F> {
             for (term, sums) in d.group.divergences.iter().zip(&d.sums) {
                 let sum = sums.value.total() - term.divergence.ratio_slope() * d.ratio_residue;
                 let infinite = term.divergence.diverges(diverging.0, diverging.1);
-                self.values[term.slot] += if infinite { f64::INFINITY } else { term.value_factor * sum };
+                self.values[term.slot] += if infinite {
+                    f64::INFINITY
+                } else {
+                    term.value_factor * sum
+                };
             }
             for term in &d.group.labels {
                 self.values[term.slot] += cross_entropy::value(&d.student, label_logit);
@@ -147,7 +170,8 @@ impl<'a, F: Real> Row<'a, F> {
         let student = Extremes::of(self.student);
         let teacher = self.teacher.map(|row| Extremes::of(row));
         let groups = &self.entries.groups;
-        let mut sums = vec![(SumOfExponentials::default(), SumOfExponentials::default()); groups.len()];
+        let mut sums =
+            vec![(SumOfExponentials::default(), SumOfExponentials::default()); groups.len()];
         for start in (0..self.student.len()).step_by(BLOCK) {
             c.load(self.student, self.teacher, start);
             for (group, (student_sum, teacher_sum)) in groups.iter().zip(&mut sums) {
@@ -158,12 +182,15 @@ impl<'a, F: Real> Row<'a, F> {
                 }
             }
         }
-        let finish = |(group, (student_sum, teacher_sum)): (&'a Group, &(SumOfExponentials, SumOfExponentials))| {
+        let finish = |(group, (student_sum, teacher_sum)): (
+            &'a Group,
+            &(SumOfExponentials, SumOfExponentials),
+        )| {
             let inverse_temperature = F::from_f64(1.0 / group.temperature);
             let q = student_sum.finish(&student, inverse_temperature);
             let used = teacher.as_ref().filter(|_| !group.divergences.is_empty());
             let p = used.map(|extremes| teacher_sum.finish(extremes, inverse_temperature));
-            let offset = p.as_ref().map_or(0.0, |p| q.log_normaliser - p.log_normaliser);
+            let offset = p.as_ref().map_or(0.0, |p| q.log_sum - p.log_sum);
             let ratio_offset = F::from_f64(offset);
             let sums = group.divergences.iter().map(|term| TermSums {
                 value: LaneSum::default(),
@@ -186,11 +213,16 @@ impl<'a, F: Real> Row<'a, F> {
 
     /// Whether there are columns where only the student, and columns where only the teacher, is at −∞.
     fn one_sided_columns(&self) -> (bool, bool) {
-        let Some(teacher) = self.teacher else { return (false, false) };
-        self.student.iter().zip(teacher).fold((false, false), |(student_lacks, teacher_lacks), (&s, &t)| {
-            let (s, t) = (s <= F::MASKED, t <= F::MASKED);
-            (student_lacks || (s && !t), teacher_lacks || (t && !s))
-        })
+        let Some(teacher) = self.teacher else {
+            return (false, false);
+        };
+        self.student.iter().zip(teacher).fold(
+            (false, false),
+            |(student_lacks, teacher_lacks), (&s, &t)| {
+                let (s, t) = (s <= F::MASKED, t <= F::MASKED);
+                (student_lacks || (s && !t), teacher_lacks || (t && !s))
+            },
+        )
     }
 }
 
@@ -210,9 +242,12 @@ impl<F: Real> Columns<F> {
         d.student.probabilities(&self.student, &mut self.q);
         if let Some(teacher) = &d.teacher {
             teacher.probabilities(&self.teacher, &mut self.p);
+            // Logits are taken from their row's largest first: a shift of a whole row, which means nothing, would
+            // otherwise cost digits.
+            let (student_max, teacher_max) = (d.student.max, teacher.max);
             for i in 0..BLOCK {
-                // The difference of the logits first: near agreement it is exact.
-                self.log_ratio[i] = (self.student[i] - self.teacher[i]) * d.inverse_temperature - d.ratio_offset;
+                let difference = (self.student[i] - student_max) - (self.teacher[i] - teacher_max);
+                self.log_ratio[i] = difference * d.inverse_temperature - d.ratio_offset;
             }
         }
     }
@@ -225,7 +260,13 @@ impl<F: Real> Columns<F> {
         self.distribute(d);
         for (term, sums) in d.group.divergences.iter().zip(&mut d.sums) {
             if sums.known_mean.is_none() {
-                term.divergence.columns(&self.p, &self.q, &self.log_ratio, &mut self.f, &mut self.qh);
+                term.divergence.columns(
+                    &self.p,
+                    &self.q,
+                    &self.log_ratio,
+                    &mut self.f,
+                    &mut self.qh,
+                );
                 sums.mean.add(&self.qh);
             }
         }
@@ -235,12 +276,15 @@ impl<F: Real> Columns<F> {
     fn add_gradient(&mut self, d: &mut Distributions<F>, scale: F, gradient: &mut [F; BLOCK]) {
         self.distribute(d);
         for (term, sums) in d.group.divergences.iter().zip(&mut d.sums) {
-            let Some(mean) = sums.known_mean else { continue };
-            term.divergence.columns(&self.p, &self.q, &self.log_ratio, &mut self.f, &mut self.qh);
+            let Some(mean) = sums.known_mean else {
+                continue;
+            };
+            term.divergence
+                .columns(&self.p, &self.q, &self.log_ratio, &mut self.f, &mut self.qh);
             sums.value.add(&self.f);
             let factor = F::from_f64(term.gradient_factor) * scale;
-            for i in 0..BLOCK {
-                gradient[i] += factor * (self.qh[i] - self.q[i] * mean);
+            for ((to, &qh), &q) in gradient.iter_mut().zip(&self.qh).zip(&self.q) {
+                *to += factor * (qh - q * mean);
             }
         }
         for term in &d.group.labels {

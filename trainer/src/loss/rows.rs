@@ -31,13 +31,27 @@ pub struct Labels<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LossRowsError {
     #[error("{what}: expected {expected} numbers, got {got}")]
-    Length { what: &'static str, expected: usize, got: usize },
+    Length {
+        what: &'static str,
+        expected: usize,
+        got: usize,
+    },
     #[error("{valid} shared tokens, but the {side} has only {columns} columns")]
-    TooFewColumns { side: &'static str, columns: usize, valid: usize },
+    TooFewColumns {
+        side: &'static str,
+        columns: usize,
+        valid: usize,
+    },
     #[error("the losses compare with a teacher, but there are no teacher logits")]
     NoTeacher,
-    #[error("the label of position {position} is {label}, beyond the {valid} tokens that student and teacher share")]
-    Label { position: usize, label: u32, valid: usize },
+    #[error(
+        "the label of position {position} is {label}, beyond the {valid} tokens that student and teacher share"
+    )]
+    Label {
+        position: usize,
+        label: u32,
+        valid: usize,
+    },
 }
 
 /// Adds the losses of all supervised positions to `values` and replaces the student's logits by their gradient.
@@ -53,7 +67,11 @@ pub fn loss_rows<F: Real>(
     scale: F,
     values: &mut [f64],
 ) -> Result<(), LossRowsError> {
-    let teacher = if entries.needs_teacher_logits() { teacher } else { None };
+    let teacher = if entries.needs_teacher_logits() {
+        teacher
+    } else {
+        None
+    };
     check(entries, vocabulary, student, teacher, labels, values)?;
     let count = entries.count();
     let rows = labels.supervised.len();
@@ -61,11 +79,22 @@ pub fn loss_rows<F: Real>(
         return Ok(());
     }
     let mut row_values = vec![0.0; rows * count];
-    let work = student.par_chunks_mut(vocabulary.student).zip(row_values.par_chunks_mut(count)).enumerate();
+    let work = student
+        .par_chunks_mut(vocabulary.student)
+        .zip(row_values.par_chunks_mut(count))
+        .enumerate();
     work.for_each(|(i, (student, values))| {
         if labels.supervised[i] {
             let teacher = teacher.map(|t| &t[i * vocabulary.teacher..(i + 1) * vocabulary.teacher]);
-            accumulate_row(entries, student, teacher, vocabulary.valid, labels.targets[i], scale, values);
+            accumulate_row(
+                entries,
+                student,
+                teacher,
+                vocabulary.valid,
+                labels.targets[i],
+                scale,
+                values,
+            );
         } else {
             student.fill(F::ZERO);
         }
@@ -87,11 +116,27 @@ fn check<F>(
     values: &[f64],
 ) -> Result<(), LossRowsError> {
     let length = |what, expected, got| {
-        if expected == got { Ok(()) } else { Err(LossRowsError::Length { what, expected, got }) }
+        if expected == got {
+            Ok(())
+        } else {
+            Err(LossRowsError::Length {
+                what,
+                expected,
+                got,
+            })
+        }
     };
     let valid = vocabulary.valid;
     let columns = |side, columns| {
-        if valid <= columns { Ok(()) } else { Err(LossRowsError::TooFewColumns { side, columns, valid }) }
+        if valid <= columns {
+            Ok(())
+        } else {
+            Err(LossRowsError::TooFewColumns {
+                side,
+                columns,
+                valid,
+            })
+        }
     };
     let rows = labels.supervised.len();
     length("values", entries.count(), values.len())?;
@@ -104,9 +149,15 @@ fn check<F>(
         columns("teacher", vocabulary.teacher)?;
     }
     if entries.needs_labels() {
-        for (position, (&label, &supervised)) in labels.targets.iter().zip(labels.supervised).enumerate() {
+        for (position, (&label, &supervised)) in
+            labels.targets.iter().zip(labels.supervised).enumerate()
+        {
             if supervised && label as usize >= valid {
-                return Err(LossRowsError::Label { position, label, valid });
+                return Err(LossRowsError::Label {
+                    position,
+                    label,
+                    valid,
+                });
             }
         }
     }

@@ -20,6 +20,9 @@ impl Divergence for SkewKl {
     #[inline(always)]
     fn column<F: Real>(self, p: F, q: F, log_ratio: F) -> (F, F) {
         let m = mixture(self.alpha, log_ratio);
-        (-(p * m.log_share), -(F::from_f64(1.0 - self.alpha) * q / m.share))
+        (
+            p * m.log_teacher,
+            -(F::from_f64(1.0 - self.alpha) * q * m.teacher),
+        )
     }
 }

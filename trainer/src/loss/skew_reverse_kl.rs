@@ -21,7 +21,7 @@ impl Divergence for SkewReverseKl {
     #[inline(always)]
     fn column<F: Real>(self, _p: F, q: F, log_ratio: F) -> (F, F) {
         let m = mixture(1.0 - self.alpha, log_ratio);
-        let f = q * (m.log_ratio - m.log_share);
-        (f, f - F::from_f64(self.alpha) * q * m.ratio / m.share)
+        let f = q * m.log_student;
+        (f, f - F::from_f64(self.alpha) * q * m.student)
     }
 }

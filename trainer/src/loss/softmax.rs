@@ -27,9 +27,18 @@ impl<F: Real> Extremes<F> {
             *max = if x > *max { x } else { *max };
             *min = if x < *min { x } else { *min };
         }
-        let max = max.into_iter().fold(F::MASKED, |a, b| if b > a { b } else { a });
+        let max = max
+            .into_iter()
+            .fold(F::MASKED, |a, b| if b > a { b } else { a });
         let has_masked = min.into_iter().any(|x| x <= F::MASKED);
-        Self { max: if max > F::MASKED { max } else { F::from_f64(f64::NAN) }, has_masked }
+        Self {
+            max: if max > F::MASKED {
+                max
+            } else {
+                F::from_f64(f64::NAN)
+            },
+            has_masked,
+        }
     }
 }
 
@@ -57,7 +66,7 @@ impl SumOfExponentials {
             max: extremes.max,
             inverse_temperature,
             inverse_sum: F::from_f64(1.0 / sum),
-            log_normaliser: extremes.max.to_f64() * inverse_temperature.to_f64() + sum.ln(),
+            log_sum: sum.ln(),
         }
     }
 }
@@ -65,22 +74,34 @@ impl SumOfExponentials {
 /// What turns a row's logits into probabilities.
 #[derive(Clone, Copy)]
 pub(super) struct Softmax<F> {
-    max: F,
+    pub max: F,
     inverse_temperature: F,
     inverse_sum: F,
-    /// `ln Σ exp(x/T)`
-    pub log_normaliser: f64,
+    /// `ln Σ exp((x − max)/T)`
+    pub log_sum: f64,
 }
 
 impl<F: Real> Softmax<F> {
     #[inline(always)]
     pub fn probabilities(&self, block: &[F; BLOCK], out: &mut [F; BLOCK]) {
-        exponentials(block, self.max, self.inverse_temperature, self.inverse_sum, out);
+        exponentials(
+            block,
+            self.max,
+            self.inverse_temperature,
+            self.inverse_sum,
+            out,
+        );
     }
 }
 
 #[inline(always)]
-fn exponentials<F: Real>(block: &[F; BLOCK], max: F, inverse_temperature: F, factor: F, out: &mut [F; BLOCK]) {
+fn exponentials<F: Real>(
+    block: &[F; BLOCK],
+    max: F,
+    inverse_temperature: F,
+    factor: F,
+    out: &mut [F; BLOCK],
+) {
     for (to, &x) in out.iter_mut().zip(block) {
         *to = ((x - max) * inverse_temperature).exp() * factor;
     }

@@ -5,7 +5,7 @@
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts; the first has so few bits that its product with an exponent is exact.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 355.0 / 512.0;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// 1.5 · 2²³: adding it rounds to the nearest integer, which then sits in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
@@ -30,7 +30,11 @@ pub fn exp(x: f32) -> f32 {
     let y = f32::from_bits(y.to_bits().wrapping_add(rounded.to_bits() << 23));
     let y = if x < EXP_LOWEST { 0.0 } else { y };
     // The negated order of the comparison sends NaN the same way as +∞: both survive the addition.
-    if x <= EXP_HIGHEST { y } else { x + f32::INFINITY }
+    if x <= EXP_HIGHEST {
+        y
+    } else {
+        x + f32::INFINITY
+    }
 }
 
 const SQRT_HALF_BITS: u32 = 0x3f35_04f3;
@@ -72,13 +76,17 @@ mod tests {
     /// Distance in units of the last place of the correctly rounded result.
     fn ulps(got: f32, exact: f64) -> f64 {
         let reference = exact as f32;
-        let ulp = f64::from(f32::from_bits(reference.abs().to_bits() + 1)) - f64::from(reference.abs());
+        let ulp =
+            f64::from(f32::from_bits(reference.abs().to_bits() + 1)) - f64::from(reference.abs());
         (f64::from(got) - exact).abs() / ulp
     }
 
     /// Every 61st bit pattern between two positive numbers, and the last.
     fn sweep(from: f32, to: f32) -> impl Iterator<Item = f32> {
-        (from.to_bits()..=to.to_bits()).step_by(61).chain([to.to_bits()]).map(f32::from_bits)
+        (from.to_bits()..=to.to_bits())
+            .step_by(61)
+            .chain([to.to_bits()])
+            .map(f32::from_bits)
     }
 
     #[test]

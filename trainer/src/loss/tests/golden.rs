@@ -3,7 +3,8 @@
 use serde::Deserialize;
 
 use crate::loss::{
-    HiddenLoss, Labels, LossConfig, LossEntries, Real, Vocabulary, hidden_rows, label_log_probs, loss_rows,
+    HiddenLoss, Labels, LossConfig, LossEntries, Real, Vocabulary, hidden_rows, label_log_probs,
+    loss_rows,
 };
 
 #[derive(Deserialize)]
@@ -76,11 +77,27 @@ fn run<F: Real>(case: &Case, configs: &[LossConfig]) -> (Vec<f64>, Vec<f64>) {
     let number = |x: &Number| F::from_f64(x.get());
     let mut student: Vec<F> = case.student.iter().map(number).collect();
     let teacher: Vec<F> = case.teacher.iter().map(number).collect();
-    let vocabulary = Vocabulary { student: case.student_vocab, teacher: case.teacher_vocab, valid: case.valid };
-    let labels = Labels { targets: &case.targets, supervised: &case.supervised };
+    let vocabulary = Vocabulary {
+        student: case.student_vocab,
+        teacher: case.teacher_vocab,
+        valid: case.valid,
+    };
+    let labels = Labels {
+        targets: &case.targets,
+        supervised: &case.supervised,
+    };
     let entries = LossEntries::new(configs).unwrap();
     let mut values = vec![0.0; configs.len()];
-    loss_rows(&entries, vocabulary, &mut student, Some(&teacher), labels, F::from_f64(case.scale), &mut values).unwrap();
+    loss_rows(
+        &entries,
+        vocabulary,
+        &mut student,
+        Some(&teacher),
+        labels,
+        F::from_f64(case.scale),
+        &mut values,
+    )
+    .unwrap();
     (values, student.into_iter().map(F::to_f64).collect())
 }
 
@@ -102,8 +119,18 @@ fn every_loss<F: Real>(value_tolerance: f64, gradient_tolerance: f64) {
             let (values, gradient) = run::<F>(case, std::slice::from_ref(&entry.loss));
             let by_value = distance(&values, &[entry.value]);
             let by_gradient = distance(&gradient, &entry.gradient);
-            assert!(by_value <= value_tolerance, "{}: {:?}: value off by {by_value:e}", case.name, entry.loss);
-            assert!(by_gradient <= gradient_tolerance, "{}: {:?}: gradient off by {by_gradient:e}", case.name, entry.loss);
+            assert!(
+                by_value <= value_tolerance,
+                "{}: {:?}: value off by {by_value:e}",
+                case.name,
+                entry.loss
+            );
+            assert!(
+                by_gradient <= gradient_tolerance,
+                "{}: {:?}: gradient off by {by_gradient:e}",
+                case.name,
+                entry.loss
+            );
             worst_value = worst_value.max(by_value);
             worst_gradient = worst_gradient.max(by_gradient);
         }
@@ -118,7 +145,7 @@ fn every_loss_in_f64() {
 
 #[test]
 fn every_loss_in_f32() {
-    every_loss::<f32>(1e-6, 1e-5);
+    every_loss::<f32>(2e-6, 2e-6);
 }
 
 #[test]
@@ -135,18 +162,30 @@ fn a_mix_is_the_weighted_sum() {
         }
         let (values, gradient) = run::<f64>(case, &configs);
         for (value, entry) in values.iter().zip(&case.entries) {
-            assert!(distance(&[*value], &[entry.value]) < 1e-9, "{}: {:?}", case.name, entry.loss);
+            assert!(
+                distance(&[*value], &[entry.value]) < 1e-9,
+                "{}: {:?}",
+                case.name,
+                entry.loss
+            );
         }
         assert!(distance(&gradient, &expected) < 1e-9, "{}", case.name);
         let entries = LossEntries::new(&configs).unwrap();
-        let total: f64 = case.entries.iter().zip(&configs).map(|(e, c)| c.weight() * e.value).sum();
+        let total: f64 = case
+            .entries
+            .iter()
+            .zip(&configs)
+            .map(|(e, c)| c.weight() * e.value)
+            .sum();
         assert!(distance(&[entries.total(&values)], &[total]) < 1e-9);
     }
 }
 
 fn set_weight(config: &mut LossConfig, weight: f64) {
     match config {
-        LossConfig::ForwardKl(c) | LossConfig::ReverseKl(c) | LossConfig::Tvd(c) => c.weight = weight,
+        LossConfig::ForwardKl(c) | LossConfig::ReverseKl(c) | LossConfig::Tvd(c) => {
+            c.weight = weight
+        }
         LossConfig::Jsd(c) => c.weight = weight,
         LossConfig::SkewKl(c) | LossConfig::SkewReverseKl(c) => c.weight = weight,
         LossConfig::CrossEntropy(c) => c.weight = weight,
@@ -159,8 +198,19 @@ fn scores_are_the_negative_cross_entropy() {
     for case in golden().cases {
         let logits: Vec<f64> = case.student.iter().map(Number::get).collect();
         let scores = label_log_probs(&logits, case.student_vocab, case.valid, &case.targets);
-        let sum: f64 = scores.iter().zip(&case.supervised).filter(|(_, counts)| **counts).map(|(s, _)| s).sum();
-        let Some(entry) = case.entries.iter().find(|e| matches!(e.loss, LossConfig::CrossEntropy(_))) else { continue };
+        let sum: f64 = scores
+            .iter()
+            .zip(&case.supervised)
+            .filter(|(_, counts)| **counts)
+            .map(|(s, _)| s)
+            .sum();
+        let Some(entry) = case
+            .entries
+            .iter()
+            .find(|e| matches!(e.loss, LossConfig::CrossEntropy(_)))
+        else {
+            continue;
+        };
         assert!(distance(&[-sum], &[entry.value]) < 1e-12, "{}", case.name);
     }
 }
@@ -169,13 +219,32 @@ fn hidden_losses<F: Real>(tolerance: f64) {
     for case in golden().hidden {
         let student: Vec<F> = case.student.iter().map(|&x| F::from_f64(x)).collect();
         let teacher: Vec<F> = case.teacher.iter().map(|&x| F::from_f64(x)).collect();
-        for (loss, expected) in [(HiddenLoss::Mse, &case.mse), (HiddenLoss::Cosine, &case.cosine)] {
+        for (loss, expected) in [
+            (HiddenLoss::Mse, &case.mse),
+            (HiddenLoss::Cosine, &case.cosine),
+        ] {
             let mut gradient = vec![F::ZERO; student.len()];
             let scale = F::from_f64(case.scale);
-            let value = hidden_rows(loss, case.width, &student, &teacher, &case.supervised, scale, &mut gradient);
+            let value = hidden_rows(
+                loss,
+                case.width,
+                &student,
+                &teacher,
+                &case.supervised,
+                scale,
+                &mut gradient,
+            );
             let gradient: Vec<f64> = gradient.into_iter().map(F::to_f64).collect();
-            assert!(distance(&[value], &[expected.value]) < tolerance, "{} {loss:?}: {value}", case.name);
-            assert!(distance(&gradient, &expected.gradient) < tolerance, "{} {loss:?}", case.name);
+            assert!(
+                distance(&[value], &[expected.value]) < tolerance,
+                "{} {loss:?}: {value}",
+                case.name
+            );
+            assert!(
+                distance(&gradient, &expected.gradient) < tolerance,
+                "{} {loss:?}",
+                case.name
+            );
         }
     }
 }
