@@ -12,3 +12,4 @@ pub mod linear;
 pub mod mlp;
 pub mod ops;
 pub mod parameter;
+pub mod score;

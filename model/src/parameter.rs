@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::ops::product;
+
 /// A weight matrix, or a vector held as one row.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -35,6 +37,12 @@ impl Parameter {
 
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Adds `dyᵀ·x`, the gradient of y = x·Wᵀ.
+    pub fn accumulate_product(&mut self, dy: &Tensor<2>, x: &Tensor<2>) {
+        let sum = product::accumulate_transposed(self.gradient.take(), dy, x);
+        self.gradient = Some(sum.cast(self.value.dtype()));
     }
 
     pub fn accumulate(&mut self, gradient: Tensor<2>) {

@@ -24,7 +24,7 @@ impl Linear {
     /// Gathers the gradients of weight and bias, returns that of `x`.
     pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
         if self.weight.trainable {
-            self.weight.accumulate(dy.clone().transpose().matmul(x.clone()));
+            self.weight.accumulate_product(dy, x);
         }
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));
