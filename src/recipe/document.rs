@@ -64,18 +64,17 @@ impl Node {
         let mut span = self.span.clone();
         for step in path.split('.').filter(|step| !step.is_empty()) {
             let next = match &here.value {
-                Value::Array(items) => step.parse().ok().and_then(|i: usize| items.get(i)),
-                Value::Table(_) => here.entry(step).map(|entry| {
-                    span = entry.key_span.clone();
-                    &entry.node
+                Value::Array(items) => (step.parse().ok())
+                    .and_then(|i: usize| items.get(i))
+                    .map(|item| (item, &item.span)),
+                Value::Table(_) => here.entry(step).map(|entry| match entry.node.value {
+                    Value::Table(_) => (&entry.node, &entry.key_span),
+                    _ => (&entry.node, &entry.node.span),
                 }),
                 _ => None,
             };
-            let Some(next) = next else { return span };
-            here = next;
-            if !matches!(here.value, Value::Table(_)) || span == self.span {
-                span = here.span.clone();
-            }
+            let Some((node, place)) = next else { break };
+            (here, span) = (node, place.clone());
         }
         span
     }
@@ -105,7 +104,10 @@ impl Document {
 
     /// Adds a text without reading it, and returns where it starts.
     pub fn add(&mut self, label: &str, text: &str) -> usize {
-        let start = self.segments.last().map_or(0, |s| s.start + s.text.len() + 1);
+        let start = self
+            .segments
+            .last()
+            .map_or(0, |s| s.start + s.text.len() + 1);
         self.segments.push(Segment {
             label: label.to_string(),
             text: text.to_string(),
@@ -153,9 +155,9 @@ fn convert(value: Spanned<DeValue<'_>>, start: usize) -> Result<Node, Problem> {
         DeValue::Integer(_) => Value::Integer(
             i64::deserialize(ValueDeserializer::from(value.clone())).map_err(number)?,
         ),
-        DeValue::Float(_) => Value::Float(
-            f64::deserialize(ValueDeserializer::from(value.clone())).map_err(number)?,
-        ),
+        DeValue::Float(_) => {
+            Value::Float(f64::deserialize(ValueDeserializer::from(value.clone())).map_err(number)?)
+        }
         DeValue::Datetime(_) => {
             return Err(Problem::new("a recipe has no use for dates").at(span));
         }
@@ -258,13 +260,24 @@ mod tests {
     fn finds_places() {
         assert!(shown("seed").contains("r.toml:1:8\n  |\n1 | seed = 7\n  |        ^"));
         assert!(shown("stage.0.optimizer.lr").contains("r.toml:6:20"));
-        assert!(shown("stage.1.models.1").ends_with("9 | models = [\"a\", \"b\"]\n  |                ^^^"));
+        assert!(
+            shown("stage.1.models.1")
+                .ends_with("9 | models = [\"a\", \"b\"]\n  |                ^^^")
+        );
     }
 
     #[test]
     fn a_missing_key_is_shown_at_its_table() {
-        assert!(shown("stage.1.window").contains("r.toml:7:1\n"), "{}", shown("stage.1.window"));
-        assert!(shown("models.a.format").contains("r.toml:2:9\n"), "{}", shown("models.a.format"));
+        assert!(
+            shown("stage.1.window").contains("r.toml:7:1\n"),
+            "{}",
+            shown("stage.1.window")
+        );
+        assert!(
+            shown("models.a.format").contains("r.toml:2:9\n"),
+            "{}",
+            shown("models.a.format")
+        );
         assert!(shown("stage.0.optimizer.eps").contains("r.toml:6:1\n"));
     }
 
@@ -272,7 +285,9 @@ mod tests {
     fn broken_toml_and_odd_characters_are_placed() {
         let mut document = Document::default();
         document.add("first", "a = 1");
-        let problem = document.parse("r.toml", "ü = 1\n\tname = \"é\n").unwrap_err();
+        let problem = document
+            .parse("r.toml", "ü = 1\n\tname = \"é\n")
+            .unwrap_err();
         let text = document.error(problem).to_string();
         assert!(text.starts_with("not valid TOML"), "{text}");
         assert!(text.contains("--> r.toml:"), "{text}");

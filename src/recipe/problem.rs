@@ -64,8 +64,13 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl de::Error for Problem {
+    /// A last line `hint: …` of the message becomes the problem's hint.
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message.to_string())
+        let text = message.to_string();
+        match text.split_once("\nhint: ") {
+            Some((message, hint)) => Self::new(message).hint(hint),
+            None => Self::new(text),
+        }
     }
 
     fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Self {
