@@ -103,6 +103,7 @@ mod tests {
             .get_subcommands_mut()
             .filter(|verb| verb.get_name() != "help")
         {
+            let mut verb = verb.clone().term_width(0);
             let help = verb.render_help().to_string();
             let last = help.trim_end().lines().last().unwrap_or_default();
             assert!(

@@ -20,7 +20,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub enum PlanError {
     #[error("the digest of `{0}` is not known")]
     NoDigest(String),
-    #[error("the settings of stage {number} cannot be written as JSON: {source}")]
+    #[error("the settings of stage {number} cannot be written as JSON")]
     Json {
         number: usize,
         source: serde_json::Error,

@@ -9,6 +9,7 @@ mod invalid;
 mod keep_layers;
 mod loss;
 mod names;
+mod optimizer;
 mod overrides;
 mod problem;
 mod read;
@@ -28,11 +29,12 @@ pub use document::RecipeError;
 pub use keep_layers::{BestLayers, KeepLayers, Measure};
 pub use loss::{LossConfig, LossKind};
 pub use names::{Input, Origin};
+pub use optimizer::{Optimizer, Schedule};
 pub use stage::{
     Action, Distill, DistillInputs, Eval, Export, ExportFormat, FloatType, Prune, Reference, Sft,
     SftInputs, Stage, Task, Thing,
 };
-pub use training::{Optimizer, Schedule, TrainConfig};
+pub use training::TrainConfig;
 
 use crate::source::{ModelSource, Source};
 use document::{Document, Node, Value};
@@ -63,7 +65,7 @@ pub struct Recipe {
 
 #[derive(Debug, Error)]
 pub enum LoadError {
-    #[error("cannot read the recipe {}: {source}", path.display())]
+    #[error("cannot read the recipe {}", path.display())]
     Io {
         path: PathBuf,
         source: std::io::Error,

@@ -97,17 +97,12 @@ impl Document {
     /// Adds a text and reads it as a TOML document.
     pub fn parse(&mut self, label: &str, text: &str) -> Result<Node, Problem> {
         let start = self.add(label, text);
-        let table = DeTable::parse(text).map_err(|e| shifted(&e, start))?;
-        let (span, table) = (table.span(), table.into_inner());
-        convert(Spanned::new(span, DeValue::Table(table)), start)
+        parse_at(start, text)
     }
 
-    /// Adds a text without reading it, and returns where it starts.
+    /// Adds a text and returns where it starts.
     pub fn add(&mut self, label: &str, text: &str) -> usize {
-        let start = self
-            .segments
-            .last()
-            .map_or(0, |s| s.start + s.text.len() + 1);
+        let start = (self.segments.last()).map_or(0, |s| s.start + s.text.len() + 1);
         self.segments.push(Segment {
             label: label.to_string(),
             text: text.to_string(),
@@ -144,6 +139,13 @@ impl Document {
             after: text[end..line_end].trim_end().to_string(),
         })
     }
+}
+
+/// Reads a text that starts at `start` of the document.
+pub fn parse_at(start: usize, text: &str) -> Result<Node, Problem> {
+    let table = DeTable::parse(text).map_err(|e| shifted(&e, start))?;
+    let (span, table) = (table.span(), table.into_inner());
+    convert(Spanned::new(span, DeValue::Table(table)), start)
 }
 
 fn convert(value: Spanned<DeValue<'_>>, start: usize) -> Result<Node, Problem> {

@@ -3,7 +3,7 @@
 //! Both address a stage by its `as` name, by its kind where only one stage has that kind, or by
 //! its number in the chain counted from 1: `stage.student.steps = 10`, `data.train.limit = 50`.
 
-use super::document::{Document, Entry, Node, Value};
+use super::document::{Document, Entry, Node, Value, parse_at};
 use super::problem::Problem;
 use super::read::KIND;
 
@@ -39,34 +39,36 @@ pub fn apply_preset(root: &mut Node, presets: &[Entry], name: &str) -> Result<()
 
 /// Lays one `--set key=value` over the recipe.
 pub fn apply_set(root: &mut Node, document: &mut Document, flag: &str) -> Result<(), Problem> {
-    let label = format!("--set {flag}");
+    let start = document.add(&format!("--set {flag}"), flag);
     let Some((key, value)) = flag.split_once('=') else {
-        let start = document.add(&label, flag);
         return Err(Problem::new("`--set` takes key=value")
             .at(start..start + flag.len())
             .hint("for example --set stage.student.steps=10"));
     };
-    // What is no TOML value is a string without its quotes, as a shell leaves it.
-    let is_toml = toml::de::DeValue::parse(value.trim()).is_ok();
-    let overlay = if is_toml {
-        document.parse(&label, flag)?
+    let overlay = if toml::de::DeValue::parse(value.trim()).is_ok() {
+        parse_at(start, flag)?
     } else {
-        let mut overlay = document.parse(&label, &format!("{key}=0"))?;
-        set_leaf(&mut overlay, Value::String(value.trim().to_string()));
+        // What is no TOML value is a string without its quotes, as a shell leaves it.
+        let mut overlay = parse_at(start, &format!("{key}=0"))?;
+        let text = Node {
+            span: start + key.len() + 1..start + flag.len(),
+            value: Value::String(value.trim().to_string()),
+        };
+        *leaf(&mut overlay) = text;
         overlay
     };
     apply(root, &overlay)
 }
 
-fn set_leaf(node: &mut Node, value: Value) {
-    match &mut node.value {
-        Value::Table(entries) => {
-            if let Some(entry) = entries.first_mut() {
-                set_leaf(&mut entry.node, value);
-            }
-        }
-        leaf => *leaf = value,
+/// The value at the end of a dotted key.
+fn leaf(node: &mut Node) -> &mut Node {
+    if !matches!(&node.value, Value::Table(entries) if !entries.is_empty()) {
+        return node;
     }
+    let Value::Table(entries) = &mut node.value else {
+        unreachable!("seen to be a table");
+    };
+    leaf(&mut entries[0].node)
 }
 
 fn apply(root: &mut Node, overlay: &Node) -> Result<(), Problem> {

@@ -88,6 +88,7 @@ fn an_error_shows_its_place_the_accepted_names_and_a_hint() {
 
 #[test]
 fn bad_recipes() {
+    let mut failures = Vec::new();
     for (from, to, wanted) in [
         (
             "seed = 7",
@@ -207,7 +208,7 @@ fn bad_recipes() {
         (
             "weight = 0.7",
             "weight = -0.7",
-            "`weight` must be above 0\n  --> r.toml:22:44",
+            "`weight` must be above 0\n  --> r.toml:22:36",
         ),
         (
             "{ name = \"heldout\"",
@@ -222,12 +223,12 @@ fn bad_recipes() {
         (
             "\"cross_entropy\", weight",
             "\"cross_entropy\", temperature = 2, weight",
-            "`temperature` has no meaning for `cross_entropy`\n  --> r.toml:23:112",
+            "`temperature` has no meaning for `cross_entropy`\n  --> r.toml:23:107",
         ),
         (
             "lr = 3e-4",
             "lr = 0",
-            "`lr` must be above 0\n  --> r.toml:24:38",
+            "`lr` must be above 0\n  --> r.toml:24:36",
         ),
         ("lr = 3e-4", "rl = 3e-4", "unknown key `rl`"),
         ("steps = 24", "steps = 0", "`steps` must be at least 1"),
@@ -269,8 +270,19 @@ fn bad_recipes() {
         assert!(GOOD.contains(from), "{from}");
         let error = parse(&GOOD.replacen(from, to, 1), None, &[]).err();
         let error = error.unwrap_or_else(|| panic!("accepted: {from} → {to}"));
-        assert!(error.contains(wanted), "{from} → {to}\n{error}");
+        if !error.contains(wanted) {
+            failures.push(format!("{from} → {to}: no {wanted:?} in\n{error}"));
+        }
     }
+    assert!(
+        failures.is_empty(),
+        "{}",
+        failures.join(
+            "
+
+"
+        )
+    );
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub enum SourceError {
         reason: String,
         hint: String,
     },
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}", path.display())]
     Io {
         doing: &'static str,
         path: PathBuf,

