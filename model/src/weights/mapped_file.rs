@@ -1,0 +1,42 @@
+//! A file mapped into memory, with its path for messages.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::error::WeightsError;
+
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl MappedFile {
+    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
+        let file = File::open(path).map_err(WeightsError::io(path))?;
+        let metadata = file.metadata().map_err(WeightsError::io(path))?;
+        if !metadata.is_file() {
+            return Err(WeightsError::malformed(path, "is not a file"));
+        }
+        if metadata.len() == 0 {
+            return Err(WeightsError::malformed(path, "is empty"));
+        }
+        // SAFETY: the mapping is read-only and private to this process. Another process that
+        // changes the file meanwhile changes the values read; bytes are only ever read as numbers.
+        let map = unsafe { Mmap::map(&file) }.map_err(WeightsError::io(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}

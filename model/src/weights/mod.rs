@@ -1,0 +1,34 @@
+//! Model files: GGUF and Hugging Face directories, read into plain `Vec<f32>` and written back.
+//!
+//! [`Checkpoint`](checkpoint::Checkpoint) is the one way in, whatever the format:
+//! [`write_hf_directory`](hf_directory::write_hf_directory) the way out. Tensors bear Hugging
+//! Face's names and row-major shapes everywhere; [`names`] translates.
+//!
+//! Files are mapped into memory, never read whole: changing one while it is open gives wrong
+//! values, and truncating it ends the process. Nothing in a file is trusted: every count, length
+//! and offset is checked against the file before it is used.
+
+pub mod checkpoint;
+mod config_check;
+pub mod dtype;
+pub mod error;
+pub mod gguf;
+pub mod gguf_config;
+mod gguf_cursor;
+pub mod gguf_value;
+pub mod gguf_vocabulary;
+pub mod hf_config;
+pub mod hf_config_writer;
+pub mod hf_directory;
+mod json_fields;
+mod llama3_frequencies;
+mod mapped_file;
+pub mod names;
+pub mod safetensors;
+pub mod safetensors_writer;
+pub mod staged_directory;
+
+#[cfg(test)]
+mod broken_file_tests;
+#[cfg(test)]
+mod test_files;
