@@ -6,3 +6,6 @@ mod layout;
 pub mod random;
 pub mod read;
 pub mod sample;
+pub mod gguf_tokenizer;
+pub mod tokenizer;
+mod tokenizer_files;
