@@ -101,15 +101,21 @@ mod tests {
 
     #[test]
     fn reads_defaults_and_refuses_unknown_keys() {
-        let config: DataConfig<String> =
-            serde_json::from_str(r#"{"source": "a.jsonl", "columns": {"prompt": "q", "completion": "a"}}"#).unwrap();
+        let config: DataConfig<String> = serde_json::from_str(
+            r#"{"source": "a.jsonl", "columns": {"prompt": "q", "completion": "a"}}"#,
+        )
+        .unwrap();
         assert_eq!(config.chunk, Chunk::File);
-        assert_eq!(config.columns.as_ref().unwrap().prompt.as_deref(), Some("q"));
+        assert_eq!(
+            config.columns.as_ref().unwrap().prompt.as_deref(),
+            Some("q")
+        );
         let again: DataConfig<String> =
             serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
         assert_eq!(config, again);
 
-        let error = serde_json::from_str::<DataConfig<String>>(r#"{"source": "a", "limits": 3}"#).unwrap_err();
+        let error = serde_json::from_str::<DataConfig<String>>(r#"{"source": "a", "limits": 3}"#)
+            .unwrap_err();
         assert!(error.to_string().contains("limits"), "{error}");
         assert!(error.to_string().contains("limit"), "{error}");
     }

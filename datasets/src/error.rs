@@ -88,6 +88,12 @@ pub enum DataError {
          the chat template, and that sequence_length leaves room for completions after the prompts"
     )]
     NothingSupervised { found: String },
+    #[error("sample {number}: {source}")]
+    Sample {
+        /// 1-based, among the samples that were read.
+        number: usize,
+        source: Box<DataError>,
+    },
     #[error("{key} = {found}: expected {expected}")]
     Setting {
         key: &'static str,

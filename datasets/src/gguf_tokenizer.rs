@@ -38,8 +38,7 @@ const UNUSED: u32 = 5;
 
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const KNOWN_PRE: &str =
-    "default, gpt-2, smollm, starcoder, refact, command-r, qwen2, deepseek-r1-qwen, llama-bpe, llama3, llama-v3";
+const KNOWN_PRE: &str = "default, gpt-2, smollm, starcoder, refact, command-r, qwen2, deepseek-r1-qwen, llama-bpe, llama3, llama-v3";
 
 impl Tokenizer {
     /// Rebuilds the tokenizer of a model from its GGUF metadata.
@@ -83,9 +82,15 @@ impl GgufVocabulary {
     fn check(&self, name: &str) -> Result<(), DataError> {
         let tokens = self.tokens.len();
         if tokens == 0 {
-            return Err(tokenizer_error(name, "tokenizer.ggml.tokens is missing or empty"));
+            return Err(tokenizer_error(
+                name,
+                "tokenizer.ggml.tokens is missing or empty",
+            ));
         }
-        for (key, length) in [("token_type", self.token_types.len()), ("scores", self.scores.len())] {
+        for (key, length) in [
+            ("token_type", self.token_types.len()),
+            ("scores", self.scores.len()),
+        ] {
             if length != 0 && length != tokens {
                 return Err(tokenizer_error(
                     name,
@@ -93,11 +98,19 @@ impl GgufVocabulary {
                 ));
             }
         }
-        for (key, id) in [("bos", self.bos), ("eos", self.eos), ("pad", self.pad), ("unk", self.unk)] {
+        for (key, id) in [
+            ("bos", self.bos),
+            ("eos", self.eos),
+            ("pad", self.pad),
+            ("unk", self.unk),
+        ] {
             if let Some(id) = id
                 && id as usize >= tokens
             {
-                return Err(tokenizer_error(name, format!("the {key} token is {id}, but there are {tokens} tokens")));
+                return Err(tokenizer_error(
+                    name,
+                    format!("the {key} token is {id}, but there are {tokens} tokens"),
+                ));
             }
         }
         Ok(())
@@ -124,14 +137,19 @@ impl GgufVocabulary {
 
     fn byte_level(&self, name: &str) -> Result<tokenizers::Tokenizer, DataError> {
         if self.merges.is_empty() {
-            return Err(tokenizer_error(name, "tokenizer.ggml.merges is missing or empty"));
+            return Err(tokenizer_error(
+                name,
+                "tokenizer.ggml.merges is missing or empty",
+            ));
         }
         let mut merges = Merges::with_capacity(self.merges.len());
         for (row, merge) in self.merges.iter().enumerate() {
             let Some((left, right)) = merge.split_once(' ') else {
                 return Err(tokenizer_error(
                     name,
-                    format!("tokenizer.ggml.merges[{row}] is {merge:?}, expected two tokens with a space between"),
+                    format!(
+                        "tokenizer.ggml.merges[{row}] is {merge:?}, expected two tokens with a space between"
+                    ),
                 ));
             };
             merges.push((left.to_string(), right.to_string()));
@@ -145,8 +163,12 @@ impl GgufVocabulary {
                     {"type": "Digits", "individual_digits": true}, byte_level_words(true)]}),
                 false,
             ),
-            "qwen2" | "deepseek-r1-qwen" => (json!({"type": "NFC"}), pattern_words(QWEN2_PATTERN), false),
-            "llama-bpe" | "llama3" | "llama-v3" => (Value::Null, pattern_words(LLAMA3_PATTERN), true),
+            "qwen2" | "deepseek-r1-qwen" => {
+                (json!({"type": "NFC"}), pattern_words(QWEN2_PATTERN), false)
+            }
+            "llama-bpe" | "llama3" | "llama-v3" => {
+                (Value::Null, pattern_words(LLAMA3_PATTERN), true)
+            }
             other => {
                 return Err(DataError::UnsupportedTokenizer {
                     name: name.to_string(),
@@ -165,9 +187,16 @@ impl GgufVocabulary {
         self.assemble(name, model, normalizer, pre_tokenizer, decoder, false)
     }
 
-    fn sentence_piece(&self, name: &str, space_prefix: bool) -> Result<tokenizers::Tokenizer, DataError> {
+    fn sentence_piece(
+        &self,
+        name: &str,
+        space_prefix: bool,
+    ) -> Result<tokenizers::Tokenizer, DataError> {
         if self.scores.is_empty() {
-            return Err(tokenizer_error(name, "tokenizer.ggml.scores is missing or empty"));
+            return Err(tokenizer_error(
+                name,
+                "tokenizer.ggml.scores is missing or empty",
+            ));
         }
         let mut builder = BPE::builder()
             .vocab_and_merges(self.vocab(), self.merges_from_scores())
@@ -177,7 +206,8 @@ impl GgufVocabulary {
             builder = builder.unk_token(self.tokens[unknown as usize].clone());
         }
         let model = builder.build().map_err(|e| tokenizer_error(name, e))?;
-        let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
+        let mut normalizers =
+            vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
         let mut decoders = vec![
             json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
             json!({"type": "ByteFallback"}),
@@ -210,9 +240,9 @@ impl GgufVocabulary {
             }
             splits.sort_unstable();
             ranked.extend(
-                splits
-                    .into_iter()
-                    .map(|(_, _, l, r)| (self.scores[id], l.chars().count(), r.chars().count(), l, r)),
+                splits.into_iter().map(|(_, _, l, r)| {
+                    (self.scores[id], l.chars().count(), r.chars().count(), l, r)
+                }),
             );
         }
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
@@ -231,20 +261,27 @@ impl GgufVocabulary {
         decoder: Value,
         add_bos_by_default: bool,
     ) -> Result<tokenizers::Tokenizer, DataError> {
-        fn part<T: serde::de::DeserializeOwned>(name: &str, value: Value) -> Result<Option<T>, DataError> {
+        fn part<T: serde::de::DeserializeOwned>(
+            name: &str,
+            value: Value,
+        ) -> Result<Option<T>, DataError> {
             serde_json::from_value(value).map_err(|e| tokenizer_error(name, e))
         }
         let mut tokenizer = tokenizers::Tokenizer::new(model);
         tokenizer
             .with_normalizer(part::<tokenizers::NormalizerWrapper>(name, normalizer)?)
             .map_err(|e| tokenizer_error(name, e))?;
-        tokenizer.with_pre_tokenizer(part::<tokenizers::PreTokenizerWrapper>(name, pre_tokenizer)?);
+        tokenizer.with_pre_tokenizer(part::<tokenizers::PreTokenizerWrapper>(
+            name,
+            pre_tokenizer,
+        )?);
         tokenizer.with_decoder(part::<tokenizers::DecoderWrapper>(name, decoder)?);
         if let Some(bos) = self.bos
             && self.add_bos.unwrap_or(add_bos_by_default)
         {
             let processor = bos_processor(&self.tokens[bos as usize], bos);
-            tokenizer.with_post_processor(part::<tokenizers::PostProcessorWrapper>(name, processor)?);
+            tokenizer
+                .with_post_processor(part::<tokenizers::PostProcessorWrapper>(name, processor)?);
         }
         let added = self.tokens.iter().enumerate().filter_map(|(id, token)| {
             let control = self.kind(id) == CONTROL;
@@ -252,7 +289,9 @@ impl GgufVocabulary {
             (control || named || self.kind(id) == USER_DEFINED)
                 .then(|| AddedToken::from(token.clone(), control || named).normalized(false))
         });
-        tokenizer.add_tokens(added).map_err(|e| tokenizer_error(name, e))?;
+        tokenizer
+            .add_tokens(added)
+            .map_err(|e| tokenizer_error(name, e))?;
         Ok(tokenizer)
     }
 }

@@ -45,8 +45,17 @@ pub(crate) enum Layout {
 
 impl Layout {
     /// Recognises the layout of a table, or takes it from the recipe's mapping.
-    pub(crate) fn detect(path: &Path, schema: &Schema, mapping: Option<&ColumnMapping>) -> Result<Self, DataError> {
-        let columns = || schema.iter_names().map(|n| n.to_string()).collect::<Vec<_>>();
+    pub(crate) fn detect(
+        path: &Path,
+        schema: &Schema,
+        mapping: Option<&ColumnMapping>,
+    ) -> Result<Self, DataError> {
+        let columns = || {
+            schema
+                .iter_names()
+                .map(|n| n.to_string())
+                .collect::<Vec<_>>()
+        };
         let has = |name: &str| schema.contains(name);
         if let Some(mapping) = mapping {
             return Self::from_mapping(path, schema, mapping, &columns());
@@ -61,9 +70,13 @@ impl Layout {
                 completion: "completion".into(),
             }
         } else if has("instruction") && has("output") {
-            Self::Alpaca { input: has("input") }
+            Self::Alpaca {
+                input: has("input"),
+            }
         } else if has("text") {
-            Self::Text { text: "text".into() }
+            Self::Text {
+                text: "text".into(),
+            }
         } else {
             return Err(DataError::UnknownLayout {
                 path: path.to_path_buf(),
@@ -79,7 +92,12 @@ impl Layout {
         mapping: &ColumnMapping,
         columns: &[String],
     ) -> Result<Self, DataError> {
-        let layout = match (&mapping.text, &mapping.prompt, &mapping.completion, &mapping.messages) {
+        let layout = match (
+            &mapping.text,
+            &mapping.prompt,
+            &mapping.completion,
+            &mapping.messages,
+        ) {
             (Some(text), None, None, None) => Self::Text { text: text.clone() },
             (None, Some(prompt), Some(completion), None) => Self::Completion {
                 prompt: prompt.clone(),
@@ -113,7 +131,11 @@ impl Layout {
             Some(DataType::String) => column == "conversations",
             _ => false,
         };
-        let (role, content) = if share_gpt { ("from", "value") } else { ("role", "content") };
+        let (role, content) = if share_gpt {
+            ("from", "value")
+        } else {
+            ("role", "content")
+        };
         Self::Turns {
             column: column.into(),
             role,
@@ -152,7 +174,9 @@ impl Layout {
             number: first_row + row + 1,
         };
         Ok(match self {
-            Self::Text { text } => cell.text(text)?.and_then(|text| filled(text).map(Sample::Text)),
+            Self::Text { text } => cell
+                .text(text)?
+                .and_then(|text| filled(text).map(Sample::Text)),
             Self::Completion { prompt, completion } => {
                 completion_sample(cell.text(prompt)?, cell.text(completion)?)
             }
@@ -167,13 +191,21 @@ impl Layout {
                 }
                 completion_sample(prompt, cell.text("output")?)
             }
-            Self::Turns { column, role, content } => cell.turns(column, role, content)?,
+            Self::Turns {
+                column,
+                role,
+                content,
+            } => cell.turns(column, role, content)?,
         })
     }
 }
 
 fn filled(text: String) -> Result<String, DropReason> {
-    if text.trim().is_empty() { Err(DropReason::EmptyText) } else { Ok(text) }
+    if text.trim().is_empty() {
+        Err(DropReason::EmptyText)
+    } else {
+        Ok(text)
+    }
 }
 
 fn completion_sample(
@@ -195,7 +227,12 @@ struct Cell<'a> {
 }
 
 impl Cell<'_> {
-    fn error(&self, column: &str, found: impl Into<String>, expected: impl Into<String>) -> DataError {
+    fn error(
+        &self,
+        column: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> DataError {
         DataError::Row {
             path: self.path.to_path_buf(),
             row: self.number,
@@ -222,13 +259,24 @@ impl Cell<'_> {
         }
     }
 
-    fn turns(&self, column: &str, role: &str, content: &str) -> Result<Result<Sample, DropReason>, DataError> {
+    fn turns(
+        &self,
+        column: &str,
+        role: &str,
+        content: &str,
+    ) -> Result<Result<Sample, DropReason>, DataError> {
         let turns: Vec<(Option<String>, Option<String>)> = match self.value(column)? {
             AnyValue::Null => return Ok(Err(DropReason::Null)),
             AnyValue::List(series) => self.struct_turns(column, &series, role, content)?,
             // Tables without nested columns (csv) hold the list as JSON.
             AnyValue::String(text) => self.json_turns(column, text)?,
-            other => return Err(self.error(column, describe(&other), format!("a list of {{{role}, {content}}}"))),
+            other => {
+                return Err(self.error(
+                    column,
+                    describe(&other),
+                    format!("a list of {{{role}, {content}}}"),
+                ));
+            }
         };
         let mut messages = Vec::with_capacity(turns.len());
         for (role, content) in turns {
@@ -268,18 +316,26 @@ impl Cell<'_> {
             .struct_()
             .map_err(|_| self.error(column, format!("a list of {}", series.dtype()), expected()))?;
         let field = |name: &str| -> Result<Vec<Option<String>>, DataError> {
-            let values = turns
-                .field_by_name(name)
-                .map_err(|_| self.error(column, format!("a list of {}", series.dtype()), expected()))?;
+            let values = turns.field_by_name(name).map_err(|_| {
+                self.error(column, format!("a list of {}", series.dtype()), expected())
+            })?;
             let values = values.str().map_err(|_| {
-                self.error(column, format!("`{name}` of type {}", values.dtype()), "plain strings")
+                self.error(
+                    column,
+                    format!("`{name}` of type {}", values.dtype()),
+                    "plain strings",
+                )
             })?;
             Ok(values.iter().map(|v| v.map(str::to_string)).collect())
         };
         Ok(field(role)?.into_iter().zip(field(content)?).collect())
     }
 
-    fn json_turns(&self, column: &str, text: &str) -> Result<Vec<(Option<String>, Option<String>)>, DataError> {
+    fn json_turns(
+        &self,
+        column: &str,
+        text: &str,
+    ) -> Result<Vec<(Option<String>, Option<String>)>, DataError> {
         #[derive(Deserialize)]
         struct Turn {
             #[serde(alias = "from")]
@@ -287,8 +343,13 @@ impl Cell<'_> {
             #[serde(alias = "value")]
             content: Option<String>,
         }
-        let turns: Vec<Turn> = serde_json::from_str(text)
-            .map_err(|e| self.error(column, format!("text that is no JSON list of turns ({e})"), "a list of turns"))?;
+        let turns: Vec<Turn> = serde_json::from_str(text).map_err(|e| {
+            self.error(
+                column,
+                format!("text that is no JSON list of turns ({e})"),
+                "a list of turns",
+            )
+        })?;
         Ok(turns.into_iter().map(|t| (t.role, t.content)).collect())
     }
 }

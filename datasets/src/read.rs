@@ -56,7 +56,10 @@ pub fn read_samples(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataErro
         let found = if report.rows == 0 {
             "the data is empty".to_string()
         } else {
-            format!("all {} rows were dropped: {:?}", report.rows, report.dropped)
+            format!(
+                "all {} rows were dropped: {:?}",
+                report.rows, report.dropped
+            )
         };
         return Err(DataError::Empty {
             path: config.source.clone(),
@@ -76,7 +79,9 @@ pub fn data_digest(config: &DataConfig<PathBuf>) -> Result<String, DataError> {
         let mut file = fs::File::open(&path).map_err(DataError::io("open", &path))?;
         let mut length = 0u64;
         loop {
-            let read = file.read(&mut buffer).map_err(DataError::io("read", &path))?;
+            let read = file
+                .read(&mut buffer)
+                .map_err(DataError::io("read", &path))?;
             if read == 0 {
                 break;
             }
@@ -117,7 +122,10 @@ fn list_files(source: &Path, format: Option<Format>) -> Result<FilesAndSkipped, 
     if files.is_empty() {
         return Err(DataError::Empty {
             path: source.to_path_buf(),
-            found: format!("no file of the format in the directory ({} others)", skipped.len()),
+            found: format!(
+                "no file of the format in the directory ({} others)",
+                skipped.len()
+            ),
         });
     }
     Ok((files, skipped))
@@ -174,7 +182,12 @@ fn recognise(path: &Path) -> Result<Format, DataError> {
     })
 }
 
-fn read_text(path: &Path, chunk: Chunk, limit: usize, report: &mut ReadReport) -> Result<(), DataError> {
+fn read_text(
+    path: &Path,
+    chunk: Chunk,
+    limit: usize,
+    report: &mut ReadReport,
+) -> Result<(), DataError> {
     let bytes = fs::read(path).map_err(DataError::io("read", path))?;
     let text = String::from_utf8(bytes).map_err(|error| DataError::Malformed {
         path: path.to_path_buf(),
@@ -252,17 +265,22 @@ fn read_table(
         },
         found,
     };
-    if fs::metadata(path).map_err(DataError::io("open", path))?.len() == 0 {
+    if fs::metadata(path)
+        .map_err(DataError::io("open", path))?
+        .len()
+        == 0
+    {
         return Ok(());
     }
     // The reader panics on some damaged files; that is an error of the file like any other.
-    let guarded = |work: &mut dyn FnMut() -> PolarsResult<DataFrame>| -> Result<DataFrame, DataError> {
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok(table)) => Ok(table),
-            Ok(Err(error)) => Err(malformed(explain(path, format, &error.to_string()))),
-            Err(_) => Err(malformed(explain(path, format, "the file is damaged"))),
-        }
-    };
+    let guarded =
+        |work: &mut dyn FnMut() -> PolarsResult<DataFrame>| -> Result<DataFrame, DataError> {
+            match catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(table)) => Ok(table),
+                Ok(Err(error)) => Err(malformed(explain(path, format, &error.to_string()))),
+                Err(_) => Err(malformed(explain(path, format, "the file is damaged"))),
+            }
+        };
     let mut schema: Option<SchemaRef> = None;
     let mut lazy: Option<LazyFrame> = None;
     guarded(&mut || {
@@ -280,7 +298,11 @@ fn read_table(
     let mut first_row = 0;
     while report.samples.len() < limit {
         let wanted = ROWS_AT_A_TIME.min(limit - report.samples.len());
-        let table = guarded(&mut || lazy.clone().slice(first_row as i64, wanted as IdxSize).collect())?;
+        let table = guarded(&mut || {
+            lazy.clone()
+                .slice(first_row as i64, wanted as IdxSize)
+                .collect()
+        })?;
         for row in 0..table.height() {
             report.rows += 1;
             match layout.sample(path, &table, row, first_row)? {

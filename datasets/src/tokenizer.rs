@@ -57,18 +57,29 @@ impl Tokenizer {
     }
 
     /// Builds from the contents of a `tokenizer.json`. `name` appears in errors only.
-    pub(crate) fn from_json(name: String, value: Value, special: SpecialTokens) -> Result<Self, DataError> {
+    pub(crate) fn from_json(
+        name: String,
+        value: Value,
+        special: SpecialTokens,
+    ) -> Result<Self, DataError> {
         let mut without_prefix = value.clone();
         let prefix = remove_space_prefix(&mut without_prefix);
         let read = |value: Value| {
-            serde_json::from_value::<tokenizers::Tokenizer>(value).map_err(|e| tokenizer_error(&name, e))
+            serde_json::from_value::<tokenizers::Tokenizer>(value)
+                .map_err(|e| tokenizer_error(&name, e))
         };
         let continuation = match prefix {
             SpacePrefix::None => None,
             _ => Some(read(without_prefix)?),
         };
         let inner = read(value)?;
-        Self::new(name, inner, continuation, prefix == SpacePrefix::EveryPiece, special)
+        Self::new(
+            name,
+            inner,
+            continuation,
+            prefix == SpacePrefix::EveryPiece,
+            special,
+        )
     }
 
     pub(crate) fn new(
@@ -80,7 +91,9 @@ impl Tokenizer {
     ) -> Result<Self, DataError> {
         // Files saved after training carry the truncation and padding of that run.
         for tokenizer in std::iter::once(&mut inner).chain(continuation.as_mut()) {
-            tokenizer.with_truncation(None).map_err(|e| tokenizer_error(&name, e))?;
+            tokenizer
+                .with_truncation(None)
+                .map_err(|e| tokenizer_error(&name, e))?;
             tokenizer.with_padding(None);
         }
         let vocabulary_size = inner
@@ -91,16 +104,22 @@ impl Tokenizer {
         if vocabulary_size == 0 {
             return Err(tokenizer_error(&name, "the vocabulary is empty"));
         }
-        for (key, id) in [("bos", special.bos), ("pad", special.pad), ("unk", special.unk)]
-            .into_iter()
-            .chain(special.eos.iter().map(|id| ("eos", Some(*id))))
+        for (key, id) in [
+            ("bos", special.bos),
+            ("pad", special.pad),
+            ("unk", special.unk),
+        ]
+        .into_iter()
+        .chain(special.eos.iter().map(|id| ("eos", Some(*id))))
         {
             if let Some(id) = id
                 && inner.id_to_token(id).is_none()
             {
                 return Err(tokenizer_error(
                     &name,
-                    format!("the {key} token {id} is not in the vocabulary of {vocabulary_size} tokens"),
+                    format!(
+                        "the {key} token {id} is not in the vocabulary of {vocabulary_size} tokens"
+                    ),
                 ));
             }
         }
@@ -160,12 +179,17 @@ impl Tokenizer {
     /// What precedes a text, when the text may be encoded in pieces: byte-level vocabularies whose pre-tokenizer cuts
     /// at line ends, no added token that swallows the space before it, and nothing appended after the text.
     fn ids_before_text(&self, add_special: bool) -> Result<Option<Vec<u32>>, DataError> {
-        let lstrip = self.inner.get_added_tokens_decoder().values().any(|t| t.lstrip);
+        let lstrip = self
+            .inner
+            .get_added_tokens_decoder()
+            .values()
+            .any(|t| t.lstrip);
         if self.alphabet != Alphabet::ByteLevel || self.continuation.is_some() || lstrip {
             return Ok(None);
         }
         let before = self.encode_with(&self.inner, "", add_special)?;
-        let only_bos = before.is_empty() || Some(before.as_slice()) == self.special.bos.as_ref().map(std::slice::from_ref);
+        let only_bos = before.is_empty()
+            || Some(before.as_slice()) == self.special.bos.as_ref().map(std::slice::from_ref);
         Ok(only_bos.then_some(before))
     }
 
@@ -252,9 +276,17 @@ impl Tokenizer {
     /// SHA-256 (hexadecimal) of everything that decides the ids of a text. The chat template is not part of it.
     pub fn digest(&self) -> &str {
         self.digest.get_or_init(|| {
-            let special = json!([self.special.bos, self.special.eos, self.special.pad, self.special.unk]);
+            let special = json!([
+                self.special.bos,
+                self.special.eos,
+                self.special.pad,
+                self.special.unk
+            ]);
             // Serialising cannot fail for a tokenizer that was read or built; its name stands in if it ever does.
-            let tokenizer = self.inner.to_string(false).unwrap_or_else(|_| self.name.clone());
+            let tokenizer = self
+                .inner
+                .to_string(false)
+                .unwrap_or_else(|_| self.name.clone());
             let mut hash = Sha256::new();
             hash.update(tokenizer);
             hash.update(special.to_string());
@@ -263,13 +295,20 @@ impl Tokenizer {
     }
 
     fn is_added(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
+        self.inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .contains_key(&id)
     }
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Tokenizer({}, {} tokens)", self.name, self.vocabulary_size)
+        write!(
+            formatter,
+            "Tokenizer({}, {} tokens)",
+            self.name, self.vocabulary_size
+        )
     }
 }
 
@@ -335,7 +374,10 @@ fn strip_prefix_from(part: &mut Value, found: &mut SpacePrefix) {
         Some("Prepend") => *found = SpacePrefix::EveryPiece,
         Some("Metaspace") => {
             // Old files say `add_prefix_space` instead of a scheme.
-            let old = part.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(true);
+            let old = part
+                .get("add_prefix_space")
+                .and_then(Value::as_bool)
+                .unwrap_or(true);
             let scheme = part.get("prepend_scheme").and_then(Value::as_str);
             *found = match scheme.unwrap_or(if old { "always" } else { "never" }) {
                 "never" => return,
@@ -357,11 +399,22 @@ fn strip_prefix_from(part: &mut Value, found: &mut SpacePrefix) {
 
 fn alphabet(tokenizer: &tokenizers::Tokenizer) -> Alphabet {
     let described = |part: Option<String>| part.unwrap_or_default();
-    let decoder = described(tokenizer.get_decoder().and_then(|d| serde_json::to_string(d).ok()));
-    let before = described(tokenizer.get_pre_tokenizer().and_then(|p| serde_json::to_string(p).ok()));
+    let decoder = described(
+        tokenizer
+            .get_decoder()
+            .and_then(|d| serde_json::to_string(d).ok()),
+    );
+    let before = described(
+        tokenizer
+            .get_pre_tokenizer()
+            .and_then(|p| serde_json::to_string(p).ok()),
+    );
     if decoder.contains("\"ByteLevel\"") || before.contains("\"ByteLevel\"") {
         Alphabet::ByteLevel
-    } else if decoder.contains("ByteFallback") || decoder.contains("Metaspace") || decoder.contains('▁') {
+    } else if decoder.contains("ByteFallback")
+        || decoder.contains("Metaspace")
+        || decoder.contains('▁')
+    {
         Alphabet::SentencePiece
     } else {
         Alphabet::Plain

@@ -28,7 +28,9 @@ impl Tokenizer {
                 Some(id) => Ok(Some(id)),
                 None => Err(tokenizer_error(
                     &name,
-                    format!("tokenizer_config.json names {key} `{token}`, which is not in the vocabulary"),
+                    format!(
+                        "tokenizer_config.json names {key} `{token}`, which is not in the vocabulary"
+                    ),
                 )),
             }
         };
@@ -67,10 +69,19 @@ impl Tokenizer {
         if let Some(template) = self.chat_template() {
             config.insert("chat_template".into(), template.into());
         }
-        let tokenizer = self.inner.to_string(true).map_err(|e| tokenizer_error("to be saved", e))?;
+        let tokenizer = self
+            .inner
+            .to_string(true)
+            .map_err(|e| tokenizer_error("to be saved", e))?;
         write(&directory.join("tokenizer.json"), &tokenizer)?;
-        write(&directory.join("tokenizer_config.json"), &format!("{:#}", json!(config)))?;
-        write(&directory.join("special_tokens_map.json"), &format!("{:#}", json!(map)))
+        write(
+            &directory.join("tokenizer_config.json"),
+            &format!("{:#}", json!(config)),
+        )?;
+        write(
+            &directory.join("special_tokens_map.json"),
+            &format!("{:#}", json!(map)),
+        )
     }
 }
 
@@ -80,11 +91,13 @@ fn write(path: &Path, text: &str) -> Result<(), DataError> {
 
 fn read_json(path: &Path) -> Result<Option<Value>, DataError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| DataError::Malformed {
-            path: path.to_path_buf(),
-            expected: "JSON",
-            found: e.to_string(),
-        }),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| DataError::Malformed {
+                path: path.to_path_buf(),
+                expected: "JSON",
+                found: e.to_string(),
+            }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DataError::io("read", path)(error)),
     }
