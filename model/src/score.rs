@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::batch::TokenBatch;
 use crate::decoder::Decoder;
 use crate::ops::real::{Real, lane_sum};
+use crate::ops::simd::widest;
 
 /// Bytes of logits held at a time.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -83,7 +84,7 @@ fn for_each_chunk(
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, Real::maximum);

@@ -1,1 +1,4 @@
+//! Teachers: where soft targets come from.
 
+pub mod signal;
+pub mod teacher;

@@ -13,7 +13,7 @@
 use super::block::BLOCK;
 use super::forward_kl::ForwardKl;
 use super::jsd::Jsd;
-use super::real::Real;
+use model::ops::real::Real;
 use super::reverse_kl::ReverseKl;
 use super::skew_kl::SkewKl;
 use super::skew_reverse_kl::SkewReverseKl;

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::entries::LossEntries;
-use super::real::Real;
+use model::ops::real::Real;
 use super::row::accumulate_row;
 
 /// Widths of the logits of student and teacher, which pad their heads as they like.

@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
+use model::ops::simd::widest;
 use model::parameter::Parameter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -157,7 +158,7 @@ impl Update {
         let [rest1, rest2] = self.beta.map(|beta| real(1.0 - beta));
         let (step_size, second_scale) = (real(self.step_size), real(self.second_scale));
         let (eps, keep, scale) = (real(self.eps), real(self.keep), real(self.gradient_scale));
-        pulp::Arch::new().dispatch(
+        widest(
             #[inline(always)]
             || {
                 let moments = first.iter_mut().zip(second.iter_mut());

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor};
 use model::for_real;
 use model::ops::host::{HostTensor, is_host};
 use model::ops::real::{Real, lane_sum};
+use model::ops::simd::widest;
 use model::parameter::Parameter;
 use rayon::prelude::*;
 
@@ -35,7 +36,7 @@ pub fn square_sum(gradient: &Tensor<2>) -> f64 {
 }
 
 fn block_square_sum<F: Real>(block: &[F]) -> f64 {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || lane_sum(block.len(), |i| block[i] * block[i]).to_f64(),
     )
