@@ -66,9 +66,12 @@ impl ChatTemplate {
 
     /// The template that a tokenizer carries, if it does.
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, DataError> {
-        let Some(source) = tokenizer.chat_template() else {
-            return Ok(None);
-        };
+        let source = tokenizer.chat_template();
+        source.map(|source| Self::with_tokenizer(source, tokenizer)).transpose()
+    }
+
+    /// Another template for the tokenizer, whose special tokens it can name.
+    pub fn with_tokenizer(source: &str, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let special = [
             ("bos_token", tokenizer.bos_id()),
             ("eos_token", tokenizer.eos_ids().first().copied()),

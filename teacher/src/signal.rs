@@ -3,14 +3,14 @@
 use burn::tensor::Tensor;
 use model::decoder::LayerStates;
 
-/// Soft targets in the form that costs least to hold: the logits are `hidden · headᵀ`, computed a chunk
-/// at a time by whoever needs them.
+/// Hidden states and the head that turns them into logits. The logits `hidden · headᵀ` of a whole batch are never
+/// held: who reads the signal computes them for some tokens at a time.
 #[derive(Debug, Clone)]
 pub struct Signal {
-    /// Normalised hidden states `[tokens, width]`.
+    /// Hidden states after the final norm, `[tokens, width]`, row-major over the batch.
     pub hidden: Tensor<2>,
-    /// `[vocabulary, width]`.
+    /// `[vocabulary, width]`; rows beyond [`crate::vocabulary::compare`]'s count are padding.
     pub head: Tensor<2>,
-    /// Outputs of the layers that were asked for.
+    /// Outputs `[tokens, width]` of the layers that were asked for.
     pub layers: LayerStates,
 }

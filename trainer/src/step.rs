@@ -2,7 +2,7 @@
 
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
-use teacher::teacher::TeacherError;
+use teacher::error::TeacherError;
 use thiserror::Error;
 
 use crate::loss::linear_loss::{TeacherStates, linear_loss};
