@@ -1,1 +1,39 @@
-fn main() {}
+//! `distill`: the command line of Distillery.
+
+// Until the verbs that use them are here: the sources, the plan and the arguments of the verbs.
+#![allow(dead_code, unused_imports)]
+
+mod cli;
+mod commands;
+mod exit;
+mod memory;
+mod plan;
+mod recipe;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    memory::keep_freed_memory();
+    exit::install_panic_hook();
+    let cli = cli::Cli::parse();
+    start_logging();
+    exit::report(commands::run(cli.command))
+}
+
+/// Words go to stderr: warnings and progress, or what `DISTILL_LOG` asks for.
+fn start_logging() {
+    let filter = (EnvFilter::builder()
+        .with_env_var("DISTILL_LOG")
+        .try_from_env())
+    .unwrap_or_else(|_| EnvFilter::new("warn,distill=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}

@@ -1,5 +1,17 @@
 //! The decoder and all that touches its tensors.
 
+pub mod attention;
+pub mod batch;
+pub mod block;
+pub mod build;
 pub mod config;
+pub mod decoder;
+pub mod generate;
+pub mod kv_cache;
+pub mod linear;
+pub mod mlp;
+pub mod ops;
+pub mod parameter;
 pub mod quant;
+pub mod score;
 pub mod weights;

@@ -1,0 +1,120 @@
+//! A decoder block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+use burn::tensor::Tensor;
+
+use crate::attention::{Attention, AttentionTape};
+use crate::kv_cache::LayerCache;
+use crate::mlp::{Mlp, MlpTape};
+use crate::ops::attention::AttentionPattern;
+use crate::ops::rms_norm;
+use crate::ops::rope::Rotation;
+use crate::parameter::Parameter;
+
+#[derive(Debug, Clone)]
+pub struct Block {
+    pub input_layernorm: Parameter,
+    pub self_attn: Attention,
+    pub post_attention_layernorm: Parameter,
+    pub mlp: Mlp,
+    pub epsilon: f64,
+}
+
+/// What the backward pass needs of one block. The normalised inputs are computed again: they cost one
+/// pass over memory, keeping them would cost a fifth of the tape.
+pub struct BlockTape {
+    x: Tensor<2>,
+    attention: AttentionTape,
+    middle: Tensor<2>,
+    mlp: MlpTape,
+}
+
+impl Block {
+    /// `x` `[tokens, hidden]` → `[tokens, hidden]`.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
+        let normed = self.norm(&self.input_layernorm, &x);
+        let x = x + self.self_attn.forward(&normed, rotation, pattern, cache);
+        let normed = self.norm(&self.post_attention_layernorm, &x);
+        x + self.mlp.forward(&normed)
+    }
+
+    /// The forward pass that keeps what `backward` needs.
+    pub fn forward_with_tape(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+    ) -> (Tensor<2>, BlockTape) {
+        let normed = self.norm(&self.input_layernorm, &x);
+        let (y, attention) = self.self_attn.forward_with_tape(&normed, rotation, pattern);
+        let middle = x.clone() + y;
+        let normed = self.norm(&self.post_attention_layernorm, &middle);
+        let (y, mlp) = self.mlp.forward_with_tape(&normed);
+        let out = middle.clone() + y;
+        let tape = BlockTape {
+            x,
+            attention,
+            middle,
+            mlp,
+        };
+        (out, tape)
+    }
+
+    /// Gathers the parameters' gradients, returns that of the block's input.
+    pub fn backward(
+        &mut self,
+        dy: Tensor<2>,
+        tape: BlockTape,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+    ) -> Tensor<2> {
+        let normed = self.norm(&self.post_attention_layernorm, &tape.middle);
+        let d_normed = self.mlp.backward(&dy, &normed, tape.mlp);
+        let dy = dy + self.norm_backward(d_normed, &tape.middle, Norm::PostAttention);
+        let normed = self.norm(&self.input_layernorm, &tape.x);
+        let d_normed = self
+            .self_attn
+            .backward(&dy, &normed, tape.attention, rotation, pattern);
+        dy + self.norm_backward(d_normed, &tape.x, Norm::Input)
+    }
+
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        std::iter::once(&self.input_layernorm)
+            .chain(self.self_attn.parameters())
+            .chain(std::iter::once(&self.post_attention_layernorm))
+            .chain(self.mlp.parameters())
+    }
+
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        std::iter::once(&mut self.input_layernorm)
+            .chain(self.self_attn.parameters_mut())
+            .chain(std::iter::once(&mut self.post_attention_layernorm))
+            .chain(self.mlp.parameters_mut())
+    }
+
+    fn norm(&self, weight: &Parameter, x: &Tensor<2>) -> Tensor<2> {
+        rms_norm::forward(x, &weight.value, self.epsilon)
+    }
+
+    fn norm_backward(&mut self, dy: Tensor<2>, x: &Tensor<2>, which: Norm) -> Tensor<2> {
+        let weight = match which {
+            Norm::Input => &mut self.input_layernorm,
+            Norm::PostAttention => &mut self.post_attention_layernorm,
+        };
+        let (dx, dw) = rms_norm::backward(&dy, x, &weight.value, self.epsilon);
+        if weight.trainable {
+            weight.accumulate(dw);
+        }
+        dx
+    }
+}
+
+enum Norm {
+    Input,
+    PostAttention,
+}

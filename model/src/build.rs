@@ -1,0 +1,137 @@
+//! From arrays to a decoder: the same walk serves a checkpoint and a fresh random model.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::attention::Attention;
+use crate::block::Block;
+use crate::config::DecoderConfig;
+use crate::decoder::{Decoder, rope_frequencies};
+use crate::linear::Linear;
+use crate::mlp::Mlp;
+use crate::parameter::Parameter;
+
+/// Where a decoder's arrays live and what they are computed in.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    pub device: Device,
+    /// The dtype in which weights are held: `f32` for training, narrower for a teacher on a GPU.
+    pub weights: DType,
+    /// The dtype of activations.
+    pub compute: DType,
+}
+
+impl Placement {
+    /// `f32` throughout, on the CPU.
+    pub fn cpu() -> Self {
+        Self {
+            device: Device::flex(),
+            weights: DType::F32,
+            compute: DType::F32,
+        }
+    }
+}
+
+/// Builds a decoder from `array(name, shape)`, asked in checkpoint order for every array that the
+/// configuration has.
+///
+/// # Errors
+/// Whatever `array` fails with.
+pub fn build<E>(
+    config: &DecoderConfig,
+    placement: &Placement,
+    mut array: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+) -> Result<Decoder, E> {
+    let mut arrays = Arrays {
+        placement,
+        array: &mut array,
+    };
+    let hidden = config.hidden_size;
+    let embed_tokens =
+        arrays.parameter("model.embed_tokens.weight".into(), &[config.vocab_size, hidden])?;
+    let blocks = (0..config.num_hidden_layers)
+        .map(|layer| arrays.block(config, layer))
+        .collect::<Result<_, E>>()?;
+    let norm = arrays.parameter("model.norm.weight".into(), &[hidden])?;
+    let lm_head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(arrays.parameter("lm_head.weight".into(), &[config.vocab_size, hidden])?),
+    };
+    Ok(Decoder {
+        config: config.clone(),
+        embed_tokens,
+        blocks,
+        norm,
+        lm_head,
+        compute: placement.compute,
+        rope_frequencies: rope_frequencies(config),
+    })
+}
+
+struct Arrays<'a, F> {
+    placement: &'a Placement,
+    array: &'a mut F,
+}
+
+impl<E, F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>> Arrays<'_, F> {
+    fn parameter(&mut self, name: String, shape: &[usize]) -> Result<Parameter, E> {
+        let values = (self.array)(&name, shape)?;
+        let matrix = match *shape {
+            [rows, columns] => [rows, columns],
+            _ => [1, shape.iter().product()],
+        };
+        let device = &self.placement.device;
+        let value = Tensor::<2>::from_data(TensorData::new(values, matrix), (device, DType::F32));
+        Ok(Parameter::new(name, shape.to_vec(), value.cast(self.placement.weights)))
+    }
+
+    fn linear(&mut self, name: &str, output: usize, input: usize, bias: bool) -> Result<Linear, E> {
+        let weight = self.parameter(format!("{name}.weight"), &[output, input])?;
+        let bias = match bias {
+            true => Some(self.parameter(format!("{name}.bias"), &[output])?),
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<Block, E> {
+        let at = format!("model.layers.{layer}");
+        let (hidden, width) = (config.hidden_size, config.intermediate_size);
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let input_layernorm = self.parameter(format!("{at}.input_layernorm.weight"), &[hidden])?;
+        let (qkv_bias, output_bias) = (config.qkv_bias, config.output_bias);
+        let attn = format!("{at}.self_attn");
+        let q_proj = self.linear(&format!("{attn}.q_proj"), queries, hidden, qkv_bias)?;
+        let k_proj = self.linear(&format!("{attn}.k_proj"), keys, hidden, qkv_bias)?;
+        let v_proj = self.linear(&format!("{attn}.v_proj"), keys, hidden, qkv_bias)?;
+        let o_proj = self.linear(&format!("{attn}.o_proj"), hidden, queries, output_bias)?;
+        let (mut q_norm, mut k_norm) = (None, None);
+        if config.qk_norm {
+            let shape = [config.head_dim];
+            q_norm = Some(self.parameter(format!("{attn}.q_norm.weight"), &shape)?);
+            k_norm = Some(self.parameter(format!("{attn}.k_norm.weight"), &shape)?);
+        }
+        let name = format!("{at}.post_attention_layernorm.weight");
+        let post_attention_layernorm = self.parameter(name, &[hidden])?;
+        let mlp = Mlp {
+            gate_proj: self.linear(&format!("{at}.mlp.gate_proj"), width, hidden, config.mlp_bias)?,
+            up_proj: self.linear(&format!("{at}.mlp.up_proj"), width, hidden, config.mlp_bias)?,
+            down_proj: self.linear(&format!("{at}.mlp.down_proj"), hidden, width, config.mlp_bias)?,
+        };
+        Ok(Block {
+            input_layernorm,
+            self_attn: Attention {
+                q_proj,
+                k_proj,
+                v_proj,
+                o_proj,
+                q_norm,
+                k_norm,
+                epsilon: config.rms_norm_eps,
+            },
+            post_attention_layernorm,
+            mlp,
+            epsilon: config.rms_norm_eps,
+        })
+    }
+}

@@ -1,0 +1,258 @@
+//! The decoder: embedding, blocks, final norm and head; student and teacher alike.
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::batch::TokenBatch;
+use crate::block::{Block, BlockTape};
+use crate::config::DecoderConfig;
+use crate::kv_cache::KvCache;
+use crate::ops::attention::AttentionPattern;
+use crate::ops::rope::{Rotation, frequencies};
+use crate::ops::{embedding, rms_norm};
+use crate::parameter::Parameter;
+
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    pub config: DecoderConfig,
+    pub embed_tokens: Parameter,
+    pub blocks: Vec<Block>,
+    pub norm: Parameter,
+    /// `None` when the head is the embedding.
+    pub lm_head: Option<Parameter>,
+    /// The dtype of activations; weights are cast to it where they are used.
+    pub compute: DType,
+    pub(crate) rope_frequencies: Vec<f32>,
+}
+
+/// What the backward pass of a batch needs.
+pub struct Tape {
+    batch: TokenBatch,
+    rotation: Rotation,
+    blocks: Vec<KeptBlock>,
+    last: Tensor<2>,
+}
+
+enum KeptBlock {
+    /// Everything that the backward pass reads.
+    Whole(BlockTape),
+    /// Only the input: the block runs again before its backward pass.
+    Input(Tensor<2>),
+}
+
+/// Outputs of chosen layers: 0 is the embedding, i the output of block i (before the final norm).
+#[derive(Debug, Clone, Default)]
+pub struct LayerStates(pub Vec<(usize, Tensor<2>)>);
+
+impl LayerStates {
+    pub fn get(&self, layer: usize) -> Option<&Tensor<2>> {
+        self.0.iter().find(|(i, _)| *i == layer).map(|(_, x)| x)
+    }
+
+    fn keep(&mut self, wanted: &[usize], layer: usize, x: &Tensor<2>) {
+        if wanted.contains(&layer) {
+            self.0.push((layer, x.clone()));
+        }
+    }
+}
+
+impl Decoder {
+    pub fn device(&self) -> Device {
+        self.embed_tokens.value.device()
+    }
+
+    /// The head's matrix `[vocabulary, hidden]`.
+    pub fn head(&self) -> &Parameter {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    pub fn head_mut(&mut self) -> &mut Parameter {
+        self.lm_head.as_mut().unwrap_or(&mut self.embed_tokens)
+    }
+
+    /// Normalised hidden states `[tokens, hidden]`, ready for the head.
+    pub fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        self.hidden_and_layers(batch, &[]).0
+    }
+
+    /// `hidden`, and the outputs of the `wanted` layers.
+    pub fn hidden_and_layers(&self, batch: &TokenBatch, wanted: &[usize]) -> (Tensor<2>, LayerStates) {
+        let rotation = self.rotation(&batch.positions);
+        let mut layers = LayerStates::default();
+        let mut x = self.embed(&batch.ids);
+        layers.keep(wanted, 0, &x);
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x, &rotation, &self.pattern(batch, i), None);
+            layers.keep(wanted, i + 1, &x);
+        }
+        (self.final_norm(&x), layers)
+    }
+
+    /// `hidden_and_layers` that records what `backward` needs. With `checkpoint_blocks` only each
+    /// block's input is kept and the block runs twice.
+    pub fn forward_with_tape(
+        &self,
+        batch: &TokenBatch,
+        checkpoint_blocks: bool,
+        wanted: &[usize],
+    ) -> (Tensor<2>, LayerStates, Tape) {
+        let rotation = self.rotation(&batch.positions);
+        let mut layers = LayerStates::default();
+        let mut x = self.embed(&batch.ids);
+        layers.keep(wanted, 0, &x);
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            let pattern = self.pattern(batch, i);
+            if checkpoint_blocks {
+                blocks.push(KeptBlock::Input(x.clone()));
+                x = block.forward(x, &rotation, &pattern, None);
+            } else {
+                let (y, tape) = block.forward_with_tape(x, &rotation, &pattern);
+                blocks.push(KeptBlock::Whole(tape));
+                x = y;
+            }
+            layers.keep(wanted, i + 1, &x);
+        }
+        let hidden = self.final_norm(&x);
+        let tape = Tape {
+            batch: batch.clone(),
+            rotation,
+            blocks,
+            last: x,
+        };
+        (hidden, layers, tape)
+    }
+
+    /// Gathers the gradients of all parameters but the head's own product from that of the normalised
+    /// hidden states and of layer outputs (`LayerStates`' numbering).
+    pub fn backward(&mut self, tape: Tape, d_hidden: Tensor<2>, d_layers: &LayerStates) {
+        let epsilon = self.config.rms_norm_eps;
+        let (mut dx, dw) = rms_norm::backward(&d_hidden, &tape.last, &self.norm.value, epsilon);
+        if self.norm.trainable {
+            self.norm.accumulate(dw);
+        }
+        for (i, kept) in tape.blocks.into_iter().enumerate().rev() {
+            if let Some(extra) = d_layers.get(i + 1) {
+                dx = dx + extra.clone();
+            }
+            let pattern = self.pattern(&tape.batch, i);
+            let block = &mut self.blocks[i];
+            let block_tape = match kept {
+                KeptBlock::Whole(block_tape) => block_tape,
+                KeptBlock::Input(x) => block.forward_with_tape(x, &tape.rotation, &pattern).1,
+            };
+            dx = block.backward(dx, block_tape, &tape.rotation, &pattern);
+        }
+        if let Some(extra) = d_layers.get(0) {
+            dx = dx + extra.clone();
+        }
+        if self.embed_tokens.trainable {
+            let embedding = &mut self.embed_tokens;
+            let sum = match embedding.gradient.take() {
+                Some(sum) => sum,
+                None => embedding.value.zeros_like(),
+            };
+            embedding.gradient = Some(embedding::accumulate_gradient(sum, &tape.batch.ids, &dx));
+        }
+    }
+
+    /// Hidden states of `new` tokens a row that follow the cached ones. Rows may start with padding
+    /// (`segments` 0 over the whole history of the row, cached tokens included).
+    pub fn hidden_cached(
+        &self,
+        batch: &TokenBatch,
+        history: &CachedHistory,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let rotation = self.rotation(&batch.positions);
+        let total = cache.length + batch.length;
+        let mut x = self.embed(&batch.ids);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let visible = (0..batch.rows)
+                .flat_map(|row| {
+                    let padding = history.padding[row];
+                    let window = self.config.sliding_windows[i];
+                    (cache.length..total).map(move |at| {
+                        let start = window.map_or(padding, |w| padding.max((at + 1).saturating_sub(w)));
+                        (start.min(at + 1) as u32, at as u32 + 1)
+                    })
+                })
+                .collect();
+            let pattern = AttentionPattern {
+                query_length: batch.length,
+                key_length: total,
+                visible,
+                ..self.pattern_shape(batch)
+            };
+            x = block.forward(x, &rotation, &pattern, Some(&mut cache.layers[i]));
+        }
+        cache.length = total;
+        self.final_norm(&x)
+    }
+
+    /// Logits `[tokens, vocabulary]` of hidden states, in `f32` or wider.
+    pub fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
+        let head = self.head().value.clone().cast(hidden.dtype());
+        let logits = hidden.clone().matmul(head.transpose());
+        match logits.dtype() {
+            DType::F64 => logits,
+            _ => logits.cast(DType::F32),
+        }
+    }
+
+    /// All parameters in checkpoint order.
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        std::iter::once(&self.embed_tokens)
+            .chain(self.blocks.iter().flat_map(Block::parameters))
+            .chain(std::iter::once(&self.norm))
+            .chain(&self.lm_head)
+    }
+
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        std::iter::once(&mut self.embed_tokens)
+            .chain(self.blocks.iter_mut().flat_map(Block::parameters_mut))
+            .chain(std::iter::once(&mut self.norm))
+            .chain(&mut self.lm_head)
+    }
+
+    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        embedding::forward(&self.embed_tokens.value, ids).cast(self.compute)
+    }
+
+    fn final_norm(&self, x: &Tensor<2>) -> Tensor<2> {
+        rms_norm::forward(x, &self.norm.value, self.config.rms_norm_eps)
+    }
+
+    fn rotation(&self, positions: &[u32]) -> Rotation {
+        Rotation::new(&self.rope_frequencies, positions, &self.device(), self.compute)
+    }
+
+    fn pattern(&self, batch: &TokenBatch, layer: usize) -> AttentionPattern {
+        let window = self.config.sliding_windows[layer];
+        AttentionPattern {
+            visible: AttentionPattern::visible_in_batch(&batch.segments, batch.length, window),
+            ..self.pattern_shape(batch)
+        }
+    }
+
+    fn pattern_shape(&self, batch: &TokenBatch) -> AttentionPattern {
+        AttentionPattern {
+            rows: batch.rows,
+            query_length: batch.length,
+            key_length: batch.length,
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+            visible: Vec::new(),
+        }
+    }
+}
+
+/// How many cached positions at the start of each row are padding.
+#[derive(Debug, Clone)]
+pub struct CachedHistory {
+    pub padding: Vec<usize>,
+}
+
+pub(crate) fn rope_frequencies(config: &DecoderConfig) -> Vec<f32> {
+    frequencies(&config.rope, config.head_dim)
+}

@@ -1,0 +1,56 @@
+//! The gated MLP: down(silu(gate(x)) · up(x)).
+
+use burn::tensor::Tensor;
+
+use crate::linear::Linear;
+use crate::ops::swiglu;
+use crate::parameter::Parameter;
+
+#[derive(Debug, Clone)]
+pub struct Mlp {
+    pub gate_proj: Linear,
+    pub up_proj: Linear,
+    pub down_proj: Linear,
+}
+
+/// What the backward pass needs; the activation is computed again from it.
+pub struct MlpTape {
+    gate: Tensor<2>,
+    up: Tensor<2>,
+}
+
+impl Mlp {
+    /// `x` `[tokens, hidden]` → `[tokens, hidden]`.
+    pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        self.forward_with_tape(x).0
+    }
+
+    pub fn forward_with_tape(&self, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
+        let (gate, up) = (self.gate_proj.forward(x), self.up_proj.forward(x));
+        let y = self.down_proj.forward(&swiglu::forward(&gate, &up));
+        (y, MlpTape { gate, up })
+    }
+
+    /// Gathers the parameters' gradients, returns that of `x`.
+    pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>, tape: MlpTape) -> Tensor<2> {
+        let activation = swiglu::forward(&tape.gate, &tape.up);
+        let d_activation = self.down_proj.backward(dy, &activation);
+        drop(activation);
+        let (d_gate, d_up) = swiglu::backward(&d_activation, &tape.gate, &tape.up);
+        self.gate_proj.backward(&d_gate, x) + self.up_proj.backward(&d_up, x)
+    }
+
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        self.gate_proj
+            .parameters()
+            .chain(self.up_proj.parameters())
+            .chain(self.down_proj.parameters())
+    }
+
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        self.gate_proj
+            .parameters_mut()
+            .chain(self.up_proj.parameters_mut())
+            .chain(self.down_proj.parameters_mut())
+    }
+}

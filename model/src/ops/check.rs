@@ -1,0 +1,68 @@
+//! What the tests of operations share: seeded f64 inputs, comparison, finite differences.
+
+use burn::tensor::{DType, Tensor, TensorData};
+
+/// Seeded values in (−1, 1), `f64`.
+pub fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
+    let values: Vec<f64> = (0..shape.iter().product())
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+        })
+        .collect();
+    let device = burn::tensor::Device::flex();
+    Tensor::from_data(TensorData::new(values, shape), (&device, DType::F64))
+}
+
+pub fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f64> {
+    tensor
+        .clone()
+        .cast(DType::F64)
+        .into_data()
+        .try_to_vec()
+        .unwrap()
+}
+
+/// ‖a − b‖ ≤ tolerance · max(‖b‖, 1).
+pub fn assert_close<const D: usize>(a: &Tensor<D>, b: &Tensor<D>, tolerance: f64) {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (values(a), values(b));
+    let distance: f64 = a
+        .iter()
+        .zip(&b)
+        .map(|(a, b)| (a - b).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    let norm: f64 = b.iter().map(|b| b * b).sum::<f64>().sqrt();
+    assert!(
+        distance <= tolerance * norm.max(1.0),
+        "‖Δ‖ = {distance:e}, ‖b‖ = {norm:e}"
+    );
+}
+
+/// Compares `gradient` with central differences of the scalar `f` at `x`.
+pub fn assert_gradient<const D: usize>(
+    x: &Tensor<D>,
+    gradient: &Tensor<D>,
+    f: impl Fn(&Tensor<D>) -> Tensor<1>,
+) {
+    let (base, gradient) = (values(x), values(gradient));
+    let step = 1e-6;
+    for i in 0..base.len() {
+        let at = |delta: f64| {
+            let mut moved = base.clone();
+            moved[i] += delta;
+            let data = TensorData::new(moved, x.dims());
+            values(&f(&Tensor::from_data(data, (&x.device(), DType::F64))))[0]
+        };
+        let slope = (at(step) - at(-step)) / (2.0 * step);
+        assert!(
+            (slope - gradient[i]).abs() <= 1e-6 * (1.0 + slope.abs()),
+            "element {i}: finite difference {slope}, gradient {}",
+            gradient[i]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! Embedding: one row of a matrix a token, and the scatter-add that is its gradient.
+
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use super::host::{HostTensor, from_values, is_host, map_in_place};
+use crate::for_real;
+
+/// Rows `ids` of `weight` `[vocabulary, width]`: `[ids, width]`.
+pub fn forward(weight: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
+    if !is_host(weight) {
+        return weight.clone().select(0, index_tensor(weight, ids));
+    }
+    let width = weight.dims()[1];
+    for_real!(weight.dtype(), F, {
+        let weight = HostTensor::of(weight).expect("checked to be on the CPU");
+        let weight = weight.slice::<F>();
+        let mut out = Vec::with_capacity(ids.len() * width);
+        for &id in ids {
+            out.extend_from_slice(&weight[id as usize * width..][..width]);
+        }
+        from_values(out, [ids.len(), width])
+    })
+}
+
+/// Adds the rows of `dy` `[ids, width]` to rows `ids` of `gradient` `[vocabulary, width]`, in order,
+/// so that repeated ids always sum to the same bits.
+pub fn accumulate_gradient(gradient: Tensor<2>, ids: &[u32], dy: &Tensor<2>) -> Tensor<2> {
+    if !is_host(dy) {
+        let index = index_tensor(dy, ids);
+        let dy = dy.clone().cast(gradient.dtype());
+        return gradient.select_assign(0, index, dy, IndexingUpdateOp::Add);
+    }
+    let width = dy.dims()[1];
+    for_real!(dy.dtype(), F, {
+        let dy = HostTensor::of(dy).expect("checked to be on the CPU");
+        let dy = dy.slice::<F>();
+        map_in_place::<F, 2>(gradient, |gradient| {
+            for (&id, dy) in ids.iter().zip(dy.chunks(width)) {
+                let row = &mut gradient[id as usize * width..][..width];
+                for (sum, value) in row.iter_mut().zip(dy) {
+                    *sum += *value;
+                }
+            }
+        })
+    })
+}
+
+fn index_tensor(like: &Tensor<2>, ids: &[u32]) -> Tensor<1, Int> {
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let length = ids.len();
+    Tensor::from_data(TensorData::new(ids, [length]), (&like.device(), DType::I32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{assert_close, assert_gradient, random};
+
+    #[test]
+    fn repeated_rows_add_up() {
+        let weight = random([5, 3], 1);
+        let ids = [4, 0, 4, 2];
+        let dy = random([4, 3], 2);
+        let gradient = accumulate_gradient(weight.zeros_like(), &ids, &dy);
+        assert_gradient(&weight, &gradient, |w| {
+            (forward(w, &ids) * dy.clone()).sum()
+        });
+        let plain = weight.clone().select(0, index_tensor(&weight, &ids));
+        assert_close(&forward(&weight, &ids), &plain, 0.0);
+    }
+}

@@ -1,0 +1,81 @@
+//! CPU tensors as slices: the one place where a tensor's memory is touched directly.
+
+use burn::backend::{Flex, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+use super::real::Real;
+
+/// A contiguous CPU tensor held for reading. Shares the tensor's memory; copies only a strided one.
+pub struct HostTensor(FloatTensor<Flex>);
+
+impl HostTensor {
+    /// `None` when the tensor does not live on the CPU.
+    pub fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        let primitive = tensor.clone().try_into_primitive::<Flex>().ok()?;
+        Some(Self(primitive.to_contiguous()))
+    }
+
+    /// The values in row-major order.
+    ///
+    /// # Panics
+    /// When `F` is not the tensor's dtype.
+    pub fn slice<F: Real>(&self) -> &[F] {
+        self.0
+            .as_slice()
+            .expect("a contiguous tensor of this dtype")
+    }
+}
+
+/// Lets `f` change a CPU tensor's values; without a copy when nobody else holds them.
+///
+/// # Panics
+/// When the tensor is not on the CPU or `F` is not its dtype.
+pub fn map_in_place<F: Real, const D: usize>(
+    tensor: Tensor<D>,
+    f: impl FnOnce(&mut [F]),
+) -> Tensor<D> {
+    let primitive = tensor
+        .try_into_primitive::<Flex>()
+        .expect("a tensor on the CPU");
+    let mut primitive = primitive.to_contiguous();
+    let (start, end) = primitive
+        .layout()
+        .contiguous_offsets()
+        .expect("to_contiguous gives a contiguous tensor");
+    f(&mut primitive.storage_mut::<F>()[start..end]);
+    Tensor::from_primitive::<Flex>(primitive)
+}
+
+/// Whether the fused CPU loops apply.
+pub fn is_host<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.clone().try_into_primitive::<Flex>().is_ok()
+}
+
+/// Wraps freshly computed values.
+pub fn from_values<F: Real, const D: usize>(values: Vec<F>, shape: [usize; D]) -> Tensor<D> {
+    let device = burn::tensor::Device::flex();
+    Tensor::from_data(
+        burn::tensor::TensorData::new(values, shape),
+        (&device, F::dtype()),
+    )
+}
+
+/// A pointer that tasks writing to disjoint places share.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedOutput<F>(*mut F);
+
+// Safety: every user of `SharedOutput` writes places that no other task reads or writes.
+unsafe impl<F> Send for SharedOutput<F> {}
+unsafe impl<F> Sync for SharedOutput<F> {}
+
+impl<F> SharedOutput<F> {
+    pub(crate) fn new(values: &mut [F]) -> Self {
+        Self(values.as_mut_ptr())
+    }
+
+    /// # Safety
+    /// `offset` lies inside the slice, and no two tasks touch the same element through the pointer.
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut F {
+        unsafe { self.0.add(offset) }
+    }
+}

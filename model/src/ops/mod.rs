@@ -1,0 +1,18 @@
+//! The operations that decide speed and memory, each with its backward pass.
+//!
+//! Every operation is a pair of plain functions over tensors outside autodiff: the trainer walks the
+//! blocks backwards itself, so no graph is recorded. On the CPU an operation reads slices and runs a
+//! fused loop; on any other device it is composed from Burn's tensor operations, which is also what the
+//! tests compare the fused loop with.
+
+pub mod attention;
+mod attention_host;
+#[cfg(test)]
+pub(crate) mod check;
+pub mod embedding;
+pub mod host;
+pub mod product;
+pub mod real;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;

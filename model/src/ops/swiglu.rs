@@ -1,0 +1,121 @@
+//! The gated activation of the MLP (arXiv 2002.05202): silu(gate) · up with silu(z) = z·σ(z).
+
+use burn::tensor::{Tensor, activation};
+use rayon::prelude::*;
+
+use super::host::{HostTensor, from_values, is_host};
+use super::real::Real;
+use crate::for_real;
+
+const BLOCK: usize = 4096;
+
+/// silu(`gate`) · `up`, all `[rows, width]`.
+pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
+    if !is_host(gate) {
+        return activation::silu(gate.clone()) * up.clone();
+    }
+    for_real!(gate.dtype(), F, {
+        let shape = gate.dims();
+        let (gate, up) = (host(gate), host(up));
+        let (gate, up) = (gate.slice::<F>(), up.slice::<F>());
+        let mut out = vec![F::ZERO; gate.len()];
+        out.par_chunks_mut(BLOCK)
+            .zip(gate.par_chunks(BLOCK))
+            .zip(up.par_chunks(BLOCK))
+            .for_each(|((out, gate), up)| forward_block(out, gate, up));
+        from_values(out, shape)
+    })
+}
+
+/// Gradients of (`gate`, `up`).
+pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    if !is_host(gate) {
+        return backward_formula(dy, gate, up);
+    }
+    for_real!(gate.dtype(), F, {
+        let shape = gate.dims();
+        let (dy, gate, up) = (host(dy), host(gate), host(up));
+        let (dy, gate, up) = (dy.slice::<F>(), gate.slice::<F>(), up.slice::<F>());
+        let mut d_gate = vec![F::ZERO; gate.len()];
+        let mut d_up = vec![F::ZERO; gate.len()];
+        d_gate
+            .par_chunks_mut(BLOCK)
+            .zip(d_up.par_chunks_mut(BLOCK))
+            .enumerate()
+            .for_each(|(block, (d_gate, d_up))| {
+                let range = block * BLOCK..block * BLOCK + d_gate.len();
+                backward_block(
+                    d_gate,
+                    d_up,
+                    &dy[range.clone()],
+                    &gate[range.clone()],
+                    &up[range],
+                );
+            });
+        (from_values(d_gate, shape), from_values(d_up, shape))
+    })
+}
+
+fn host(tensor: &Tensor<2>) -> HostTensor {
+    HostTensor::of(tensor).expect("checked to be on the CPU")
+}
+
+fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
+                *out = *g / (F::ONE + (-*g).exp()) * *u;
+            }
+        },
+    );
+}
+
+fn backward_block<F: Real>(d_gate: &mut [F], d_up: &mut [F], dy: &[F], gate: &[F], up: &[F]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for i in 0..gate.len() {
+                let sigmoid = F::ONE / (F::ONE + (-gate[i]).exp());
+                let silu = gate[i] * sigmoid;
+                d_up[i] = dy[i] * silu;
+                d_gate[i] = dy[i] * up[i] * (sigmoid + silu * (F::ONE - sigmoid));
+            }
+        },
+    );
+}
+
+fn backward_formula(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let sigmoid = activation::sigmoid(gate.clone());
+    let silu = gate.clone() * sigmoid.clone();
+    let slope = sigmoid.clone() + silu.clone() * (sigmoid.neg().add_scalar(1.0));
+    (dy.clone() * up.clone() * slope, dy.clone() * silu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{assert_close, assert_gradient, random};
+
+    #[test]
+    fn fused_equals_the_formula() {
+        for shape in [[1, 1], [3, 7], [129, 65]] {
+            let (gate, up, dy) = (random(shape, 1) * 8.0, random(shape, 2), random(shape, 3));
+            let formula = activation::silu(gate.clone()) * up.clone();
+            assert_close(&forward(&gate, &up), &formula, 1e-12);
+            let (a, b) = backward(&dy, &gate, &up);
+            let (c, d) = backward_formula(&dy, &gate, &up);
+            assert_close(&a, &c, 1e-12);
+            assert_close(&b, &d, 1e-12);
+        }
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences() {
+        let (gate, up, dy) = (random([2, 5], 1), random([2, 5], 2), random([2, 5], 3));
+        let (d_gate, d_up) = backward(&dy, &gate, &up);
+        let loss = |g: &Tensor<2>, u: &Tensor<2>| (forward(g, u) * dy.clone()).sum();
+        assert_gradient(&gate, &d_gate, |g| loss(g, &up));
+        assert_gradient(&up, &d_up, |u| loss(&gate, u));
+    }
+}

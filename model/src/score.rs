@@ -1,0 +1,97 @@
+//! Log-probabilities of given tokens, a chunk of positions at a time: the logits of a whole batch are
+//! never held.
+
+use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
+
+use crate::batch::TokenBatch;
+use crate::decoder::Decoder;
+use crate::ops::real::{Real, lane_sum};
+
+/// Bytes of logits held at a time.
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// Positions of a chunk for a vocabulary of this size: a function of the size alone, so that results do
+/// not depend on the machine.
+pub fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_BYTES / (4 * vocabulary.max(1))).clamp(8, 1024)
+}
+
+/// Natural log-probability of `targets[i]` after position i of `hidden` `[tokens, hidden]`.
+///
+/// # Panics
+/// When a target lies beyond the head's rows.
+pub fn label_log_probs(decoder: &Decoder, hidden: &Tensor<2>, targets: &[u32]) -> Vec<f64> {
+    let mut out = Vec::with_capacity(targets.len());
+    for_each_chunk(decoder, hidden, |start, logits, vocabulary| {
+        let rows: Vec<f64> = logits
+            .par_chunks(vocabulary)
+            .zip(&targets[start..])
+            .map(|(row, &target)| f64::from(row[target as usize]) - log_sum_exp(row))
+            .collect();
+        out.extend(rows);
+    });
+    out
+}
+
+/// Log-probabilities of `ids[1..]`, each given all before it.
+pub fn sequence_log_probs(decoder: &Decoder, ids: &[u32]) -> Vec<f64> {
+    if ids.len() < 2 {
+        return Vec::new();
+    }
+    let hidden = decoder.hidden(&TokenBatch::single(&ids[..ids.len() - 1]));
+    label_log_probs(decoder, &hidden, &ids[1..])
+}
+
+/// The `k` largest logits of each position, largest first.
+pub fn top_logits(decoder: &Decoder, hidden: &Tensor<2>, k: usize) -> Vec<Vec<(u32, f32)>> {
+    let mut out = Vec::new();
+    for_each_chunk(decoder, hidden, |_, logits, vocabulary| {
+        let rows: Vec<_> = logits.par_chunks(vocabulary).map(|row| top(row, k)).collect();
+        out.extend(rows);
+    });
+    out
+}
+
+fn top(row: &[f32], k: usize) -> Vec<(u32, f32)> {
+    let mut order: Vec<u32> = (0..row.len() as u32).collect();
+    order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
+    order.truncate(k);
+    order.into_iter().map(|id| (id, row[id as usize])).collect()
+}
+
+fn for_each_chunk(
+    decoder: &Decoder,
+    hidden: &Tensor<2>,
+    mut f: impl FnMut(usize, &[f32], usize),
+) {
+    let [tokens, width] = hidden.dims();
+    let vocabulary = decoder.head().value.dims()[0];
+    let rows = chunk_rows(vocabulary);
+    for start in (0..tokens).step_by(rows) {
+        let chunk = hidden
+            .clone()
+            .slice([start..(start + rows).min(tokens), 0..width]);
+        let logits: Vec<f32> = decoder
+            .logits(&chunk)
+            .cast(DType::F32)
+            .into_data()
+            .try_to_vec()
+            .expect("logits were cast to f32");
+        f(start, &logits, vocabulary);
+    }
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, Real::maximum);
+            let sum: f64 = row
+                .chunks(1024)
+                .map(|part| f64::from(lane_sum(part.len(), |i| Real::exp(part[i] - largest))))
+                .sum();
+            f64::from(largest) + sum.ln()
+        },
+    )
+}

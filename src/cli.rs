@@ -1,0 +1,116 @@
+//! The command line: the verbs and their arguments.
+
+mod device;
+mod generate;
+mod recipe;
+mod score;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use device::DeviceChoice;
+pub use generate::GenerateArgs;
+pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
+pub use score::{EvalArgs, EvalTask, ScoreArgs};
+
+use crate::recipe::{ExportFormat, FloatType};
+use crate::source::Source;
+
+/// Distil language models: a teacher, a student, a recipe.
+#[derive(Parser)]
+#[command(
+    name = "distill",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  distill check recipes/quickstart.toml"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Check a recipe; touches neither a device nor the network
+    Check(CheckArgs),
+}
+
+/// The model that a verb works on.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// A directory as Hugging Face has it, a GGUF file or hf:org/name[@revision]
+    #[arg(long, value_name = "MODEL", value_parser = parse_source)]
+    pub model: Source,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DeviceArgs {
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+}
+
+/// Write a model in a format that other programs read
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  distill export --model runs/quickstart/distill-0123456789ab \
+                        --to safetensors --out student"
+)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The format to write
+    #[arg(long, value_enum)]
+    pub to: ExportFormat,
+    /// The directory to write to; it must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The type of the weights
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: FloatType,
+}
+
+fn parse_source(text: &str) -> Result<Source, String> {
+    text.parse()
+        .map_err(|error: crate::source::SourceError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold_together_and_every_help_ends_with_an_example() {
+        #[derive(Parser)]
+        enum All {
+            Run(RunArgs),
+            Check(CheckArgs),
+            Inspect(InspectArgs),
+            Score(ScoreArgs),
+            Generate(GenerateArgs),
+            Eval(EvalArgs),
+            Export(ExportArgs),
+        }
+        Cli::command().debug_assert();
+        let mut all = All::command();
+        all.build();
+        all.clone().debug_assert();
+        for verb in all
+            .get_subcommands_mut()
+            .filter(|verb| verb.get_name() != "help")
+        {
+            let mut verb = verb.clone().term_width(0);
+            let help = verb.render_help().to_string();
+            let last = help.trim_end().lines().last().unwrap_or_default();
+            assert!(
+                last.starts_with("  distill "),
+                "{} ends with {last}",
+                verb.get_name()
+            );
+        }
+    }
+}

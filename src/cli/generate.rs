@@ -1,0 +1,60 @@
+use std::ops::RangeInclusive;
+
+use clap::Args;
+
+use super::ModelArgs;
+
+/// Generate text
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  distill generate --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --prompt \"Why is the sky blue?\""
+)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What to go on from
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// Stop after so many tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token each time
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = at_least_zero)]
+    pub temperature: f64,
+    /// Draw from the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw from the fewest tokens that hold this share of the probability
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub top_p: Option<f64>,
+    /// Draw from the tokens with at least this share of the likeliest one's probability
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub min_p: Option<f64>,
+    /// Divide the logits of tokens that have occurred; 1 does nothing
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = at_least_zero)]
+    pub repetition_penalty: f64,
+    /// The same seed draws the same text
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Stop before this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Put the prompt into the model's chat template; so it is done where there is one
+    #[arg(long, conflicts_with = "raw")]
+    pub chat: bool,
+    /// Take the prompt as it is
+    #[arg(long)]
+    pub raw: bool,
+}
+
+fn number(text: &str, within: RangeInclusive<f64>, says: &str) -> Result<f64, String> {
+    (text.parse().ok().filter(|number| within.contains(number))).ok_or_else(|| says.to_string())
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    number(text, 0.0..=f64::MAX, "a number, zero or more")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, 0.0..=1.0, "a number between 0 and 1")
+}

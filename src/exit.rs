@@ -1,0 +1,56 @@
+//! How the process ends: 0 success, 1 failure, 2 usage or a bad recipe; never a bare panic.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::recipe::LoadError;
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+
+/// Tells the user what went wrong and picks the exit code.
+pub fn report(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if is_broken_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    match error.downcast_ref::<LoadError>() {
+        Some(LoadError::Invalid(_)) => ExitCode::from(USAGE),
+        _ => ExitCode::from(FAILURE),
+    }
+}
+
+/// Whoever reads our output had enough (`distill … | head`): no failure of ours.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    (error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>()))
+    .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A panic is a bug of ours: one clear line, then the end, whichever thread it was in.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        // `println!` panics when the pipe that it writes to is closed.
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        let place = panic
+            .location()
+            .map(|at| format!(" ({}:{})", at.file(), at.line()));
+        eprintln!(
+            "error: distill has met a bug of its own: {message}{}\n\
+             hint: please report it with the command that you ran; RUST_BACKTRACE=1 shows more",
+            place.unwrap_or_default()
+        );
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            eprintln!("{backtrace}");
+        }
+        std::process::exit(FAILURE.into());
+    }));
+}

@@ -1,0 +1,95 @@
+//! Named data: where it lies and how it is read, and how a stage mixes it.
+
+use std::fmt;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig<S> {
+    pub source: S,
+    /// Told from the file's name when left out.
+    #[serde(default)]
+    pub format: Option<String>,
+    /// Which column holds what, where the names are not the usual ones.
+    #[serde(default)]
+    pub columns: Option<std::collections::BTreeMap<String, String>>,
+    /// Use the first so many samples only.
+    #[serde(default)]
+    pub limit: Option<u64>,
+}
+
+/// `data = "train"`, or several with weights.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+#[serde(transparent)]
+pub struct DataMix(pub Vec<DataShare>);
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct DataShare {
+    /// Only the digest of what is named enters a stage's digest.
+    #[serde(skip_serializing)]
+    pub name: String,
+    pub weight: f64,
+}
+
+impl<'de> Deserialize<'de> for DataMix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Mix;
+        impl<'de> Visitor<'de> for Mix {
+            type Value = DataMix;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the name of data or a list of { name, weight }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<DataMix, E> {
+                let name = name.to_string();
+                Ok(DataMix(vec![DataShare { name, weight: 1.0 }]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<DataMix, A::Error> {
+                let mut shares = Vec::new();
+                while let Some(share) = list.next_element()? {
+                    shares.push(share);
+                }
+                Ok(DataMix(shares))
+            }
+        }
+        deserializer.deserialize_any(Mix)
+    }
+}
+
+impl DataMix {
+    /// The names, each with the key that it stands under.
+    pub fn names(&self) -> impl Iterator<Item = (String, &str)> {
+        (self.0.iter().enumerate())
+            .map(|(i, share)| (format!("data.{i}.name"), share.name.as_str()))
+    }
+
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        require(
+            &mut found,
+            !self.0.is_empty(),
+            "data",
+            "`data` names nothing",
+        );
+        for (i, share) in self.0.iter().enumerate() {
+            require(
+                &mut found,
+                share.weight > 0.0 && share.weight.is_finite(),
+                &format!("data.{i}.weight"),
+                "`weight` must be above 0",
+            );
+            if self.0[..i].iter().any(|earlier| earlier.name == share.name) {
+                let message = format!("`{}` is listed twice", share.name);
+                found.push(Invalid::new(format!("data.{i}.name"), message));
+            }
+        }
+        found
+    }
+}

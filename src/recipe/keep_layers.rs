@@ -1,0 +1,122 @@
+//! Which layers `prune` keeps.
+
+use std::fmt;
+
+use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepLayers {
+    /// Layers 0, n, 2n, …
+    Every(usize),
+    These(Vec<usize>),
+    Best(BestLayers),
+}
+
+/// The `count` layers that change their input most, measured on some sequences of the data.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct BestLayers {
+    pub count: usize,
+    pub by: Measure,
+    #[serde(skip_serializing)]
+    pub data: String,
+    #[serde(default = "default_sequences")]
+    pub sequences: usize,
+}
+
+fn default_sequences() -> usize {
+    32
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// 1 − cos(input, output) of the block.
+    Importance,
+}
+
+const EVERY: [(&str, usize); 3] = [("every-second", 2), ("every-third", 3), ("every-fourth", 4)];
+
+impl KeepLayers {
+    pub fn data(&self) -> Option<&str> {
+        match self {
+            Self::Best(best) => Some(&best.data),
+            _ => None,
+        }
+    }
+
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        match self {
+            Self::Every(_) => {}
+            Self::These(layers) => {
+                require(
+                    &mut found,
+                    !layers.is_empty(),
+                    "",
+                    "`keep_layers` keeps no layer",
+                );
+                for i in 1..layers.len() {
+                    require(
+                        &mut found,
+                        layers[i - 1] < layers[i],
+                        &i.to_string(),
+                        "layers are listed in rising order, each once",
+                    );
+                }
+            }
+            Self::Best(best) => {
+                require(
+                    &mut found,
+                    best.count > 0,
+                    "count",
+                    "`count` must be at least 1 layer",
+                );
+                let says = "`sequences` must be at least 1";
+                require(&mut found, best.sequences > 0, "sequences", says);
+            }
+        }
+        found
+    }
+}
+
+impl<'de> Deserialize<'de> for KeepLayers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keep;
+        impl<'de> Visitor<'de> for Keep {
+            type Value = KeepLayers;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                let [(second, _), (third, _), (fourth, _)] = EVERY;
+                write!(
+                    f,
+                    "\"{second}\", \"{third}\", \"{fourth}\", a list of layer numbers \
+                     or {{ count, by, data }}"
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<KeepLayers, E> {
+                (EVERY.iter().find(|(name, _)| *name == text))
+                    .map(|&(_, n)| KeepLayers::Every(n))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<KeepLayers, A::Error> {
+                let mut layers = Vec::new();
+                while let Some(layer) = list.next_element()? {
+                    layers.push(layer);
+                }
+                Ok(KeepLayers::These(layers))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<KeepLayers, A::Error> {
+                BestLayers::deserialize(MapAccessDeserializer::new(map)).map(KeepLayers::Best)
+            }
+        }
+        deserializer.deserialize_any(Keep)
+    }
+}

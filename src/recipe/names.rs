@@ -1,0 +1,176 @@
+//! Follows the names through a recipe: every one is made once, before it is used, and is what its
+//! user wants.
+
+use std::collections::HashMap;
+
+use super::problem::Problem;
+use super::stage::{Reference, Thing};
+use super::{Recipe, stage_path};
+
+/// Where something that a stage uses comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Model(String),
+    Data(String),
+    /// The number of the stage that makes it, from 0.
+    Stage(usize),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    pub reference: Reference,
+    pub origin: Origin,
+}
+
+struct Definition {
+    thing: Thing,
+    origin: Origin,
+    /// Its place in the recipe.
+    path: String,
+}
+
+/// The inputs of every stage, or all that is wrong with the names.
+pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut defined: HashMap<&str, Definition> = HashMap::new();
+    let mut define = |name, definition: Definition, problems: &mut Vec<Problem>| {
+        let place = recipe.locate(&definition.path);
+        if let Some(first) = defined.get(name) {
+            let line = recipe.line_of(&first.path).unwrap_or_default();
+            problems.push(
+                Problem::new(format!("`{name}` is defined twice"))
+                    .at(place)
+                    .hint(format!(
+                        "{line} has the first; models, data and stages share their names"
+                    )),
+            );
+        } else {
+            defined.insert(name, definition);
+        }
+    };
+    for name in recipe.models.keys() {
+        let (origin, path) = (Origin::Model(name.clone()), format!("models.{name}"));
+        let thing = Thing::Model;
+        define(
+            name,
+            Definition {
+                thing,
+                origin,
+                path,
+            },
+            &mut problems,
+        );
+    }
+    for name in recipe.data.keys() {
+        let (origin, path) = (Origin::Data(name.clone()), format!("data.{name}"));
+        let thing = Thing::Data;
+        define(
+            name,
+            Definition {
+                thing,
+                origin,
+                path,
+            },
+            &mut problems,
+        );
+    }
+    for (at, stage) in recipe.stages.iter().enumerate() {
+        if let Some(name) = &stage.name {
+            let (thing, origin) = (stage.action.makes(), Origin::Stage(at));
+            let path = format!("{}.as", stage_path(at));
+            if name.is_empty() || name.bytes().all(|b| b.is_ascii_digit()) {
+                let problem = Problem::new("a name must hold a letter")
+                    .hint("numbers stand for the stages' places in the chain");
+                problems.push(problem.at(recipe.locate(&path)));
+            }
+            define(
+                name,
+                Definition {
+                    thing,
+                    origin,
+                    path,
+                },
+                &mut problems,
+            );
+        }
+    }
+
+    let mut inputs = Vec::with_capacity(recipe.stages.len());
+    for (at, stage) in recipe.stages.iter().enumerate() {
+        let mut found = Vec::new();
+        for reference in stage.action.references() {
+            match look_up(&reference, at, &defined, recipe) {
+                Ok(origin) => found.push(Input { reference, origin }),
+                Err(problem) => {
+                    let path = format!("{}.{}", stage_path(at), reference.key);
+                    problems.push(problem.at(recipe.locate(&path)));
+                }
+            }
+        }
+        inputs.push(found);
+    }
+    for (name, model) in &recipe.models {
+        let Some(tokenizer) = &model.tokenizer else {
+            continue;
+        };
+        let problem = match recipe.models.get(tokenizer) {
+            None => Problem::new(format!("no model `{tokenizer}` to take the tokenizer from"))
+                .accepting(
+                    tokenizer,
+                    recipe.models.keys().filter(|other| *other != name),
+                ),
+            Some(other) if tokenizer == name || other.tokenizer.is_some() => {
+                Problem::new(format!("`{tokenizer}` has no tokenizer of its own"))
+            }
+            Some(_) => continue,
+        };
+        problems.push(problem.at(recipe.locate(&format!("models.{name}.tokenizer"))));
+    }
+    if problems.is_empty() {
+        Ok(inputs)
+    } else {
+        Err(problems)
+    }
+}
+
+fn look_up(
+    reference: &Reference,
+    user: usize,
+    defined: &HashMap<&str, Definition>,
+    recipe: &Recipe,
+) -> Result<Origin, Problem> {
+    let Reference { name, wanted, .. } = reference;
+    let earlier = |definition: &Definition| match definition.origin {
+        Origin::Stage(maker) => maker < user,
+        _ => true,
+    };
+    let Some(definition) = defined.get(name.as_str()) else {
+        let mut known: Vec<&str> = (defined.iter())
+            .filter(|(_, definition)| definition.thing == *wanted && earlier(definition))
+            .map(|(name, _)| *name)
+            .collect();
+        known.sort_unstable();
+        let what = if *wanted == Thing::Model {
+            "model"
+        } else {
+            "data"
+        };
+        return Err(Problem::new(format!("no {what} is called `{name}`")).accepting(name, known));
+    };
+    if definition.thing != *wanted {
+        return Err(Problem::new(format!(
+            "`{name}` is {}, {} is wanted here",
+            definition.thing.described(),
+            wanted.described()
+        )));
+    }
+    if !earlier(definition) {
+        let line = recipe.line_of(&definition.path).unwrap_or_default();
+        return Err(
+            Problem::new(format!("`{name}` is used before it is made")).hint(format!(
+                "the stage at {line} makes it: stages run in the order they stand in"
+            )),
+        );
+    }
+    Ok(definition.origin.clone())
+}

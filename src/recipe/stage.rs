@@ -1,0 +1,315 @@
+//! The stages of a recipe: what each kind takes, names and makes.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::data::DataMix;
+use super::document::Node;
+use super::invalid::{Invalid, require};
+use super::keep_layers::KeepLayers;
+use super::loss::LossConfig;
+use super::problem::Problem;
+use super::read::{KIND, Parts};
+use super::training::TrainConfig;
+
+/// A link of the chain: what it does and the name that later stages know its result by.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    pub name: Option<String>,
+    pub action: Action,
+}
+
+/// What a stage does. Serialised, it is the part of the stage's digest that its own settings make:
+/// names of models and data are left out, since the digests of what they name stand for them.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Prune(Prune),
+    Sft(Sft),
+    Distill(Distill),
+    Eval(Eval),
+    Export(Export),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Prune {
+    #[serde(skip_serializing)]
+    pub model: String,
+    pub keep_layers: KeepLayers,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Sft {
+    #[serde(flatten)]
+    pub inputs: SftInputs,
+    pub train: TrainConfig,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SftInputs {
+    #[serde(skip_serializing)]
+    pub model: String,
+    pub data: DataMix,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Distill {
+    #[serde(flatten)]
+    pub inputs: DistillInputs,
+    pub train: TrainConfig,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct DistillInputs {
+    #[serde(skip_serializing)]
+    pub student: String,
+    #[serde(skip_serializing)]
+    pub teacher: String,
+    pub data: DataMix,
+    pub loss: Vec<LossConfig>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Eval {
+    pub task: Task,
+    #[serde(skip_serializing)]
+    pub models: Vec<String>,
+    #[serde(skip_serializing)]
+    pub data: String,
+    /// Tokens that the model sees at once; its own context, 2048 at most, when left out.
+    pub window: Option<usize>,
+    /// Tokens by which the window moves; half of it when left out.
+    pub stride: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    Perplexity,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Export {
+    #[serde(skip_serializing)]
+    pub model: String,
+    pub to: ExportFormat,
+    #[serde(default)]
+    pub dtype: FloatType,
+    /// Where to write; into the stage's own directory when left out.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportFormat {
+    Safetensors,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatType {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+/// What a name can stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    Model,
+    Data,
+    Scores,
+    Files,
+}
+
+impl Thing {
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Model => "a model",
+            Self::Data => "data",
+            Self::Scores => "a table of scores",
+            Self::Files => "a directory of files",
+        }
+    }
+}
+
+/// A name that a stage uses: the key it stands under and what it must stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reference {
+    pub key: String,
+    pub name: String,
+    pub wanted: Thing,
+}
+
+/// Keys that every stage has.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "as")]
+    name: Option<String>,
+}
+
+impl Stage {
+    pub fn read(node: &Node) -> Result<Self, Problem> {
+        let mut parts = Parts::new(node)?;
+        let head = parts.take::<Head>();
+        let missing = || Problem::new(format!("missing key `{KIND}`")).accepting("", Action::KINDS);
+        let tag = node
+            .get(KIND)
+            .ok_or_else(|| missing().at(node.span.clone()))?;
+        let action = match tag.string().unwrap_or_default() {
+            "prune" => parts.take().map(Action::Prune),
+            "sft" => {
+                let (inputs, train) = (parts.take(), parts.take());
+                inputs.and_then(|inputs| {
+                    Ok(Action::Sft(Sft {
+                        inputs,
+                        train: train?,
+                    }))
+                })
+            }
+            "distill" => {
+                let (inputs, train) = (parts.take(), parts.take());
+                inputs.and_then(|inputs| {
+                    Ok(Action::Distill(Distill {
+                        inputs,
+                        train: train?,
+                    }))
+                })
+            }
+            "eval" => parts.take().map(Action::Eval),
+            "export" => parts.take().map(Action::Export),
+            other => {
+                return Err(Problem::new(format!("unknown stage kind `{other}`"))
+                    .accepting(other, Action::KINDS)
+                    .at(tag.span.clone()));
+            }
+        };
+        parts.finish()?;
+        Ok(Self {
+            name: head?.name,
+            action: action?,
+        })
+    }
+}
+
+impl Action {
+    pub const KINDS: [&str; 5] = ["prune", "sft", "distill", "eval", "export"];
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Prune(_) => "prune",
+            Self::Sft(_) => "sft",
+            Self::Distill(_) => "distill",
+            Self::Eval(_) => "eval",
+            Self::Export(_) => "export",
+        }
+    }
+
+    pub fn makes(&self) -> Thing {
+        match self {
+            Self::Prune(_) | Self::Sft(_) | Self::Distill(_) => Thing::Model,
+            Self::Eval(_) => Thing::Scores,
+            Self::Export(_) => Thing::Files,
+        }
+    }
+
+    /// Whether the recipe's seed has a part in the result.
+    pub fn is_random(&self) -> bool {
+        matches!(self, Self::Sft(_) | Self::Distill(_))
+    }
+
+    fn training(&self) -> Option<&TrainConfig> {
+        match self {
+            Self::Sft(stage) => Some(&stage.train),
+            Self::Distill(stage) => Some(&stage.train),
+            _ => None,
+        }
+    }
+
+    /// The models and data that the stage uses, in a fixed order.
+    pub fn references(&self) -> Vec<Reference> {
+        let mut found = Vec::new();
+        let mut uses = |key: &str, name: &str, wanted| {
+            found.push(Reference {
+                key: key.to_string(),
+                name: name.to_string(),
+                wanted,
+            });
+        };
+        match self {
+            Self::Prune(prune) => {
+                uses("model", &prune.model, Thing::Model);
+                if let Some(data) = prune.keep_layers.data() {
+                    uses("keep_layers.data", data, Thing::Data);
+                }
+            }
+            Self::Sft(Sft { inputs, .. }) => {
+                uses("model", &inputs.model, Thing::Model);
+                (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+            }
+            Self::Distill(Distill { inputs, .. }) => {
+                uses("student", &inputs.student, Thing::Model);
+                uses("teacher", &inputs.teacher, Thing::Model);
+                (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+            }
+            Self::Eval(eval) => {
+                for (i, model) in eval.models.iter().enumerate() {
+                    uses(&format!("models.{i}"), model, Thing::Model);
+                }
+                uses("data", &eval.data, Thing::Data);
+            }
+            Self::Export(export) => uses("model", &export.model, Thing::Model),
+        }
+        if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
+            uses("heldout", heldout, Thing::Data);
+        }
+        found
+    }
+
+    /// Values that read well and make no sense.
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = self.training().map_or_else(Vec::new, TrainConfig::check);
+        match self {
+            Self::Prune(prune) => {
+                let inner = prune.keep_layers.check().into_iter();
+                found.extend(inner.map(|invalid| invalid.under("keep_layers")));
+            }
+            Self::Sft(sft) => found.extend(sft.inputs.data.check()),
+            Self::Distill(Distill { inputs, .. }) => {
+                found.extend(inputs.data.check());
+                require(
+                    &mut found,
+                    !inputs.loss.is_empty(),
+                    "loss",
+                    "`loss` lists no loss",
+                );
+                for (i, loss) in inputs.loss.iter().enumerate() {
+                    let inner = loss.check().into_iter();
+                    found.extend(inner.map(|invalid| invalid.under(&format!("loss.{i}"))));
+                }
+            }
+            Self::Eval(eval) => {
+                let mut check =
+                    |holds, key: &str, says: &str| require(&mut found, holds, key, says);
+                check(!eval.models.is_empty(), "models", "`models` names none");
+                check(
+                    eval.window.is_none_or(|window| window >= 2),
+                    "window",
+                    "`window` must be at least 2 tokens",
+                );
+                check(
+                    eval.stride
+                        .is_none_or(|s| s >= 1 && eval.window.is_none_or(|w| s <= w)),
+                    "stride",
+                    "`stride` must lie between 1 and `window`",
+                );
+            }
+            Self::Export(_) => {}
+        }
+        found
+    }
+}

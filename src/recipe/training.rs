@@ -1,0 +1,302 @@
+//! The settings of a training stage, shared by `sft` and `distill`.
+
+use serde::{Deserialize, Serialize};
+
+use super::invalid::{Invalid, require};
+use super::optimizer::{Optimizer, Schedule};
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Optimiser steps; or else `epochs` over the data.
+    pub steps: Option<u64>,
+    pub epochs: Option<f64>,
+    /// Tokens of one optimiser step: rows of `sequence_length`, accumulated over microbatches.
+    pub tokens_per_step: usize,
+    pub sequence_length: usize,
+    /// Rows of one microbatch; all rows of a step, four at most, when left out.
+    pub micro_batch: Option<usize>,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    /// Global gradient norm; `inf` turns clipping off.
+    pub clip_norm: f64,
+    /// Keep only block inputs and run each block again in the backward pass.
+    pub checkpoint_blocks: bool,
+    /// Several samples in a row, each attending only to itself; off: one sample a row.
+    pub packing: bool,
+    /// Jinja text used in place of the model's own chat template.
+    pub chat_template: Option<String>,
+    /// The data whose loss is measured every `evaluate_every` steps; its digest enters the
+    /// stage's, its name does not.
+    #[serde(skip_serializing)]
+    pub heldout: Option<String>,
+    pub evaluate_every: Option<u64>,
+    /// Steps between checkpoints, and how many are kept: they do not change the result.
+    #[serde(skip_serializing)]
+    pub checkpoint_every: u64,
+    #[serde(skip_serializing)]
+    pub keep_checkpoints: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: None,
+            epochs: None,
+            tokens_per_step: 8192,
+            sequence_length: 512,
+            micro_batch: None,
+            optimizer: Optimizer::default(),
+            schedule: Schedule::default(),
+            clip_norm: 1.0,
+            checkpoint_blocks: true,
+            packing: true,
+            chat_template: None,
+            heldout: None,
+            evaluate_every: None,
+            checkpoint_every: 100,
+            keep_checkpoints: 2,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Rows of `sequence_length` tokens in one optimiser step.
+    pub fn rows_per_step(&self) -> usize {
+        self.tokens_per_step / self.sequence_length.max(1)
+    }
+
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        match (self.steps, self.epochs) {
+            (None, None) => {
+                found.push(Invalid::new("steps", "how long to train is not said").hint(
+                    "add `steps = …` (optimiser steps) or `epochs = …` (passes over the data)",
+                ))
+            }
+            (Some(_), Some(_)) => found.push(
+                Invalid::new("epochs", "`steps` and `epochs` are both given").hint("keep one"),
+            ),
+            _ => {}
+        }
+        let mut check = |holds, key: &str, message: &str| require(&mut found, holds, key, message);
+        check(self.steps != Some(0), "steps", "`steps` must be at least 1");
+        check(
+            self.epochs
+                .is_none_or(|epochs| epochs > 0.0 && epochs.is_finite()),
+            "epochs",
+            "`epochs` must be above 0",
+        );
+        check(
+            self.sequence_length >= 2,
+            "sequence_length",
+            "`sequence_length` must be at least 2: a token and the one that it predicts",
+        );
+        let whole_rows = self.rows_per_step() >= 1
+            && self
+                .tokens_per_step
+                .is_multiple_of(self.sequence_length.max(1));
+        check(
+            whole_rows,
+            "tokens_per_step",
+            &format!(
+                "`tokens_per_step` ({}) must be a multiple of `sequence_length` ({})",
+                self.tokens_per_step, self.sequence_length
+            ),
+        );
+        check(
+            self.micro_batch != Some(0),
+            "micro_batch",
+            "`micro_batch` must be at least 1 row",
+        );
+        if let Some(rows) = self.micro_batch.filter(|&rows| rows > 0 && whole_rows) {
+            check(
+                self.rows_per_step().is_multiple_of(rows),
+                "micro_batch",
+                &format!(
+                    "`micro_batch` ({rows}) must divide the {} rows of a step \
+                     (`tokens_per_step` / `sequence_length`)",
+                    self.rows_per_step()
+                ),
+            );
+        }
+        check(
+            self.clip_norm > 0.0,
+            "clip_norm",
+            "`clip_norm` must be above 0 (`inf` turns clipping off)",
+        );
+        check(
+            self.checkpoint_every > 0,
+            "checkpoint_every",
+            "`checkpoint_every` must be at least 1 step",
+        );
+        check(
+            self.keep_checkpoints > 0,
+            "keep_checkpoints",
+            "`keep_checkpoints` must be at least 1: a run resumes from its last",
+        );
+        check(
+            self.evaluate_every != Some(0),
+            "evaluate_every",
+            "`evaluate_every` must be at least 1 step",
+        );
+        check(
+            self.evaluate_every.is_none() || self.heldout.is_some(),
+            "evaluate_every",
+            "`evaluate_every` needs `heldout`, the data to evaluate on",
+        );
+        let warmup = self.schedule.warmup_steps();
+        check(
+            self.steps.is_none_or(|steps| warmup <= steps),
+            "schedule.warmup_steps",
+            &format!("`warmup_steps` ({warmup}) is more than `steps`"),
+        );
+        if let Schedule::Cosine { min_lr_ratio, .. } | Schedule::Linear { min_lr_ratio, .. } =
+            self.schedule
+        {
+            check(
+                (0.0..=1.0).contains(&min_lr_ratio),
+                "schedule.min_lr_ratio",
+                "`min_lr_ratio` must lie between 0 and 1",
+            );
+        }
+        found.extend(
+            self.optimizer
+                .check()
+                .into_iter()
+                .map(|i| i.under("optimizer")),
+        );
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(config: TrainConfig) -> Vec<String> {
+        config
+            .check()
+            .into_iter()
+            .map(|invalid| invalid.key)
+            .collect()
+    }
+
+    #[test]
+    fn the_defaults_need_only_a_length() {
+        let default = TrainConfig::default;
+        assert_eq!(keys(default()), ["steps"]);
+        assert!(
+            keys(TrainConfig {
+                steps: Some(1),
+                ..default()
+            })
+            .is_empty()
+        );
+        assert!(
+            keys(TrainConfig {
+                epochs: Some(0.5),
+                ..default()
+            })
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn senseless_values_are_found() {
+        let base = || TrainConfig {
+            steps: Some(10),
+            ..TrainConfig::default()
+        };
+        let adamw = |lr, betas| Optimizer::Adamw {
+            lr,
+            betas,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        };
+        for (config, key) in [
+            (
+                TrainConfig {
+                    steps: Some(0),
+                    ..base()
+                },
+                "steps",
+            ),
+            (
+                TrainConfig {
+                    epochs: Some(1.0),
+                    ..base()
+                },
+                "epochs",
+            ),
+            (
+                TrainConfig {
+                    tokens_per_step: 100,
+                    ..base()
+                },
+                "tokens_per_step",
+            ),
+            (
+                TrainConfig {
+                    tokens_per_step: 0,
+                    ..base()
+                },
+                "tokens_per_step",
+            ),
+            (
+                TrainConfig {
+                    sequence_length: 0,
+                    ..base()
+                },
+                "sequence_length",
+            ),
+            (
+                TrainConfig {
+                    micro_batch: Some(3),
+                    ..base()
+                },
+                "micro_batch",
+            ),
+            (
+                TrainConfig {
+                    clip_norm: f64::NAN,
+                    ..base()
+                },
+                "clip_norm",
+            ),
+            (
+                TrainConfig {
+                    evaluate_every: Some(5),
+                    ..base()
+                },
+                "evaluate_every",
+            ),
+            (
+                TrainConfig {
+                    schedule: Schedule::Constant { warmup_steps: 11 },
+                    ..base()
+                },
+                "schedule.warmup_steps",
+            ),
+            (
+                TrainConfig {
+                    optimizer: adamw(-1.0, [0.9, 0.99]),
+                    ..base()
+                },
+                "optimizer.lr",
+            ),
+            (
+                TrainConfig {
+                    optimizer: adamw(1.0, [0.9, 1.0]),
+                    ..base()
+                },
+                "optimizer.betas.1",
+            ),
+        ] {
+            assert!(
+                keys(config.clone()).contains(&key.to_string()),
+                "{key}: {config:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Where models and data come from. Every source becomes a path on this machine.
+
+mod cache;
+mod digest;
+mod error;
+mod https;
+mod hugging_face;
+mod pip;
+mod sha256;
+#[cfg(test)]
+mod test_server;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use cache::Cache;
+pub use digest::digest_of_path;
+pub use error::SourceError;
+pub use https::Https;
+pub use hugging_face::{Hub, HuggingFace};
+pub use pip::Pip;
+pub use sha256::Sha256;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    Path(PathBuf),
+    HuggingFace(HuggingFace),
+    Https(Https),
+    Pip(Pip),
+}
+
+/// A model can also be a fresh one, of a given shape and with random weights.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelSource {
+    Stored(Source),
+    Random(RandomModel),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct RandomModel {
+    /// The fields of a Hugging Face `config.json`.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl Source {
+    /// What can be said without the network: whether a path is there.
+    pub fn check(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Path(path) if !path.exists() => Err(SourceError::not_found(path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The path that holds the source, fetched into the cache where that is not done yet: a file,
+    /// or a directory for a model of a hub.
+    pub fn resolve(&self, cache: &Cache) -> Result<PathBuf, SourceError> {
+        self.check()?;
+        match self {
+            Self::Path(path) => Ok(path.clone()),
+            Self::HuggingFace(source) => source.fetch(&Hub::from_env()),
+            Self::Https(source) => source.fetch(cache),
+            Self::Pip(source) => source.fetch(cache),
+        }
+    }
+
+    /// The digest of what `resolve` has put at `local`.
+    pub fn digest(&self, local: &Path, cache: &Cache) -> Result<Sha256, SourceError> {
+        match self {
+            Self::Https(Https { sha256, .. }) | Self::Pip(Pip { sha256, .. }) => Ok(sha256.clone()),
+            Self::Path(_) | Self::HuggingFace(_) => digest_of_path(local, cache),
+        }
+    }
+}
+
+impl ModelSource {
+    pub fn check(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Stored(source) => source.check(),
+            Self::Random(_) => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        if let Some(rest) = text.strip_prefix("hf:") {
+            return rest.parse().map(Self::HuggingFace);
+        }
+        if text.starts_with("https://") || text.starts_with("http://") {
+            return Err(SourceError::NoDigest {
+                url: text.to_string(),
+            });
+        }
+        if text.is_empty() {
+            return Err(SourceError::Syntax("the source is empty".to_string()));
+        }
+        Ok(Self::Path(PathBuf::from(text)))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::HuggingFace(source) => write!(f, "{source}"),
+            Self::Https(source) => write!(f, "{}", source.url),
+            Self::Pip(source) => write!(f, "{} (pip)", source.packages.join(" ")),
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredKind {
+    Https,
+    Pip,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ModelKind {
+    Https,
+    Pip,
+    Random,
+}
+
+/// Reads the `kind` of a source's table, which the recipe's reader hands out first.
+fn read_kind<'de, K: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<K, A::Error> {
+    match map.next_key::<String>()? {
+        Some(key) if key == "kind" => map.next_value(),
+        _ => Err(de::Error::missing_field("kind")),
+    }
+}
+
+fn rest<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: A) -> Result<T, A::Error> {
+    T::deserialize(MapAccessDeserializer::new(map))
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Source;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a path, \"hf:org/name\" or a table with the key `kind`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Source, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
+                match read_kind(&mut map)? {
+                    StoredKind::Https => rest(map).map(Source::Https),
+                    StoredKind::Pip => rest(map).map(Source::Pip),
+                }
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = ModelSource;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a path, \"hf:org/name\" or a table with the key `kind`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelSource, E> {
+                text.parse().map(ModelSource::Stored).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ModelSource, A::Error> {
+                let stored = ModelSource::Stored;
+                match read_kind(&mut map)? {
+                    ModelKind::Https => rest(map).map(Source::Https).map(stored),
+                    ModelKind::Pip => rest(map).map(Source::Pip).map(stored),
+                    ModelKind::Random => rest(map).map(ModelSource::Random),
+                }
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_strings() {
+        let path: Source = "a/b.txt".parse().unwrap();
+        assert_eq!(path, Source::Path("a/b.txt".into()));
+        let hub: Source = "hf:org/name@v1".parse().unwrap();
+        assert_eq!(hub.to_string(), "hf:org/name@v1");
+        let error = "https://a.b/c.gguf"
+            .parse::<Source>()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("\nhint: write { kind = \"https\""),
+            "{error}"
+        );
+        assert!("".parse::<Source>().is_err());
+        assert!("hf:name".parse::<Source>().is_err());
+    }
+
+    #[test]
+    fn a_missing_path_is_told() {
+        let cache = Cache::at(std::env::temp_dir());
+        let error = Source::Path("no/such/file".into())
+            .resolve(&cache)
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("`no/such/file` does not exist")
+        );
+    }
+}

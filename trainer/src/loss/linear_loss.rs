@@ -1,0 +1,128 @@
+//! Loss and gradient straight from hidden states and the head: the logits of a whole batch are never
+//! held, only those of a chunk of positions, and unsupervised positions cost nothing.
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use model::for_real;
+use model::ops::host::{HostTensor, is_host, map_in_place};
+use model::ops::product::accumulate_transposed;
+use model::parameter::Parameter;
+use model::score::chunk_rows;
+
+use super::formula;
+use super::{Labels, LossEntries, LossRowsError, Vocabulary, loss_rows};
+
+/// Hidden states `[tokens, width]` and head `[vocabulary, width]` of the teacher.
+#[derive(Debug, Clone)]
+pub struct TeacherStates {
+    pub hidden: Tensor<2>,
+    pub head: Tensor<2>,
+}
+
+/// The loss of a batch and its gradient by the student's hidden states.
+pub struct LinearLoss {
+    /// One sum over supervised positions an entry, times T² where that belongs, not times its weight.
+    pub values: Vec<f64>,
+    /// `[tokens, width]`; zero at unsupervised positions.
+    pub d_hidden: Tensor<2>,
+}
+
+/// Computes the losses of `entries` over the supervised positions of `hidden` `[tokens, width]`, adds
+/// the head's gradient to `head` and returns the rest. Gradients are of `scale · Σ weight · value`.
+///
+/// `valid` is how many leading vocabulary entries are real tokens of both models.
+///
+/// # Errors
+/// A label beyond `valid`, or a loss that needs a teacher where there is none.
+pub fn linear_loss(
+    entries: &LossEntries,
+    hidden: &Tensor<2>,
+    head: &mut Parameter,
+    teacher: Option<&TeacherStates>,
+    labels: Labels,
+    valid: usize,
+    scale: f64,
+) -> Result<LinearLoss, LossRowsError> {
+    let positions: Vec<i32> = (0..labels.supervised.len())
+        .filter(|&i| labels.supervised[i])
+        .map(|i| i as i32)
+        .collect();
+    let targets: Vec<u32> = positions.iter().map(|&i| labels.targets[i as usize]).collect();
+    let vocabulary = Vocabulary {
+        student: head.value.dims()[0],
+        teacher: teacher.map_or(0, |t| t.head.dims()[0]),
+        valid,
+    };
+    let weight = head.value.clone().cast(hidden.dtype());
+    let teacher_head = teacher.map(|t| t.head.clone().cast(t.hidden.dtype()));
+    let mut values = vec![0.0; entries.count()];
+    let mut d_hidden = hidden.zeros_like();
+    let rows = chunk_rows(vocabulary.student.max(vocabulary.teacher));
+    for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
+        let index = index(chunk, hidden);
+        let h = hidden.clone().select(0, index.clone());
+        let logits = h.clone().matmul(weight.clone().transpose());
+        let teacher_logits = teacher.zip(teacher_head.as_ref()).map(|(t, head)| {
+            let h = t.hidden.clone().select(0, index.clone());
+            h.matmul(head.clone().transpose())
+        });
+        let d_logits = chunk_loss(
+            entries,
+            vocabulary,
+            logits,
+            teacher_logits,
+            targets,
+            scale,
+            &mut values,
+        )?;
+        let d_chunk = d_logits.clone().matmul(weight.clone());
+        if head.trainable {
+            head.gradient = Some(
+                accumulate_transposed(head.gradient.take(), &d_logits, &h).cast(head.value.dtype()),
+            );
+        }
+        let add = burn::tensor::IndexingUpdateOp::Add;
+        d_hidden = d_hidden.select_assign(0, index, d_chunk, add);
+    }
+    Ok(LinearLoss { values, d_hidden })
+}
+
+/// Gradient by the logits of one chunk; adds to `values`.
+fn chunk_loss(
+    entries: &LossEntries,
+    vocabulary: Vocabulary,
+    logits: Tensor<2>,
+    teacher: Option<Tensor<2>>,
+    targets: &[u32],
+    scale: f64,
+    values: &mut [f64],
+) -> Result<Tensor<2>, LossRowsError> {
+    let labels = Labels {
+        targets,
+        supervised: &vec![true; targets.len()],
+    };
+    if !is_host(&logits) {
+        return formula::chunk_loss(entries, vocabulary, logits, teacher, labels, scale, values);
+    }
+    for_real!(logits.dtype(), F, {
+        let teacher = teacher.as_ref().and_then(HostTensor::of);
+        let mut result = Ok(());
+        let d_logits = map_in_place::<F, 2>(logits, |logits| {
+            let teacher = teacher.as_ref().map(|t| t.slice::<F>());
+            result = loss_rows(
+                entries,
+                vocabulary,
+                logits,
+                teacher,
+                labels,
+                scale as F,
+                values,
+            );
+        });
+        result.map(|()| d_logits)
+    })
+}
+
+fn index(positions: &[i32], like: &Tensor<2>) -> Tensor<1, Int> {
+    let data = TensorData::new(positions.to_vec(), [positions.len()]);
+    Tensor::from_data(data, (&like.device(), DType::I32))
+}

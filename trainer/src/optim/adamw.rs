@@ -1,0 +1,214 @@
+//! AdamW (arXiv 1711.05101) with moments in the dtype of the weights, fused into one pass on the CPU.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+use model::for_real;
+use model::ops::host::{HostTensor, is_host, map_in_place};
+use model::ops::real::Real;
+use model::parameter::Parameter;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// PyTorch's AdamW; `weight_decay` leaves norms and biases alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    pub lr: f64,
+    pub betas: [f64; 2],
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            lr: 3e-4,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+/// The optimizer and its state.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    pub config: AdamWConfig,
+    /// Updates done.
+    pub steps: u64,
+    pub moments: BTreeMap<String, Moments>,
+}
+
+/// Running means of the gradient and of its square, shaped as the parameter.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    pub first: Tensor<2>,
+    pub second: Tensor<2>,
+}
+
+/// The numbers of one update of one parameter.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    beta: [f64; 2],
+    /// lr / (1 − β₁ᵗ).
+    step_size: f64,
+    /// 1 / √(1 − β₂ᵗ).
+    second_scale: f64,
+    eps: f64,
+    /// 1 − lr · weight decay.
+    keep: f64,
+    gradient_scale: f64,
+}
+
+impl AdamW {
+    pub fn new(config: AdamWConfig) -> Self {
+        Self {
+            config,
+            steps: 0,
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// One update with learning rate `lr`; takes every gradient, multiplied by `gradient_scale`.
+    pub fn step<'a>(
+        &mut self,
+        parameters: impl Iterator<Item = &'a mut Parameter>,
+        lr: f64,
+        gradient_scale: f64,
+    ) {
+        self.steps += 1;
+        let [beta1, beta2] = self.config.betas;
+        let power = self.steps.min(i32::MAX as u64) as i32;
+        for parameter in parameters {
+            let Some(gradient) = parameter.gradient.take() else {
+                continue;
+            };
+            let decay = match parameter.is_vector() {
+                true => 0.0,
+                false => self.config.weight_decay,
+            };
+            let update = Update {
+                beta: [beta1, beta2],
+                step_size: lr / (1.0 - beta1.powi(power)),
+                second_scale: 1.0 / (1.0 - beta2.powi(power)).sqrt(),
+                eps: self.config.eps,
+                keep: 1.0 - lr * decay,
+                gradient_scale,
+            };
+            let moments = match self.moments.remove(&parameter.name) {
+                Some(moments) => moments,
+                None => Moments {
+                    first: parameter.value.zeros_like(),
+                    second: parameter.value.zeros_like(),
+                },
+            };
+            let (value, moments) = update.apply(take(&mut parameter.value), moments, gradient);
+            parameter.value = value;
+            self.moments.insert(parameter.name.clone(), moments);
+        }
+    }
+}
+
+/// Moves a tensor out, so that it is held once and can change in place.
+fn take(tensor: &mut Tensor<2>) -> Tensor<2> {
+    let empty = Tensor::empty([1, 1], &tensor.device());
+    std::mem::replace(tensor, empty)
+}
+
+impl Update {
+    fn apply(&self, value: Tensor<2>, moments: Moments, gradient: Tensor<2>) -> (Tensor<2>, Moments) {
+        if !is_host(&value) {
+            return self.apply_formula(value, moments, gradient);
+        }
+        for_real!(value.dtype(), F, {
+            let gradient = HostTensor::of(&gradient).expect("on the device of its parameter");
+            let (mut first, mut second) = (None, None);
+            let value = map_in_place::<F, 2>(value, |value| {
+                first = Some(map_in_place::<F, 2>(moments.first, |first| {
+                    second = Some(map_in_place::<F, 2>(moments.second, |second| {
+                        self.apply_host(value, first, second, gradient.slice::<F>());
+                    }));
+                }));
+            });
+            let moments = Moments {
+                first: first.expect("set above"),
+                second: second.expect("set above"),
+            };
+            (value, moments)
+        })
+    }
+
+    fn apply_host<F: Real>(&self, value: &mut [F], first: &mut [F], second: &mut [F], gradient: &[F]) {
+        const BLOCK: usize = 8192;
+        value
+            .par_chunks_mut(BLOCK)
+            .zip(first.par_chunks_mut(BLOCK))
+            .zip(second.par_chunks_mut(BLOCK))
+            .zip(gradient.par_chunks(BLOCK))
+            .for_each(|(((value, first), second), gradient)| {
+                self.apply_block(value, first, second, gradient);
+            });
+    }
+
+    fn apply_block<F: Real>(&self, value: &mut [F], first: &mut [F], second: &mut [F], gradient: &[F]) {
+        let real = F::from_f64;
+        let [beta1, beta2] = self.beta.map(real);
+        let [rest1, rest2] = self.beta.map(|beta| real(1.0 - beta));
+        let (step_size, second_scale) = (real(self.step_size), real(self.second_scale));
+        let (eps, keep, scale) = (real(self.eps), real(self.keep), real(self.gradient_scale));
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let moments = first.iter_mut().zip(second.iter_mut());
+                for ((value, gradient), (m, v)) in value.iter_mut().zip(gradient).zip(moments) {
+                    let g = *gradient * scale;
+                    *m = *m * beta1 + g * rest1;
+                    *v = *v * beta2 + g * g * rest2;
+                    *value = *value * keep - step_size * *m / (v.sqrt() * second_scale + eps);
+                }
+            },
+        );
+    }
+
+    fn apply_formula(&self, value: Tensor<2>, moments: Moments, gradient: Tensor<2>) -> (Tensor<2>, Moments) {
+        let [beta1, beta2] = self.beta;
+        let g = gradient.mul_scalar(self.gradient_scale);
+        let first = moments.first.mul_scalar(beta1) + g.clone().mul_scalar(1.0 - beta1);
+        let second = moments.second.mul_scalar(beta2) + g.square().mul_scalar(1.0 - beta2);
+        let root = second.clone().sqrt().mul_scalar(self.second_scale).add_scalar(self.eps);
+        let value = value.mul_scalar(self.keep) - first.clone().mul_scalar(self.step_size) / root;
+        (value, Moments { first, second })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+
+    #[test]
+    fn fused_equals_the_formula() {
+        let tensor = |values: [f64; 4]| {
+            Tensor::<2>::from_data([values], (&Device::flex(), burn::tensor::DType::F64))
+        };
+        let update = Update {
+            beta: [0.9, 0.99],
+            step_size: 0.3,
+            second_scale: 1.7,
+            eps: 1e-3,
+            keep: 0.98,
+            gradient_scale: 0.5,
+        };
+        let moments = Moments {
+            first: tensor([0.1, -0.2, 0.0, 3.0]),
+            second: tensor([0.1, 0.2, 0.0, 3.0]),
+        };
+        let (value, gradient) = (tensor([1.0, -1.0, 2.0, 0.5]), tensor([0.3, 0.0, -4.0, 1e-9]));
+        let (a, am) = update.apply(value.clone(), moments.clone(), gradient.clone());
+        let (b, bm) = update.apply_formula(value, moments, gradient);
+        let tolerance = Tolerance::<f64>::absolute(1e-14);
+        a.into_data().assert_approx_eq(&b.into_data(), tolerance);
+        am.second.into_data().assert_approx_eq(&bm.second.into_data(), tolerance);
+    }
+}

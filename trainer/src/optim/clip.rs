@@ -1,0 +1,42 @@
+//! The norm of all gradients together, by which clipping scales them (arXiv 1211.5063).
+
+use burn::tensor::{DType, Tensor};
+use model::for_real;
+use model::ops::host::{HostTensor, is_host};
+use model::ops::real::{Real, lane_sum};
+use model::parameter::Parameter;
+use rayon::prelude::*;
+
+/// Euclidean norm of all gradients as one vector.
+pub fn global_norm<'a>(parameters: impl Iterator<Item = &'a Parameter>) -> f64 {
+    parameters
+        .filter_map(|parameter| parameter.gradient.as_ref())
+        .map(square_sum)
+        .sum::<f64>()
+        .sqrt()
+}
+
+/// What gradients are multiplied by so that their norm is at most `limit`.
+pub fn clip_factor(norm: f64, limit: f64) -> f64 {
+    if norm > limit { limit / norm } else { 1.0 }
+}
+
+/// Sum of squares in fixed blocks, combined in order: the same bits on any number of threads.
+pub fn square_sum(gradient: &Tensor<2>) -> f64 {
+    if !is_host(gradient) {
+        let squares = gradient.clone().cast(DType::F32).square().sum();
+        return f64::from(squares.into_scalar::<f32>());
+    }
+    for_real!(gradient.dtype(), F, {
+        let host = HostTensor::of(gradient).expect("checked to be on the CPU");
+        let blocks: Vec<f64> = host.slice::<F>().par_chunks(4096).map(block_square_sum).collect();
+        blocks.iter().sum()
+    })
+}
+
+fn block_square_sum<F: Real>(block: &[F]) -> f64 {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || lane_sum(block.len(), |i| block[i] * block[i]).to_f64(),
+    )
+}

@@ -1,0 +1,5 @@
+//! From gradients to new weights.
+
+pub mod adamw;
+pub mod clip;
+pub mod schedule;
