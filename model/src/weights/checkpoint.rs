@@ -51,8 +51,9 @@ impl Checkpoint {
     /// directory. Headers are read and checked against the configuration, tensor data are not.
     ///
     /// # Errors
-    /// [`WeightsError`] of every kind but [`WeightsError::Unwritable`]: among others if a tensor that the configuration calls for is missing, or one that it
-    /// denies (a bias, a norm, a head that differs from the embedding it is tied to) is there.
+    /// [`WeightsError`] of every kind but [`WeightsError::Unwritable`]: among others if a tensor
+    /// that the configuration calls for is missing, or one that it denies (a bias, a norm, a head
+    /// that differs from the embedding it is tied to) is there.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let metadata = fs::metadata(path).map_err(WeightsError::io(path))?;
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -75,7 +76,7 @@ impl Checkpoint {
             let directory = path.parent().unwrap_or(Path::new(""));
             let shards = Shards::from_file(directory, path)?;
             (read_hf_config(directory)?, ModelFiles::Safetensors(shards))
-        } else if extension == Some("gguf") || begins_as_gguf(path)? {
+        } else if extension == Some("gguf") || metadata.is_file() && begins_as_gguf(path)? {
             let gguf = Gguf::open(path)?;
             (from_gguf(&gguf)?, ModelFiles::Gguf(gguf))
         } else {
@@ -113,7 +114,8 @@ impl Checkpoint {
         &self.config
     }
 
-    /// Tensors of the file that take no part in the computation and were ignored, by their names in the file.
+    /// Tensors of the file that take no part in the computation and were ignored, by their names in
+    /// the file.
     pub fn unknown_tensors(&self) -> &[String] {
         &self.unknown
     }
@@ -186,8 +188,8 @@ impl Checkpoint {
         }
     }
 
-    /// SHA-256 over configuration and weights, as hexadecimal digits: equal for equal models of one format, wherever they
-    /// lie. Reads every byte; callers keep it.
+    /// SHA-256 over configuration and weights, as hexadecimal digits: equal for equal models of one
+    /// format, wherever they lie. Reads every byte; callers keep it.
     pub fn digest(&self) -> String {
         let parts: Vec<&[u8]> = match &self.files {
             ModelFiles::Gguf(gguf) => vec![gguf.file_bytes()],
@@ -241,7 +243,8 @@ mod tests {
                     assert_eq!(tensor.data, values, "{name}");
                     continue;
                 }
-                // As the converter does it, backwards: (heads, 16/2, 2, columns) to (heads, 2, 16/2, columns).
+                // As the converter does it, backwards: (heads, 16/2, 2, columns) to (heads, 2,
+                // 16/2, columns).
                 let columns = shape.get(1).copied().unwrap_or(1);
                 for (at, value) in tensor.data.iter().enumerate() {
                     let (row, column) = (at / columns, at % columns);
@@ -310,7 +313,8 @@ mod tests {
         assert!(error.contains("a .gguf file"), "{error}");
     }
 
-    /// Every tensor that transformers saved, as the reference implementation of the format reads it.
+    /// Every tensor that transformers saved, as the reference implementation of the format reads
+    /// it.
     #[test]
     fn what_transformers_saved_is_read() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoints");

@@ -1,7 +1,8 @@
 //! GGUF files, versions 2 and 3: metadata and where each tensor lies.
 //!
-//! Source: the GGUF specification of ggml. Magic `GGUF`, u32 version, u64 number of tensors, u64 number of metadata
-//! pairs, the pairs, the tensor headers, padding to `general.alignment`, the data. All little endian.
+//! Source: the GGUF specification of ggml. Magic `GGUF`, u32 version, u64 number of tensors, u64
+//! number of metadata pairs, the pairs, the tensor headers, padding to `general.alignment`, the
+//! data. All little endian.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,8 +28,9 @@ impl Gguf {
     /// Opens and checks a file; reads none of its tensor data.
     ///
     /// # Errors
-    /// [`WeightsError::Io`]; [`WeightsError::Malformed`] when it is no GGUF file or contradicts itself;
-    /// [`WeightsError::Unsupported`] for versions, tensor types and split files that are not read.
+    /// [`WeightsError::Io`]; [`WeightsError::Malformed`] when it is no GGUF file or contradicts
+    /// itself; [`WeightsError::Unsupported`] for versions, tensor types and split files that are
+    /// not read.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let file = MappedFile::open(path)?;
         let malformed = |problem: String| WeightsError::malformed(path, problem);
@@ -143,7 +145,8 @@ impl Gguf {
         self.metadata.get(key)
     }
 
-    /// An optional value that `read` accepts; another type is an error that says what was `expected`.
+    /// An optional value that `read` accepts; another type is an error that says what was
+    /// `expected`.
     fn typed<'a, T>(
         &'a self,
         key: &str,
@@ -181,8 +184,8 @@ impl Gguf {
         self.typed(key, "a text", GgufValue::as_str)
     }
 
-    /// Every element of an array, each converted by `read`, which hands back what it does not accept;
-    /// `None` if the key is absent.
+    /// Every element of an array, each converted by `read`, which hands back what it does not
+    /// accept; `None` if the key is absent.
     pub(crate) fn array<T>(
         &self,
         key: &str,

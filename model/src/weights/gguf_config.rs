@@ -1,9 +1,10 @@
 //! The decoder's configuration from GGUF metadata.
 //!
-//! Files made from Mistral models say `llama`, which computes the same. Where Hugging Face ties the output head to the
-//! embedding, GGUF leaves `output.weight` out. Some files carry it all the same, quantised
-//! differently (Qwen2.5 Coder 0.5B: the head is Q8_0, the embedding Q5_0): the model is then read
-//! as untied, because using one of the two for both would not be the model that the file holds.
+//! Files made from Mistral models say `llama`, which computes the same. Where Hugging Face ties the
+//! output head to the embedding, GGUF leaves `output.weight` out. Some files carry it all the same,
+//! quantised differently (Qwen2.5 Coder 0.5B: the head is Q8_0, the embedding Q5_0): the model is
+//! then read as untied, because using one of the two for both would not be the model that the file
+//! holds.
 
 use super::config_check::{self, MAX_LAYERS};
 use super::error::WeightsError;
@@ -22,8 +23,8 @@ pub(crate) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 /// Reads the configuration of a llama, qwen2 or qwen3 file.
 ///
 /// # Errors
-/// [`WeightsError::Unsupported`] for other architectures, mixtures of experts and other RoPE scalings;
-/// [`WeightsError::Key`] for missing keys and numbers that cannot be.
+/// [`WeightsError::Unsupported`] for other architectures, mixtures of experts and other RoPE
+/// scalings; [`WeightsError::Key`] for missing keys and numbers that cannot be.
 pub fn from_gguf(gguf: &Gguf) -> Result<DecoderConfig, WeightsError> {
     let path = gguf.path();
     let name = gguf.string("general.architecture")?.unwrap_or("absent");

@@ -58,7 +58,8 @@ pub(crate) fn read_header(cursor: &mut Cursor) -> Result<Header, String> {
 /// Finds each tensor's bytes. `head` is where the headers end, `length` the file's.
 ///
 /// # Errors
-/// For types that are not read, and data that are out of the file, out of line or not one tensor's alone.
+/// For types that are not read, and data that are out of the file, out of line or not one tensor's
+/// alone.
 pub(crate) fn place(
     path: &Path,
     headers: Vec<Header>,

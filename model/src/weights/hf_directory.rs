@@ -20,8 +20,9 @@ pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// Writes the directory aside and renames it into place, so that it is whole or not there.
 ///
-/// `tensors` gives exactly those of [`expected_tensors`], in any order, under Hugging Face's names with row-major shapes; one is in memory at a time.
-/// More than one file results when the data exceed `max_shard_bytes`.
+/// `tensors` gives exactly those of [`expected_tensors`], in any order, under Hugging Face's names
+/// with row-major shapes; one is in memory at a time. More than one file results when the data
+/// exceed `max_shard_bytes`.
 ///
 /// # Errors
 /// As [`write_hf_files`] and [`StagedDirectory::new`]; nothing is left behind.
@@ -41,8 +42,9 @@ pub fn write_hf_directory(
 /// Writes the files into a directory that the caller commits, perhaps with a tokenizer beside them.
 ///
 /// # Errors
-/// The first of `tensors`; [`WeightsError::Unwritable`] for a tensor or a configuration that has no place in the
-/// format; [`WeightsError::MissingTensor`], [`WeightsError::Shape`], [`WeightsError::Io`].
+/// The first of `tensors`; [`WeightsError::Unwritable`] for a tensor or a configuration that has no
+/// place in the format; [`WeightsError::MissingTensor`], [`WeightsError::Shape`],
+/// [`WeightsError::Io`].
 pub fn write_hf_files<E: From<WeightsError>>(
     staged: &StagedDirectory,
     config: &DecoderConfig,

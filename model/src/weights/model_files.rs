@@ -77,8 +77,8 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Looks at the tensors that are not expected: an error for those that change what is computed, the names in the
-    /// file of those that nothing is known of, sorted.
+    /// Looks at the tensors that are not expected: an error for those that change what is computed,
+    /// the names in the file of those that nothing is known of, sorted.
     pub(crate) fn check_others(
         &self,
         path: &Path,

@@ -49,7 +49,8 @@ pub struct SafetensorsFile {
 
 impl SafetensorsFile {
     /// # Errors
-    /// [`WeightsError::Io`]; [`WeightsError::Malformed`] when the header is no header, or lies about sizes.
+    /// [`WeightsError::Io`]; [`WeightsError::Malformed`] when the header is no header, or lies
+    /// about sizes.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let file = MappedFile::open(path)?;
         let tensors = safetensors_header::read(file.bytes())

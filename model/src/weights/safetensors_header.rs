@@ -1,8 +1,9 @@
 //! The header of a safetensors file, checked against the file.
 //!
-//! Source: the safetensors format. u64 length of the header (little endian), the header as JSON (name → `dtype`, `shape`,
-//! `data_offsets`), then the data, which the offsets cover without holes. The header is checked here rather
-//! than by the `safetensors` crate, whose errors do not say which tensor is wrong.
+//! Source: the safetensors format. u64 length of the header (little endian), the header as JSON
+//! (name → `dtype`, `shape`, `data_offsets`), then the data, which the offsets cover without holes.
+//! The header is checked here rather than by the `safetensors` crate, whose errors do not say which
+//! tensor is wrong.
 
 use std::fmt;
 use std::ops::Range;
@@ -83,7 +84,8 @@ fn bits_of(dtype: &str) -> Option<usize> {
     })
 }
 
-/// Checks a tensor's offsets against its shape and the data, `data_length` bytes from `data_start` of the file on.
+/// Checks a tensor's offsets against its shape and the data, `data_length` bytes from `data_start`
+/// of the file on.
 fn place(info: &TensorInfo, data_start: usize, data_length: usize) -> Result<StoredTensor, String> {
     let [start, end] = info.data_offsets;
     if start > end || end > data_length as u64 {

@@ -37,7 +37,8 @@ impl Shards {
     /// `model.safetensors`, else the files of `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// If there is neither, the index names a place outside the directory, or a tensor that is not where it says.
+    /// If there is neither, the index names a place outside the directory, or a tensor that is not
+    /// where it says.
     pub(crate) fn open(directory: &Path) -> Result<Self, WeightsError> {
         let single = directory.join("model.safetensors");
         if single.exists() {

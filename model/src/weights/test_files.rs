@@ -230,7 +230,8 @@ impl GgufFile {
     }
 }
 
-/// A GGUF file of this configuration, tensors as in [`tiny_tensors`], rows in Hugging Face's order, with a tokenizer.
+/// A GGUF file of this configuration, tensors as in [`tiny_tensors`], rows in Hugging Face's order,
+/// with a tokenizer.
 pub(crate) fn tiny_gguf(config: &DecoderConfig) -> GgufFile {
     let name = match config.architecture {
         Architecture::Llama | Architecture::Mistral => "llama",
