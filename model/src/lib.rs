@@ -9,6 +9,7 @@ pub mod decoder;
 pub mod generate;
 pub mod kv_cache;
 pub mod linear;
+pub mod load;
 pub mod mlp;
 pub mod ops;
 pub mod parameter;

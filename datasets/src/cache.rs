@@ -1,0 +1,335 @@
+//! Samples are tokenised once into one indexed file, which is then mapped into memory.
+//!
+//! Layout (little endian): a header of 128 bytes; the ids of all samples (u32); their masks (one byte a token); zeros up
+//! to a multiple of 8; the offsets of the samples (u64, one more than samples); their first targets (u32); whether
+//! they may be split (one byte each).
+
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::config::DataConfig;
+use crate::error::DataError;
+use crate::mask::{SampleEncoder, TokenizedSample};
+use crate::packing::SampleShape;
+use crate::read::{data_digest, read_samples};
+use crate::sample::Sample;
+
+const MAGIC: [u8; 8] = *b"DSTLTOKS";
+/// Part of every cache's key: raised whenever ids or masks of the same data would come out differently.
+const VERSION: u64 = 1;
+const HEADER_BYTES: usize = 128;
+/// Samples that are tokenised together; a part of what is in memory, not of the result.
+const SAMPLES_AT_A_TIME: usize = 1024;
+
+/// Tokenised samples in a memory-mapped file.
+#[derive(Debug)]
+pub struct TokenCache {
+    map: Mmap,
+    counts: Counts,
+}
+
+/// One sample of a cache.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CachedSample<'a> {
+    pub ids: &'a [u32],
+    /// One byte a token: not 0 where the token is a target.
+    pub supervised: &'a [u8],
+    pub splittable: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Counts {
+    samples: u64,
+    tokens: u64,
+    supervised: u64,
+    /// Samples without any target, which are left out.
+    without_targets: u64,
+}
+
+impl TokenCache {
+    /// Opens the cache of `key` in `directory`, or tokenises the samples that `samples` reads and writes it.
+    ///
+    /// A file of another key or version, or one that is damaged, is written anew. The key has to cover the data, the
+    /// tokenizer and the template. Fails when no sample has a token to learn.
+    pub fn build_or_open(
+        directory: &Path,
+        key: &str,
+        encoder: &SampleEncoder<'_>,
+        samples: impl FnOnce() -> Result<Vec<Sample>, DataError>,
+    ) -> Result<Self, DataError> {
+        let digest: [u8; 32] = Sha256::digest(format!("{VERSION}:{key}")).into();
+        let name: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
+        let path = directory.join(format!("{name}.tokens"));
+        if let Some(cache) = Self::open(&path, &digest)? {
+            return Ok(cache);
+        }
+        std::fs::create_dir_all(directory).map_err(DataError::io("create", directory))?;
+        write_cache(&path, &digest, encoder, &samples()?)?;
+        Self::open(&path, &digest)?.ok_or_else(|| DataError::Malformed {
+            path,
+            expected: "the token cache that was just written",
+            found: "another file".into(),
+        })
+    }
+
+    /// The cache of a data set: reads and tokenises the data only when no cache fits.
+    pub fn of_data(
+        directory: &Path,
+        config: &DataConfig<PathBuf>,
+        encoder: &SampleEncoder<'_>,
+    ) -> Result<Self, DataError> {
+        let key = format!("{}:{}", data_digest(config)?, encoder.digest());
+        Self::build_or_open(directory, &key, encoder, || {
+            let report = read_samples(config)?;
+            if !report.dropped.is_empty() {
+                let source = config.source.display();
+                tracing::warn!(
+                    "{source}: {} rows, dropped: {:?}",
+                    report.rows,
+                    report.dropped
+                );
+            }
+            Ok(report.samples)
+        })
+    }
+
+    /// None when there is no file, or none that fits.
+    fn open(path: &Path, digest: &[u8; 32]) -> Result<Option<Self>, DataError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DataError::io("open", path)(error)),
+        };
+        // SAFETY: caches are only ever replaced by renaming another file over them, so the mapped file does not change.
+        let map = unsafe { Mmap::map(&file) }.map_err(DataError::io("map", path))?;
+        let Some(counts) = read_header(&map, digest) else {
+            tracing::warn!(
+                "{}: the token cache is damaged and is written anew",
+                path.display()
+            );
+            return Ok(None);
+        };
+        let cache = Self { map, counts };
+        if !cache.is_consistent() {
+            tracing::warn!(
+                "{}: the token cache is damaged and is written anew",
+                path.display()
+            );
+            return Ok(None);
+        }
+        Ok(Some(cache))
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.counts.samples as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens of all samples.
+    pub fn tokens(&self) -> u64 {
+        self.counts.tokens
+    }
+
+    /// Targets of all samples.
+    pub fn supervised(&self) -> u64 {
+        self.counts.supervised
+    }
+
+    /// Samples that had nothing to learn and were left out.
+    pub fn without_targets(&self) -> u64 {
+        self.counts.without_targets
+    }
+
+    /// Sample `index` (below [`Self::len`]).
+    pub fn sample(&self, index: usize) -> CachedSample<'_> {
+        let layout = Layout::of(&self.counts);
+        let offsets = self.offsets();
+        let (start, end) = (offsets[index] as usize, offsets[index + 1] as usize);
+        let ids: &[u32] = bytemuck::cast_slice(&self.map[HEADER_BYTES..layout.masks]);
+        CachedSample {
+            ids: &ids[start..end],
+            supervised: &self.map[layout.masks + start..layout.masks + end],
+            splittable: self.map[layout.splittable + index] != 0,
+        }
+    }
+
+    /// The tokens of each sample.
+    pub fn lengths(&self) -> Vec<u32> {
+        self.offsets()
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]) as u32)
+            .collect()
+    }
+
+    /// What packing needs to know of each sample.
+    pub fn shapes(&self) -> Vec<SampleShape> {
+        let layout = Layout::of(&self.counts);
+        let first_targets: &[u32] =
+            bytemuck::cast_slice(&self.map[layout.first_targets..layout.splittable]);
+        self.lengths()
+            .into_iter()
+            .zip(first_targets)
+            .zip(&self.map[layout.splittable..])
+            .map(|((length, first_target), splittable)| SampleShape {
+                length,
+                first_target: *first_target,
+                splittable: *splittable != 0,
+            })
+            .collect()
+    }
+
+    fn offsets(&self) -> &[u64] {
+        let layout = Layout::of(&self.counts);
+        bytemuck::cast_slice(&self.map[layout.offsets..layout.first_targets])
+    }
+
+    fn is_consistent(&self) -> bool {
+        let offsets = self.offsets();
+        offsets.first() == Some(&0)
+            && offsets.last() == Some(&self.counts.tokens)
+            && offsets
+                .windows(2)
+                .all(|pair| pair[0] < pair[1] && pair[1] - pair[0] <= u64::from(u32::MAX))
+    }
+}
+
+/// Where the parts of a file begin, in bytes.
+struct Layout {
+    masks: usize,
+    offsets: usize,
+    first_targets: usize,
+    splittable: usize,
+    end: usize,
+}
+
+impl Layout {
+    fn of(counts: &Counts) -> Self {
+        let (samples, tokens) = (counts.samples as usize, counts.tokens as usize);
+        let masks = HEADER_BYTES + 4 * tokens;
+        let offsets = (masks + tokens).next_multiple_of(8);
+        let first_targets = offsets + 8 * (samples + 1);
+        let splittable = first_targets + 4 * samples;
+        Self {
+            masks,
+            offsets,
+            first_targets,
+            splittable,
+            end: splittable + samples,
+        }
+    }
+}
+
+fn read_header(bytes: &[u8], digest: &[u8; 32]) -> Option<Counts> {
+    let number = |at: usize| {
+        bytes
+            .get(at..at + 8)
+            .map(|b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
+    };
+    if bytes.get(..8)? != MAGIC || number(8)? != VERSION || bytes.get(16..48)? != digest {
+        return None;
+    }
+    let counts = Counts {
+        samples: number(48)?,
+        tokens: number(56)?,
+        supervised: number(64)?,
+        without_targets: number(72)?,
+    };
+    // Counts beyond the file would overflow the layout.
+    let size = bytes.len() as u64;
+    (counts.samples <= size && counts.tokens <= size && Layout::of(&counts).end == bytes.len())
+        .then_some(counts)
+}
+
+/// Writes aside, syncs and renames, so that no reader ever sees half a file.
+fn write_cache(
+    path: &Path,
+    digest: &[u8; 32],
+    encoder: &SampleEncoder<'_>,
+    samples: &[Sample],
+) -> Result<(), DataError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let failed = || DataError::io("write", path);
+    let aside = tempfile::NamedTempFile::new_in(directory).map_err(failed())?;
+    let mut writer = BufWriter::with_capacity(1 << 20, aside);
+    writer.write_all(&[0; HEADER_BYTES]).map_err(failed())?;
+    let mut counts = Counts::default();
+    let mut offsets: Vec<u64> = vec![0];
+    let mut masks: Vec<u8> = Vec::new();
+    let mut first_targets: Vec<u32> = Vec::new();
+    let mut splittable: Vec<u8> = Vec::new();
+    for (group, chunk) in samples.chunks(SAMPLES_AT_A_TIME).enumerate() {
+        let encoded: Vec<TokenizedSample> = chunk
+            .par_iter()
+            .enumerate()
+            .map(|(i, sample)| {
+                encoder.encode(sample).map_err(|error| DataError::Sample {
+                    number: group * SAMPLES_AT_A_TIME + i + 1,
+                    source: Box::new(error),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        for sample in encoded {
+            let Some(first_target) = sample.supervised.iter().position(|s| *s) else {
+                counts.without_targets += 1;
+                continue;
+            };
+            writer
+                .write_all(bytemuck::cast_slice(&sample.ids))
+                .map_err(failed())?;
+            counts.samples += 1;
+            counts.tokens += sample.ids.len() as u64;
+            counts.supervised += sample.supervised_count() as u64;
+            masks.extend(sample.supervised.iter().map(|s| u8::from(*s)));
+            offsets.push(counts.tokens);
+            first_targets.push(first_target as u32);
+            splittable.push(u8::from(sample.splittable));
+        }
+    }
+    if counts.supervised == 0 {
+        return Err(DataError::NothingSupervised {
+            found: format!(
+                "none of {} samples has a token to learn",
+                counts.without_targets
+            ),
+        });
+    }
+    let layout = Layout::of(&counts);
+    masks.resize(layout.offsets - layout.masks, 0);
+    for part in [
+        masks.as_slice(),
+        bytemuck::cast_slice(&offsets),
+        bytemuck::cast_slice(&first_targets),
+        &splittable,
+    ] {
+        writer.write_all(part).map_err(failed())?;
+    }
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend(MAGIC);
+    header.extend(VERSION.to_le_bytes());
+    header.extend(digest);
+    for count in [
+        counts.samples,
+        counts.tokens,
+        counts.supervised,
+        counts.without_targets,
+    ] {
+        header.extend(count.to_le_bytes());
+    }
+    writer.seek(SeekFrom::Start(0)).map_err(failed())?;
+    writer.write_all(&header).map_err(failed())?;
+    let aside = writer.into_inner().map_err(|e| failed()(e.into_error()))?;
+    aside.as_file().sync_all().map_err(failed())?;
+    aside.persist(path).map_err(|e| failed()(e.error))?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed())
+}

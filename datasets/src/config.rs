@@ -1,0 +1,122 @@
+//! How a recipe describes data.
+
+use serde::{Deserialize, Serialize};
+
+/// A data set. `S` is where it comes from: the recipe's own source type when written, a local path once resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig<S> {
+    /// A file, or a directory whose files are read in the order of their names.
+    pub source: S,
+    /// Layout of the files; without it the extension decides, then the first bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// Which columns hold what, when their names are not among those that are recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ColumnMapping>,
+    /// At most this many samples, from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// How a plain text file becomes samples.
+    #[serde(default)]
+    pub chunk: Chunk,
+}
+
+impl<S> DataConfig<S> {
+    /// All of `source`, with the layout recognised from its contents.
+    pub fn new(source: S) -> Self {
+        Self {
+            source,
+            format: None,
+            columns: None,
+            limit: None,
+            chunk: Chunk::default(),
+        }
+    }
+
+    /// The same description with another kind of source, e.g. the path that a source was resolved to.
+    pub fn with_source<T>(&self, source: T) -> DataConfig<T> {
+        DataConfig {
+            source,
+            format: self.format,
+            columns: self.columns.clone(),
+            limit: self.limit,
+            chunk: self.chunk,
+        }
+    }
+}
+
+/// File formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Plain UTF-8 text.
+    Text,
+    /// One JSON object a line.
+    Jsonl,
+    /// One JSON array of objects.
+    Json,
+    /// Comma-separated values with a header line.
+    Csv,
+    Parquet,
+}
+
+impl Format {
+    /// Whether files of this format are tables with columns.
+    pub fn is_table(self) -> bool {
+        self != Format::Text
+    }
+}
+
+/// How a plain text file becomes samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Chunk {
+    /// The whole file is one sample; packing splits it into windows of the sequence length.
+    #[default]
+    File,
+    /// Blank lines separate samples.
+    Paragraphs,
+    /// Each line that is not blank is a sample.
+    Lines,
+}
+
+/// Names of the columns to read: `{ text }`, `{ prompt, completion }` or `{ messages }`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnMapping {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_defaults_and_refuses_unknown_keys() {
+        let config: DataConfig<String> = serde_json::from_str(
+            r#"{"source": "a.jsonl", "columns": {"prompt": "q", "completion": "a"}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.chunk, Chunk::File);
+        assert_eq!(
+            config.columns.as_ref().unwrap().prompt.as_deref(),
+            Some("q")
+        );
+        let again: DataConfig<String> =
+            serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(config, again);
+
+        let error = serde_json::from_str::<DataConfig<String>>(r#"{"source": "a", "limits": 3}"#)
+            .unwrap_err();
+        assert!(error.to_string().contains("limits"), "{error}");
+        assert!(error.to_string().contains("limit"), "{error}");
+    }
+}

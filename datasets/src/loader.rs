@@ -1,0 +1,277 @@
+//! Batches by number.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::error::DataError;
+use crate::mixture::{Corpus, mixed_order};
+use crate::packing::{Packing, PackingPlan, PackingReport, SampleShape};
+use crate::random::Random;
+
+/// How batches are cut from a corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Tokens a row, at least 2.
+    pub sequence_length: usize,
+    pub batch: BatchSize,
+    pub seed: u64,
+    /// Stages of one recipe draw their own orders from the same seed.
+    #[serde(default)]
+    pub stage: String,
+    #[serde(default)]
+    pub packing: Packing,
+    /// The id that fills up rows; it is never a target.
+    #[serde(default)]
+    pub pad: u32,
+}
+
+/// The size of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchSize {
+    Rows(usize),
+    /// Positions, padding included: this many divided by the sequence length are the rows.
+    Tokens(usize),
+}
+
+/// Gives the batch of any number, as a pure function of the corpus, the configuration and that number.
+#[derive(Debug)]
+pub struct BatchLoader {
+    corpus: Corpus,
+    config: LoaderConfig,
+    rows: usize,
+    shapes: Vec<SampleShape>,
+    /// Numbers of the samples that have a target within the sequence length, by part.
+    usable: Vec<Vec<u32>>,
+    /// Samples and tokens that do not.
+    dropped: (u64, u64),
+    state: Mutex<State>,
+}
+
+/// What has been computed so far; none of it changes the result.
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the first batch after each epoch.
+    epoch_ends: Vec<u64>,
+    plans: VecDeque<(u64, Arc<PackingPlan>)>,
+}
+
+impl BatchLoader {
+    /// Fails on sizes that make no sense and when a part of the corpus has no target within the sequence length.
+    pub fn new(corpus: impl Into<Corpus>, config: LoaderConfig) -> Result<Self, DataError> {
+        let corpus = corpus.into();
+        let setting = |key, found: usize, expected: &str| DataError::Setting {
+            key,
+            found: found.to_string(),
+            expected: expected.to_string(),
+        };
+        let length = config.sequence_length;
+        if !(2..=1 << 30).contains(&length) {
+            return Err(setting(
+                "sequence_length",
+                length,
+                "at least 2 and at most 2^30",
+            ));
+        }
+        let rows = match config.batch {
+            BatchSize::Rows(rows) => rows,
+            BatchSize::Tokens(tokens) if tokens % length != 0 => {
+                let expected = format!("a multiple of sequence_length = {length}");
+                return Err(setting("tokens_per_batch", tokens, &expected));
+            }
+            BatchSize::Tokens(tokens) => tokens / length,
+        };
+        if rows == 0 || rows.checked_mul(length).is_none() {
+            return Err(setting("rows", rows, "at least 1"));
+        }
+        let shapes = corpus.shapes();
+        let is_usable = |number: &u32| shapes[*number as usize].is_usable(length, config.packing);
+        let usable = corpus.by_part((0..corpus.len() as u32).filter(is_usable));
+        if let Some(part) = usable.iter().position(Vec::is_empty) {
+            return Err(DataError::NothingSupervised {
+                found: format!(
+                    "data set {} of {}: no sample has a completion that begins within sequence_length = {length}",
+                    part + 1,
+                    usable.len()
+                ),
+            });
+        }
+        let mut dropped = (0, 0);
+        for shape in shapes
+            .iter()
+            .filter(|s| !s.is_usable(length, config.packing))
+        {
+            dropped.0 += 1;
+            dropped.1 += u64::from(shape.length);
+        }
+        Ok(Self {
+            corpus,
+            config,
+            rows,
+            shapes,
+            usable,
+            dropped,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Batch `number`, counted from 0 over all epochs. The last batch of an epoch is filled up with padding rows.
+    pub fn batch(&self, number: u64) -> Batch {
+        let (epoch, first) = self.epoch_of(number);
+        let plan = self.plan(epoch);
+        let first_row = (number - first) as usize * self.rows;
+        let mut batch = Batch::padding(self.rows, self.config.sequence_length, self.config.pad);
+        for row in 0..self.rows {
+            batch.fill_row(row, plan.row(first_row + row), &self.corpus);
+        }
+        batch
+    }
+
+    /// The epoch that a batch belongs to, and the number of that epoch's first batch.
+    pub fn epoch_of(&self, number: u64) -> (u64, u64) {
+        // The rows of a single data set are as many in every epoch, those of a mixture are not.
+        if self.corpus.parts() == 1 {
+            let batches = self.batches_in(&self.plan(0)).max(1);
+            let epoch = number / batches;
+            return (epoch, epoch * batches);
+        }
+        loop {
+            let (known, end) = {
+                let state = self.locked();
+                let ends = &state.epoch_ends;
+                let epoch = ends.partition_point(|end| *end <= number);
+                if epoch < ends.len() {
+                    let first = if epoch == 0 { 0 } else { ends[epoch - 1] };
+                    return (epoch as u64, first);
+                }
+                (ends.len(), ends.last().copied().unwrap_or(0))
+            };
+            let end = end + self.batches_in(&self.plan(known as u64));
+            let mut state = self.locked();
+            if state.epoch_ends.len() == known {
+                state.epoch_ends.push(end);
+            }
+        }
+    }
+
+    /// Batches of the first epoch.
+    pub fn batches_per_epoch(&self) -> u64 {
+        self.batches_in(&self.plan(0))
+    }
+
+    fn batches_in(&self, plan: &PackingPlan) -> u64 {
+        plan.rows().div_ceil(self.rows) as u64
+    }
+
+    /// What becomes of the samples in the first epoch; dropped ones are those of the whole corpus.
+    pub fn report(&self) -> PackingReport {
+        let mut report = self.plan(0).report();
+        let (samples, tokens) = self.dropped;
+        report.samples += samples;
+        report.tokens += tokens;
+        report.dropped_samples += samples;
+        report.dropped_tokens += tokens;
+        report
+    }
+
+    /// Targets that count in one batch.
+    pub fn supervised_count(&self, number: u64) -> usize {
+        self.batch(number).supervised_count()
+    }
+
+    pub fn config(&self) -> &LoaderConfig {
+        &self.config
+    }
+
+    /// Rows a batch.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// The plan of an epoch; the last two are kept.
+    fn plan(&self, epoch: u64) -> Arc<PackingPlan> {
+        if let Some((_, plan)) = self.locked().plans.iter().find(|(e, _)| *e == epoch) {
+            return plan.clone();
+        }
+        let LoaderConfig {
+            seed,
+            stage,
+            sequence_length,
+            packing,
+            ..
+        } = &self.config;
+        let order = mixed_order(&self.usable, self.corpus.shares(), *seed, stage, epoch);
+        let mut random = Random::new(*seed, stage, epoch, "order of rows");
+        let plan = Arc::new(PackingPlan::new(
+            &self.shapes,
+            &order,
+            *sequence_length,
+            *packing,
+            &mut random,
+        ));
+        let mut state = self.locked();
+        state.plans.push_back((epoch, plan.clone()));
+        // Epoch 0 is asked for again and again: it gives the number of batches.
+        while state.plans.len() > 3 {
+            let oldest = usize::from(state.plans[0].0 == 0);
+            state.plans.remove(oldest);
+        }
+        plan
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Builds batches `from`, `from + 1`, … on a thread of its own, at most `depth` ahead.
+    pub fn prefetch(self: &Arc<Self>, from: u64, depth: usize) -> Prefetch {
+        let (sender, receiver) = sync_channel(depth);
+        let loader = self.clone();
+        let thread = std::thread::spawn(move || {
+            let mut number = from;
+            while sender.send(loader.batch(number)).is_ok() {
+                number += 1;
+            }
+        });
+        Prefetch {
+            receiver: Some(receiver),
+            thread: Some(thread),
+        }
+    }
+}
+
+/// Batches from a thread, without end. Dropping it stops the thread.
+#[derive(Debug)]
+pub struct Prefetch {
+    receiver: Option<Receiver<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Iterator for Prefetch {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        self.receiver.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        // The thread ends when nobody receives any more.
+        self.receiver = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has already ended the iterator.
+            let _ = thread.join();
+        }
+    }
+}

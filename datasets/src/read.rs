@@ -1,0 +1,371 @@
+//! Reads data files into samples.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use polars::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::config::{Chunk, DataConfig, Format};
+use crate::error::DataError;
+use crate::layout::{DropReason, Layout};
+use crate::sample::Sample;
+
+/// Rows that are turned into samples at a time.
+const ROWS_AT_A_TIME: usize = 65_536;
+
+/// What was read, and what was left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReadReport {
+    pub samples: Vec<Sample>,
+    /// Rows (or chunks of text) that were looked at.
+    pub rows: usize,
+    /// Rows that gave no sample, by reason.
+    pub dropped: BTreeMap<DropReason, usize>,
+    /// Files that were read.
+    pub files: Vec<PathBuf>,
+    /// Files of a directory that were passed over because they hold no data of the chosen format.
+    pub skipped_files: Vec<PathBuf>,
+}
+
+/// Reads all samples of a data set, in file and row order.
+///
+/// Fails when a file cannot be read, when its layout is not recognised, and when no sample is left.
+pub fn read_samples(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataError> {
+    let (files, skipped_files) = list_files(&config.source, config.format)?;
+    let mut report = ReadReport {
+        skipped_files,
+        ..ReadReport::default()
+    };
+    let limit = config.limit.unwrap_or(usize::MAX);
+    for (path, format) in files {
+        if report.samples.len() >= limit {
+            break;
+        }
+        match format {
+            Format::Text => read_text(&path, config.chunk, limit, &mut report)?,
+            _ => read_table(&path, format, config, limit, &mut report)?,
+        }
+        report.files.push(path);
+    }
+    if report.samples.is_empty() {
+        let found = if report.rows == 0 {
+            "the data is empty".to_string()
+        } else {
+            format!(
+                "all {} rows were dropped: {:?}",
+                report.rows, report.dropped
+            )
+        };
+        return Err(DataError::Empty {
+            path: config.source.clone(),
+            found,
+        });
+    }
+    Ok(report)
+}
+
+/// The SHA-256 (hexadecimal) of all that decides which samples are read: the files' contents, the layout and the limit.
+pub fn data_digest(config: &DataConfig<PathBuf>) -> Result<String, DataError> {
+    let mut hash = Sha256::new();
+    let described = config.with_source(());
+    hash.update(serde_json::to_vec(&described).unwrap_or_default());
+    let mut buffer = vec![0u8; 1 << 20];
+    for (path, format) in list_files(&config.source, config.format)?.0 {
+        let mut file = fs::File::open(&path).map_err(DataError::io("open", &path))?;
+        let mut length = 0u64;
+        loop {
+            let read = file
+                .read(&mut buffer)
+                .map_err(DataError::io("read", &path))?;
+            if read == 0 {
+                break;
+            }
+            length += read as u64;
+            hash.update(&buffer[..read]);
+        }
+        hash.update(length.to_le_bytes());
+        hash.update(format!("{format:?}"));
+    }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+type FilesAndSkipped = (Vec<(PathBuf, Format)>, Vec<PathBuf>);
+
+fn list_files(source: &Path, format: Option<Format>) -> Result<FilesAndSkipped, DataError> {
+    let metadata = fs::metadata(source).map_err(DataError::io("open", source))?;
+    if !metadata.is_dir() {
+        let format = match format {
+            Some(format) => format,
+            None => recognise(source)?,
+        };
+        return Ok((vec![(source.to_path_buf(), format)], Vec::new()));
+    }
+    let mut paths = Vec::new();
+    collect_files(source, &mut paths)?;
+    let mut found = Vec::new();
+    for path in paths {
+        let recognised = recognise(&path)?;
+        found.push((path, recognised));
+    }
+    // A data set's directory often carries a README beside its tables: text is read only where there are no tables.
+    let tables = found.iter().any(|(_, f)| f.is_table());
+    let (files, skipped): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, f)| match format {
+        Some(wanted) => *f == wanted,
+        None => f.is_table() || !tables,
+    });
+    let skipped: Vec<PathBuf> = skipped.into_iter().map(|(path, _)| path).collect();
+    if files.is_empty() {
+        return Err(DataError::Empty {
+            path: source.to_path_buf(),
+            found: format!(
+                "no file of the format in the directory ({} others)",
+                skipped.len()
+            ),
+        });
+    }
+    Ok((files, skipped))
+}
+
+/// All files below a directory in the order of their paths, without hidden ones.
+fn collect_files(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(directory).map_err(DataError::io("list", directory))? {
+        entries.push(entry.map_err(DataError::io("list", directory))?.path());
+    }
+    entries.sort();
+    for path in entries {
+        let hidden = path
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            collect_files(&path, paths)?;
+        } else {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The format by extension, else by the first bytes.
+fn recognise(path: &Path) -> Result<Format, DataError> {
+    let extension = path
+        .extension()
+        .map(|e| e.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    Ok(match extension.as_str() {
+        "jsonl" | "ndjson" => Format::Jsonl,
+        "csv" => Format::Csv,
+        "parquet" => Format::Parquet,
+        "txt" | "text" | "md" | "rst" | "py" => Format::Text,
+        _ => {
+            let mut head = Vec::new();
+            fs::File::open(path)
+                .and_then(|file| file.take(4096).read_to_end(&mut head))
+                .map_err(DataError::io("read", path))?;
+            let json = extension == "json";
+            match head.iter().find(|b| !b.is_ascii_whitespace()) {
+                _ if head.starts_with(b"PAR1") => Format::Parquet,
+                Some(b'{') => Format::Jsonl,
+                Some(b'[') if json => Format::Json,
+                Some(_) if json => Format::Json,
+                _ => Format::Text,
+            }
+        }
+    })
+}
+
+fn read_text(
+    path: &Path,
+    chunk: Chunk,
+    limit: usize,
+    report: &mut ReadReport,
+) -> Result<(), DataError> {
+    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    let text = String::from_utf8(bytes).map_err(|error| DataError::Malformed {
+        path: path.to_path_buf(),
+        expected: "UTF-8 text",
+        found: error.utf8_error().to_string(),
+    })?;
+    let mut keep = |piece: &str| {
+        report.rows += 1;
+        if piece.trim().is_empty() {
+            *report.dropped.entry(DropReason::EmptyText).or_default() += 1;
+        } else {
+            report.samples.push(Sample::Text(piece.to_string()));
+        }
+        report.samples.len() < limit
+    };
+    match chunk {
+        Chunk::File => {
+            keep(&text);
+        }
+        Chunk::Lines => {
+            for line in text.lines() {
+                if !line.trim().is_empty() && !keep(line) {
+                    break;
+                }
+            }
+        }
+        Chunk::Paragraphs => {
+            for paragraph in paragraphs(&text) {
+                if !keep(paragraph) {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs of lines that are not blank, without the line end of the last.
+fn paragraphs(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut start: Option<usize> = None;
+    let mut end = 0;
+    let mut position = 0;
+    for line in text.split_inclusive('\n') {
+        if line.trim().is_empty() {
+            if let Some(start) = start.take() {
+                found.push(&text[start..end]);
+            }
+        } else {
+            start.get_or_insert(position);
+            end = position + line.trim_end_matches(['\r', '\n']).len();
+        }
+        position += line.len();
+    }
+    if let Some(start) = start {
+        found.push(&text[start..end]);
+    }
+    found
+}
+
+fn read_table(
+    path: &Path,
+    format: Format,
+    config: &DataConfig<PathBuf>,
+    limit: usize,
+    report: &mut ReadReport,
+) -> Result<(), DataError> {
+    let malformed = |found: String| DataError::Malformed {
+        path: path.to_path_buf(),
+        expected: match format {
+            Format::Jsonl => "JSON lines",
+            Format::Json => "a JSON array of objects",
+            Format::Csv => "csv",
+            _ => "parquet",
+        },
+        found,
+    };
+    if fs::metadata(path)
+        .map_err(DataError::io("open", path))?
+        .len()
+        == 0
+    {
+        return Ok(());
+    }
+    // The reader panics on some damaged files; that is an error of the file like any other.
+    let guarded =
+        |work: &mut dyn FnMut() -> PolarsResult<DataFrame>| -> Result<DataFrame, DataError> {
+            match catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(table)) => Ok(table),
+                Ok(Err(error)) => Err(malformed(explain(path, format, &error.to_string()))),
+                Err(_) => Err(malformed(explain(path, format, "the file is damaged"))),
+            }
+        };
+    let mut schema: Option<SchemaRef> = None;
+    let mut lazy: Option<LazyFrame> = None;
+    guarded(&mut || {
+        let mut frame = scan(path, format)?;
+        schema = Some(frame.collect_schema()?);
+        lazy = Some(frame);
+        Ok(DataFrame::empty())
+    })?;
+    let (Some(schema), Some(lazy)) = (schema, lazy) else {
+        return Ok(());
+    };
+    let layout = Layout::detect(path, &schema, config.columns.as_ref())?;
+    let columns: Vec<Expr> = layout.columns().into_iter().map(col).collect();
+    let lazy = lazy.select(columns);
+    let mut first_row = 0;
+    while report.samples.len() < limit {
+        let wanted = ROWS_AT_A_TIME.min(limit - report.samples.len());
+        let table = guarded(&mut || {
+            lazy.clone()
+                .slice(first_row as i64, wanted as IdxSize)
+                .collect()
+        })?;
+        for row in 0..table.height() {
+            report.rows += 1;
+            match layout.sample(path, &table, row, first_row)? {
+                Ok(sample) => report.samples.push(sample),
+                Err(reason) => *report.dropped.entry(reason).or_default() += 1,
+            }
+        }
+        first_row += table.height();
+        if table.height() < wanted {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn scan(path: &Path, format: Format) -> PolarsResult<LazyFrame> {
+    let Some(name) = path.to_str() else {
+        polars_bail!(ComputeError: "its path is not UTF-8");
+    };
+    let location = PlRefPath::new(name);
+    match format {
+        // Types come from the whole file: a field that is missing from the first rows must not be lost.
+        Format::Jsonl => LazyJsonLineReader::new(location)
+            .with_infer_schema_length(None)
+            .finish(),
+        Format::Csv => LazyCsvReader::new(location)
+            .with_glob(false)
+            // Every column stays text: a completion "42" is no number.
+            .with_infer_schema_length(Some(0))
+            .finish(),
+        Format::Json => {
+            let file = fs::File::open(path)?;
+            let table = JsonReader::new(std::io::BufReader::new(file))
+                .with_json_format(JsonFormat::Json)
+                .infer_schema_len(None::<NonZeroUsize>)
+                .finish()?;
+            Ok(table.lazy())
+        }
+        _ => LazyFrame::scan_parquet(
+            location,
+            ScanArgsParquet {
+                glob: false,
+                ..ScanArgsParquet::default()
+            },
+        ),
+    }
+}
+
+/// For JSON lines, names the first line that is no JSON object, which the reader's own message does not.
+fn explain(path: &Path, format: Format, message: &str) -> String {
+    if format == Format::Jsonl
+        && let Ok(text) = fs::read_to_string(path)
+    {
+        for (number, line) in text.lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            match serde_json::from_str::<serde_json::Value>(line) {
+                Ok(serde_json::Value::Object(_)) => {}
+                Ok(_) => return format!("line {}: not an object", number + 1),
+                Err(error) => return format!("line {}: {error}", number + 1),
+            }
+        }
+    }
+    message.to_string()
+}
