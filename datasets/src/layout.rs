@@ -274,15 +274,16 @@ impl Cell<'_> {
         role: &str,
         content: &str,
     ) -> Result<Result<Sample, DropReason>, DataError> {
-        let turns = match self.value(column)? {
-            AnyValue::Null => return Ok(Err(DropReason::Null)),
-            AnyValue::List(series) => self.struct_turns(column, &series, role, content)?,
+        let value = self.value(column)?;
+        let turns = match (&value, value.get_str()) {
+            (AnyValue::Null, _) => return Ok(Err(DropReason::Null)),
+            (AnyValue::List(series), _) => self.struct_turns(column, series, role, content)?,
             // Tables without nested columns (csv) hold the list as JSON.
-            AnyValue::String(text) => self.json_turns(column, text)?,
-            other => {
+            (_, Some(text)) => self.json_turns(column, text)?,
+            _ => {
                 return Err(self.error(
                     column,
-                    describe(&other),
+                    describe(&value),
                     format!("a list of {{{role}, {content}}}"),
                 ));
             }
