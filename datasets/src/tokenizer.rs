@@ -294,6 +294,12 @@ impl Tokenizer {
         })
     }
 
+    /// Whether a token marks something and is no text: end of a turn, beginning of a sequence.
+    pub fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary();
+        (added.get_added_tokens_decoder().get(&id)).is_some_and(|token| token.special)
+    }
+
     fn is_added(&self, id: u32) -> bool {
         self.inner
             .get_added_vocabulary()

@@ -1,1 +1,18 @@
+//! Teachers: who gives the signal that a student learns from, and who writes text.
 
+pub mod error;
+pub mod generation;
+pub mod local;
+pub mod signal;
+pub mod teacher;
+#[cfg(test)]
+mod test_tokenizer;
+pub mod text_stream;
+pub mod tokenizer;
+pub mod vocabulary;
+
+pub use error::TeacherError;
+pub use generation::{Completion, FinishReason, GenerationRequest, Prompt};
+pub use local::LocalTeacher;
+pub use signal::Signal;
+pub use teacher::{Teacher, Vocabulary};

@@ -1,0 +1,77 @@
+//! What can go wrong with a teacher.
+
+use std::path::PathBuf;
+
+use datasets::error::DataError;
+use model::weights::error::WeightsError;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum TeacherError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+
+    #[error(transparent)]
+    Data(#[from] DataError),
+
+    #[error(
+        "{}: the model has no tokenizer: there is no tokenizer.json\n\
+         hint: put the tokenizer.json of the original model beside its weights, or work on token ids",
+        path.display()
+    )]
+    NoTokenizer { path: PathBuf },
+
+    #[error(
+        "{}: the tokenizer has {tokens} tokens, but the model has {rows} rows of embeddings\n\
+         hint: the tokenizer is that of another model",
+        path.display()
+    )]
+    TokenizerMismatch {
+        path: PathBuf,
+        tokens: usize,
+        rows: usize,
+    },
+
+    #[error(
+        "the teacher's vocabulary differs from the student's: \
+         token {id} is {student} for the student and {teacher} for the teacher\n\
+         hint: a teacher of logits must share the student's tokenizer; take two models of one family"
+    )]
+    VocabularyMismatch {
+        id: u32,
+        student: String,
+        teacher: String,
+    },
+
+    #[error("token {id} at position {position} lies beyond the model's {rows} tokens")]
+    TokenOutOfRange {
+        id: u32,
+        position: usize,
+        rows: usize,
+    },
+
+    #[error("the model has no layer {layer}; it has {layers} (0 is the embedding)")]
+    NoLayer { layer: usize, layers: usize },
+
+    #[error(
+        "prompt {number} has no tokens: there is nothing to continue\n\
+         hint: this model's tokenizer opens no text with a token of its own; give at least one word"
+    )]
+    EmptyPrompt { number: usize },
+
+    #[error(
+        "prompt {number} has {tokens} tokens, which leaves no room in the model's context of {context}\n\
+         hint: shorten the prompt"
+    )]
+    PromptTooLong {
+        number: usize,
+        tokens: usize,
+        context: usize,
+    },
+
+    #[error("{0}")]
+    Sampling(String),
+
+    #[error("a stop string is empty: it would end every text before it begins")]
+    EmptyStop,
+}

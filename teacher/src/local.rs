@@ -1,0 +1,364 @@
+//! A language model on this machine: text in, text out, and signals for a trainer.
+
+use std::path::Path;
+
+use datasets::chat_template::ChatTemplate;
+use datasets::error::DataError;
+use datasets::random::Random;
+use datasets::tokenizer::Tokenizer;
+use model::batch::TokenBatch;
+use model::build::Placement;
+use model::decoder::Decoder;
+use model::generate::engine::{GenerationConfig, generate};
+use model::load::load_decoder;
+use model::weights::checkpoint::Checkpoint;
+
+use crate::error::TeacherError;
+use crate::generation::{Completion, FinishReason, GenerationRequest, Prompt};
+use crate::signal::Signal;
+use crate::teacher::{Teacher, Vocabulary};
+use crate::text_stream::TextStream;
+use crate::tokenizer::{check_fit, load_tokenizer};
+
+/// Prompts that are continued together; the rest waits.
+const PROMPTS_AT_A_TIME: usize = 16;
+
+/// Joins a decoder with its tokenizer and chat template.
+#[derive(Debug)]
+pub struct LocalTeacher {
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+}
+
+/// Sees the text of each prompt, by its number, as it grows.
+pub type OnText<'a> = dyn FnMut(usize, &str) + 'a;
+
+impl LocalTeacher {
+    /// Reads a model with its tokenizer: a GGUF file or a Hugging Face directory.
+    ///
+    /// # Errors
+    /// What is wrong with the model's files, as [`Checkpoint::open`] and [`load_tokenizer`] say it.
+    pub fn open(path: &Path, placement: &Placement) -> Result<Self, TeacherError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let tokenizer = load_tokenizer(&checkpoint)?;
+        Self::new(load_decoder(&checkpoint, placement)?, tokenizer)
+    }
+
+    /// A model that is already there, with its own tokenizer or with another's.
+    ///
+    /// # Errors
+    /// [`TeacherError::TokenizerMismatch`]; a chat template that cannot be compiled.
+    pub fn new(decoder: Decoder, tokenizer: Tokenizer) -> Result<Self, TeacherError> {
+        check_fit(
+            Path::new("the model"),
+            &tokenizer,
+            decoder.config.vocab_size,
+        )?;
+        Ok(Self {
+            template: ChatTemplate::of(&tokenizer)?,
+            decoder,
+            tokenizer,
+        })
+    }
+
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// None for a model that has learned no conversations.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// Tokens that end a text: those of the model's configuration and those of its tokenizer.
+    pub fn eos_token_ids(&self) -> Vec<u32> {
+        let mut ids = self.decoder.config.eos_token_ids.clone();
+        for id in self.tokenizer.eos_ids() {
+            if !ids.contains(id) {
+                ids.push(*id);
+            }
+        }
+        ids
+    }
+
+    /// The tokens that the model continues.
+    ///
+    /// # Errors
+    /// A conversation needs a chat template that takes its roles.
+    pub fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, TeacherError> {
+        match prompt {
+            Prompt::Text(text) => {
+                let mut ids = self.tokenizer.encode(text, true)?;
+                // A tokenizer that closes every text would leave nothing to say.
+                let without = self.tokenizer.encode(text, false)?;
+                while ids.len() > without.len()
+                    && (ids.last()).is_some_and(|last| self.tokenizer.eos_ids().contains(last))
+                    && ids.len() > 1
+                {
+                    ids.pop();
+                }
+                Ok(ids)
+            }
+            Prompt::Conversation(messages) => {
+                let template = self.template.as_ref().ok_or(DataError::NoTemplate)?;
+                let text = template.render(messages, true)?;
+                Ok(self.tokenizer.encode_after(None, &text)?)
+            }
+        }
+    }
+
+    /// Continues each prompt. `on_text` gets whole characters, and nothing that a stop string may still take away; joined
+    /// they are the completion's text.
+    ///
+    /// # Errors
+    /// A request that makes no sense; a prompt that is empty, does not fit into the model's context or has no template.
+    pub fn generate(
+        &self,
+        prompts: &[Prompt],
+        request: &GenerationRequest,
+        on_text: &mut OnText<'_>,
+    ) -> Result<Vec<Completion>, TeacherError> {
+        request.validate()?;
+        let encoded: Vec<Vec<u32>> = (prompts.iter().enumerate())
+            .map(|(i, prompt)| self.prompt_ids(i, prompt))
+            .collect::<Result<_, _>>()?;
+        let mut completions = Vec::with_capacity(prompts.len());
+        for (group, prompts) in encoded.chunks(PROMPTS_AT_A_TIME).enumerate() {
+            completions.extend(self.continue_ids(
+                group * PROMPTS_AT_A_TIME,
+                prompts,
+                request,
+                on_text,
+            ));
+        }
+        Ok(completions)
+    }
+
+    fn prompt_ids(&self, at: usize, prompt: &Prompt) -> Result<Vec<u32>, TeacherError> {
+        let ids = self.encode(prompt)?;
+        let (number, tokens) = (at + 1, ids.len());
+        let context = self.decoder.config.max_position_embeddings;
+        match tokens {
+            0 => Err(TeacherError::EmptyPrompt { number }),
+            _ if tokens >= context => Err(TeacherError::PromptTooLong {
+                number,
+                tokens,
+                context,
+            }),
+            _ => Ok(ids),
+        }
+    }
+
+    /// Continues prompts whose numbers begin at `first`.
+    fn continue_ids(
+        &self,
+        first: usize,
+        prompts: &[Vec<u32>],
+        request: &GenerationRequest,
+        on_text: &mut OnText<'_>,
+    ) -> Vec<Completion> {
+        let context = self.decoder.config.max_position_embeddings;
+        let eos = self.eos_token_ids();
+        let config = GenerationConfig {
+            sampling: request.sampling.clone(),
+            max_new_tokens: request.max_new_tokens,
+            eos_token_ids: eos.clone(),
+        };
+        let uniform = |prompt: usize, token: usize| {
+            let stage = format!("generate {}", first + prompt);
+            Random::new(request.seed, &stage, token as u64, "token").f64()
+        };
+        let mut streams: Vec<TextStream> = prompts
+            .iter()
+            .map(|_| TextStream::new(&request.stop))
+            .collect();
+        let mut give = |prompt: usize, text: &str| {
+            if !text.is_empty() {
+                on_text(first + prompt, text);
+            }
+        };
+        let mut keep_going = |prompt: usize, ids: &[u32]| {
+            if let Some(&id) = ids.last()
+                && !eos.contains(&id)
+                && !self.tokenizer.is_special(id)
+            {
+                let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+                give(prompt, streams[prompt].push(&bytes));
+            }
+            streams[prompt].stopped().is_none() && prompts[prompt].len() + ids.len() < context
+        };
+        let outputs = generate(&self.decoder, prompts, &config, &uniform, &mut keep_going);
+        (outputs.into_iter().zip(streams).enumerate())
+            .map(|(prompt, (ids, mut stream))| {
+                give(prompt, stream.finish());
+                let ended = ids.last().is_some_and(|id| eos.contains(id));
+                let finish_reason = match stream.stopped() {
+                    Some(_) => FinishReason::Stop,
+                    None if ended => FinishReason::EndOfSequence,
+                    None => FinishReason::Length,
+                };
+                Completion {
+                    text: stream.into_text(),
+                    ids,
+                    finish_reason,
+                }
+            })
+            .collect()
+    }
+}
+
+impl Teacher for LocalTeacher {
+    fn signal(&self, batch: &TokenBatch, layers: &[usize]) -> Result<Signal, TeacherError> {
+        let rows = self.decoder.config.vocab_size;
+        if let Some(position) = batch.ids.iter().position(|&id| id as usize >= rows) {
+            let id = batch.ids[position];
+            return Err(TeacherError::TokenOutOfRange { id, position, rows });
+        }
+        let blocks = self.decoder.blocks.len();
+        if let Some(&layer) = layers.iter().find(|&&layer| layer > blocks) {
+            return Err(TeacherError::NoLayer {
+                layer,
+                layers: blocks,
+            });
+        }
+        let (hidden, layers) = self.decoder.hidden_and_layers(batch, layers);
+        Ok(Signal {
+            hidden,
+            head: self.decoder.head().value.clone(),
+            layers,
+        })
+    }
+
+    fn vocabulary(&self) -> Vocabulary<'_> {
+        Vocabulary {
+            tokenizer: &self.tokenizer,
+            rows: self.decoder.config.vocab_size,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_tokenizer::{tiny_decoder, word_tokenizer};
+
+    fn teacher() -> LocalTeacher {
+        let words = ["a ", "b ", "c ", "d ", "e ", "f ", "g ", "h "];
+        LocalTeacher::new(tiny_decoder(16, 12), word_tokenizer(&words)).unwrap()
+    }
+
+    fn sampled(max_new_tokens: usize, seed: u64) -> GenerationRequest {
+        let mut request = GenerationRequest {
+            max_new_tokens,
+            seed,
+            ..Default::default()
+        };
+        request.sampling.temperature = 1.0;
+        request
+    }
+
+    fn text(prompt: &str) -> Prompt {
+        Prompt::Text(prompt.to_owned())
+    }
+
+    #[test]
+    fn streams_join_to_the_text_and_draws_follow_the_seed_and_the_number_alone() {
+        let teacher = teacher();
+        let prompts: Vec<Prompt> = (0..18).map(|_| text("a b ")).collect();
+        let mut streamed = vec![String::new(); prompts.len()];
+        let mut on_text = |prompt: usize, text: &str| streamed[prompt].push_str(text);
+        let all = teacher
+            .generate(&prompts, &sampled(6, 3), &mut on_text)
+            .unwrap();
+        for (completion, streamed) in all.iter().zip(&streamed) {
+            assert_eq!(completion.text, *streamed);
+            assert_eq!(completion.ids.len(), 6);
+            assert_eq!(completion.finish_reason, FinishReason::Length);
+        }
+        assert!(all.iter().any(|completion| completion.ids != all[0].ids));
+        assert_ne!(all[17].ids, all[1].ids);
+        let first = teacher
+            .generate(&prompts[..1], &sampled(6, 3), &mut |_, _| ())
+            .unwrap();
+        assert_eq!(first[0], all[0]);
+        let other = teacher
+            .generate(&prompts[..1], &sampled(6, 4), &mut |_, _| ())
+            .unwrap();
+        assert_ne!(other[0], all[0]);
+    }
+
+    #[test]
+    fn the_context_ends_a_text_and_a_prompt_that_fills_it_is_an_error() {
+        let teacher = teacher();
+        let completion = teacher
+            .generate(&[text("a b c ")], &sampled(100, 1), &mut |_, _| ())
+            .unwrap()
+            .remove(0);
+        assert_eq!(completion.ids.len(), 12 - 3);
+        let error = teacher
+            .generate(&[text(&"a ".repeat(12))], &sampled(1, 1), &mut |_, _| ())
+            .unwrap_err();
+        assert!(error.to_string().contains("12 tokens"), "{error}");
+        let error = teacher
+            .generate(&[text("")], &sampled(1, 1), &mut |_, _| ())
+            .unwrap_err();
+        assert!(
+            matches!(error, TeacherError::EmptyPrompt { number: 1 }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let teacher = teacher();
+        let mut request = sampled(1, 1);
+        request.stop = vec![String::new()];
+        let ask = |request: &GenerationRequest, prompt| {
+            teacher
+                .generate(&[prompt], request, &mut |_, _| ())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(ask(&request, text("a ")).contains("stop string is empty"));
+        request.stop.clear();
+        request.sampling.top_p = 2.0;
+        assert!(ask(&request, text("a ")).contains("top_p is 2"));
+        let talk = Prompt::Conversation(vec![datasets::sample::Message::new("user", "a ")]);
+        assert!(ask(&sampled(1, 1), talk).contains("needs a chat template"));
+    }
+
+    #[test]
+    fn the_signal_is_that_of_the_decoder_and_bad_asks_are_errors() {
+        let teacher = teacher();
+        let batch = TokenBatch::single(&[1, 2, 3]);
+        let signal = teacher.signal(&batch, &[0, 2]).unwrap();
+        assert_eq!(signal.hidden.dims()[0], 3);
+        assert_eq!(signal.head.dims()[0], 16);
+        assert!(signal.layers.get(2).is_some() && signal.layers.get(1).is_none());
+        let error = teacher.signal(&batch, &[3]).unwrap_err();
+        assert!(matches!(
+            error,
+            TeacherError::NoLayer {
+                layer: 3,
+                layers: 2
+            }
+        ));
+        let error = teacher
+            .signal(&TokenBatch::single(&[1, 16]), &[])
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            TeacherError::TokenOutOfRange {
+                id: 16,
+                position: 1,
+                ..
+            }
+        ));
+        assert_eq!(teacher.vocabulary().rows, 16);
+    }
+}

@@ -1,0 +1,16 @@
+//! What a teacher says of a batch.
+
+use burn::tensor::Tensor;
+use model::decoder::LayerStates;
+
+/// Hidden states and the head that turns them into logits. The logits `hidden · headᵀ` of a whole batch are never
+/// held: who reads the signal computes them for some tokens at a time.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    /// Hidden states after the final norm, `[tokens, width]`, row-major over the batch.
+    pub hidden: Tensor<2>,
+    /// `[vocabulary, width]`; rows beyond [`crate::vocabulary::compare`]'s count are padding.
+    pub head: Tensor<2>,
+    /// Outputs `[tokens, width]` of the layers that were asked for.
+    pub layers: LayerStates,
+}
