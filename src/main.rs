@@ -5,11 +5,15 @@
 
 mod cli;
 mod commands;
+mod device;
 mod exit;
 mod memory;
 mod plan;
+mod progress;
 mod recipe;
+mod report;
 mod source;
+mod stages;
 
 use std::process::ExitCode;
 

@@ -26,6 +26,7 @@ use crate::recipe::{Action, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource};
 
 pub use evaluate::Scores;
+pub use export::export_target;
 
 /// What all stages of a run share.
 pub struct Chain<'a> {

@@ -82,7 +82,7 @@ impl ChatTemplate {
             .into_iter()
             .filter_map(|(key, id)| Some((key, tokenizer.token(id?)?)))
             .collect();
-        Self::new(source, special).map(Some)
+        Self::new(source, special)
     }
 
     /// The text of a conversation; `add_generation_prompt` appends what opens the assistant's next turn.

@@ -33,7 +33,8 @@ impl Chain<'_> {
             teacher: None,
             valid: student.decoder.head().value.dims()[0],
         };
-        self.train(stage, student, objective, data, &config.train, progress)
+        let width = student.decoder.config.hidden_size;
+        self.train(stage, student, objective, width, data, &config.train, progress)
     }
 
     pub fn distill(
@@ -61,7 +62,8 @@ impl Chain<'_> {
         let (student_layers, teacher_layers) = objective.layers();
         check_layers("student", &student_layers, student.decoder.blocks.len())?;
         check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())?;
-        self.train(stage, student, objective, data, &config.train, progress)
+        let width = teacher.decoder().config.hidden_size;
+        self.train(stage, student, objective, width, data, &config.train, progress)
     }
 
     fn train(
@@ -69,15 +71,13 @@ impl Chain<'_> {
         stage: &PlannedStage,
         student: OpenModel,
         objective: Objective,
+        teacher_width: usize,
         data: BatchLoader,
         config: &TrainConfig,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
         let mut trainee = Trainee::new(student.decoder);
-        if let Some(teacher) = objective.teacher {
-            let width = teacher.width();
-            trainee.add_projections(&objective.entries, width, self.recipe.seed);
-        }
+        trainee.add_projections(&objective.entries, teacher_width, self.recipe.seed);
         progress.data(&data);
         let run = Run {
             config,

@@ -146,6 +146,19 @@ impl Checkpoints {
         self.remove_old()
     }
 
+    /// Removes all of them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove_all(&self) -> Result<(), CheckpointError> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error(&self.directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Steps and paths, oldest first.
     fn list(&self) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
         let entries = match fs::read_dir(&self.directory) {

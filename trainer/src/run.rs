@@ -93,11 +93,7 @@ impl Run<'_> {
     ) -> Result<Outcome, RunError> {
         let Optimizer::Adamw(adamw) = &self.config.optimizer;
         let mut optimizer = AdamW::new(adamw.clone());
-        let checkpoints = Checkpoints::new(
-            self.directory.join("checkpoints"),
-            self.stage_digest.clone(),
-            self.config.keep_checkpoints,
-        );
+        let checkpoints = self.checkpoints();
         let state = checkpoints.resume(trainee, &mut optimizer)?;
         let start = state.as_ref().map_or(0, |state| state.step);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
@@ -142,6 +138,22 @@ impl Run<'_> {
             }
         }
         Ok(Outcome::Finished { steps: total })
+    }
+
+    /// Removes the checkpoints of a stage whose result is safe: they are three times its size.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove_checkpoints(&self) -> Result<(), RunError> {
+        Ok(self.checkpoints().remove_all()?)
+    }
+
+    fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(
+            self.directory.join("checkpoints"),
+            self.stage_digest.clone(),
+            self.config.keep_checkpoints,
+        )
     }
 
     fn step_config(&self) -> StepConfig {
