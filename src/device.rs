@@ -36,9 +36,13 @@ fn on_cuda(number: usize) -> anyhow::Result<Placement> {
     match cuda::devices() {
         Ok(count) if number < count => Ok(Placement::cuda(number)),
         Ok(count) => {
-            anyhow::bail!("--device cuda:{number}: this machine has {count} CUDA devices, numbered from 0")
+            anyhow::bail!(
+                "--device cuda:{number}: this machine has {count} CUDA devices, numbered from 0"
+            )
         }
-        Err(reason) => anyhow::bail!("--device cuda:{number}: {reason}; --device cpu works everywhere"),
+        Err(reason) => {
+            anyhow::bail!("--device cuda:{number}: {reason}; --device cpu works everywhere")
+        }
     }
 }
 

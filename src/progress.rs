@@ -33,7 +33,10 @@ impl Progress {
     }
 
     fn line(&self, stage: &PlannedStage) -> String {
-        let name = stage.name.as_ref().map_or_else(String::new, |name| format!(" → {name}"));
+        let name = stage
+            .name
+            .as_ref()
+            .map_or_else(String::new, |name| format!(" → {name}"));
         let (number, kind) = (stage.index + 1, stage.action.kind());
         format!("[{number}/{}] {kind}{name}", self.total)
     }
@@ -51,7 +54,10 @@ impl Progress {
         );
         for (count, what) in [
             (report.truncated_samples, "truncated"),
-            (report.dropped_samples, "dropped (no target within the sequence length)"),
+            (
+                report.dropped_samples,
+                "dropped (no target within the sequence length)",
+            ),
         ] {
             if count > 0 {
                 line += &format!("; {count} samples {what}");
@@ -130,14 +136,22 @@ impl Observer for TrainingProgress {
         let left = Duration::from_secs_f64(mean * total.saturating_sub(step) as f64);
         let parts: Vec<String> = match self.names.len() {
             1 => Vec::new(),
-            _ => self.names.iter().zip(&report.values).map(|(n, v)| format!("{n} {v:.4}")).collect(),
+            _ => self
+                .names
+                .iter()
+                .zip(&report.values)
+                .map(|(n, v)| format!("{n} {v:.4}"))
+                .collect(),
         };
         let parts = match parts.is_empty() {
             true => String::new(),
             false => format!(" ({})", parts.join(", ")),
         };
-        let heldout = self.heldout.map_or_else(String::new, |nll| format!("  held-out {nll:.4}"));
-        let memory = resident_bytes().map_or_else(String::new, |bytes| format!("  {}", HumanBytes(bytes)));
+        let heldout = self
+            .heldout
+            .map_or_else(String::new, |nll| format!("  held-out {nll:.4}"));
+        let memory =
+            resident_bytes().map_or_else(String::new, |bytes| format!("  {}", HumanBytes(bytes)));
         let message = format!(
             "loss {:.4}{parts}{heldout}  {:.0} tokens/s  {} left{memory}",
             report.loss,
@@ -156,7 +170,9 @@ impl Observer for TrainingProgress {
     fn evaluated(&mut self, step: u64, loss: HeldoutLoss) {
         self.heldout = Some(loss.mean());
         let (mean, tokens) = (loss.mean(), loss.tokens);
-        self.say(&format!("step {step}: held-out loss {mean:.4} over {tokens} tokens"));
+        self.say(&format!(
+            "step {step}: held-out loss {mean:.4} over {tokens} tokens"
+        ));
     }
 
     fn saved(&mut self, _step: u64) {}

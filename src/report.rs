@@ -32,20 +32,33 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     if let Some(path) = &exported {
         writeln!(text, "exported  {}", path.display())?;
     }
-    let memory = peak_resident_bytes()
-        .map_or_else(String::new, |bytes| format!(", {} at the most", HumanBytes(bytes)));
+    let memory = peak_resident_bytes().map_or_else(String::new, |bytes| {
+        format!(", {} at the most", HumanBytes(bytes))
+    });
     writeln!(text, "took      {}{memory}", HumanDuration(took))?;
     if let Some(path) = &exported {
         let path = path.display();
-        writeln!(text, "\nnext: distill generate --model {path} --prompt \"Once upon a time\"")?;
-        writeln!(text, "      distill score --model {path} --text \"It was a fine day.\"")?;
+        writeln!(
+            text,
+            "\nnext: distill generate --model {path} --prompt \"Once upon a time\""
+        )?;
+        writeln!(
+            text,
+            "      distill score --model {path} --text \"It was a fine day.\""
+        )?;
     }
     Ok(text)
 }
 
 fn table(scores: &Scores) -> String {
     let mut text = format!("{} on {}\n", scores.task, scores.data);
-    let wide = scores.rows.iter().map(|row| row.model.len()).max().unwrap_or(0).max(5);
+    let wide = scores
+        .rows
+        .iter()
+        .map(|row| row.model.len())
+        .max()
+        .unwrap_or(0)
+        .max(5);
     let head = format!(
         "{:wide$}  {:>10}  {:>10}  {:>11}  {:>10}  {:>13}\n",
         "model", "parameters", "nll/token", "(std error)", "perplexity", "bits per byte"

@@ -44,7 +44,10 @@ pub struct Chain<'a> {
 pub enum Ending {
     Finished,
     /// Stopped from outside; the same command goes on.
-    Stopped { stage: usize, step: u64 },
+    Stopped {
+        stage: usize,
+        step: u64,
+    },
 }
 
 impl<'a> Chain<'a> {
@@ -72,7 +75,10 @@ impl<'a> Chain<'a> {
             }
         }
         for (name, model) in &recipe.models {
-            let tokenizer = model.tokenizer.as_ref().and_then(|other| contents.get(other));
+            let tokenizer = model
+                .tokenizer
+                .as_ref()
+                .and_then(|other| contents.get(other));
             let digest = model_digest(model, contents.get(name), tokenizer);
             digests.models.insert(name.clone(), digest);
         }
@@ -168,11 +174,16 @@ impl<'a> Chain<'a> {
 
     /// `runs/<recipe>`.
     pub fn run_directory(&self) -> Option<&Path> {
-        self.stages.first().and_then(|stage| stage.directory.parent())
+        self.stages
+            .first()
+            .and_then(|stage| stage.directory.parent())
     }
 
     fn input<'s>(&self, stage: &'s PlannedStage, key: &str) -> Result<&'s Input> {
-        let found = stage.inputs.iter().find(|input| input.input.reference.key == key);
+        let found = stage
+            .inputs
+            .iter()
+            .find(|input| input.input.reference.key == key);
         match found {
             Some(input) => Ok(&input.input),
             None => bail!("stage {} has no input `{key}`", stage.index + 1),

@@ -67,7 +67,9 @@ impl ChatTemplate {
     /// The template that a tokenizer carries, if it does.
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, DataError> {
         let source = tokenizer.chat_template();
-        source.map(|source| Self::with_tokenizer(source, tokenizer)).transpose()
+        source
+            .map(|source| Self::with_tokenizer(source, tokenizer))
+            .transpose()
     }
 
     /// Another template for the tokenizer, whose special tokens it can name.

@@ -75,7 +75,11 @@ impl Decoder {
     }
 
     /// `hidden`, and the outputs of the `wanted` layers.
-    pub fn hidden_and_layers(&self, batch: &TokenBatch, wanted: &[usize]) -> (Tensor<2>, LayerStates) {
+    pub fn hidden_and_layers(
+        &self,
+        batch: &TokenBatch,
+        wanted: &[usize],
+    ) -> (Tensor<2>, LayerStates) {
         let rotation = self.rotation(&batch.positions);
         let mut layers = LayerStates::default();
         let mut x = self.embed(&batch.ids);
@@ -172,7 +176,8 @@ impl Decoder {
                     let padding = history.padding[row];
                     let window = self.config.sliding_windows[i];
                     (cache.length..total).map(move |at| {
-                        let start = window.map_or(padding, |w| padding.max((at + 1).saturating_sub(w)));
+                        let start =
+                            window.map_or(padding, |w| padding.max((at + 1).saturating_sub(w)));
                         (start.min(at + 1) as u32, at as u32 + 1)
                     })
                 })
@@ -223,7 +228,12 @@ impl Decoder {
     }
 
     fn rotation(&self, positions: &[u32]) -> Rotation {
-        Rotation::new(&self.rope_frequencies, positions, &self.device(), self.compute)
+        Rotation::new(
+            &self.rope_frequencies,
+            positions,
+            &self.device(),
+            self.compute,
+        )
     }
 
     fn pattern(&self, batch: &TokenBatch, layer: usize) -> AttentionPattern {

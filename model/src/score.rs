@@ -48,7 +48,10 @@ pub fn sequence_log_probs(decoder: &Decoder, ids: &[u32]) -> Vec<f64> {
 pub fn top_logits(decoder: &Decoder, hidden: &Tensor<2>, k: usize) -> Vec<Vec<(u32, f32)>> {
     let mut out = Vec::new();
     for_each_chunk(decoder, hidden, |_, logits, vocabulary| {
-        let rows: Vec<_> = logits.par_chunks(vocabulary).map(|row| top(row, k)).collect();
+        let rows: Vec<_> = logits
+            .par_chunks(vocabulary)
+            .map(|row| top(row, k))
+            .collect();
         out.extend(rows);
     });
     out
@@ -61,11 +64,7 @@ fn top(row: &[f32], k: usize) -> Vec<(u32, f32)> {
     order.into_iter().map(|id| (id, row[id as usize])).collect()
 }
 
-fn for_each_chunk(
-    decoder: &Decoder,
-    hidden: &Tensor<2>,
-    mut f: impl FnMut(usize, &[f32], usize),
-) {
+fn for_each_chunk(decoder: &Decoder, hidden: &Tensor<2>, mut f: impl FnMut(usize, &[f32], usize)) {
     let [tokens, width] = hidden.dims();
     let vocabulary = decoder.head().value.dims()[0];
     let rows = chunk_rows(vocabulary);

@@ -32,7 +32,10 @@ pub fn devices() -> Result<usize, String> {
 
 fn count(driver: *mut c_void) -> Result<usize, String> {
     let missing = "the NVIDIA driver's library is not whole";
-    let (init, get_count) = (symbol(driver, c"cuInit"), symbol(driver, c"cuDeviceGetCount"));
+    let (init, get_count) = (
+        symbol(driver, c"cuInit"),
+        symbol(driver, c"cuDeviceGetCount"),
+    );
     let (Some(init), Some(get_count)) = (init, get_count) else {
         return Err(missing.to_string());
     };
@@ -48,7 +51,9 @@ fn count(driver: *mut c_void) -> Result<usize, String> {
     };
     match code {
         0 => Ok(usize::try_from(count).unwrap_or(0)),
-        code => Err(format!("the NVIDIA driver does not start (CUDA error {code})")),
+        code => Err(format!(
+            "the NVIDIA driver does not start (CUDA error {code})"
+        )),
     }
 }
 
@@ -58,8 +63,11 @@ fn toolkit() -> Option<PathBuf> {
         return Some(path.into());
     }
     let usual = ["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from);
-    (usual.into_iter().find(|path| path.exists()))
-        .or_else(|| PathBuf::from("/usr/bin/nvcc").exists().then(|| "/usr".into()))
+    (usual.into_iter().find(|path| path.exists())).or_else(|| {
+        PathBuf::from("/usr/bin/nvcc")
+            .exists()
+            .then(|| "/usr".into())
+    })
 }
 
 /// The library stays loaded: Burn opens it again.

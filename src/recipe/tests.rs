@@ -1,5 +1,5 @@
-use trainer::optim::config::Optimizer;
 use super::*;
+use trainer::optim::config::Optimizer;
 
 const GOOD: &str = r#"
 seed = 7

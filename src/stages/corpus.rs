@@ -50,7 +50,8 @@ impl Chain<'_> {
         let cache = self.tokens(stage, "heldout", &encoder)?;
         let corpus = Corpus::new(vec![(cache, 1.0)])?;
         let rows = config.micro_batch.unwrap_or(4);
-        self.loader(corpus, config, tokenizer, BatchSize::Rows(rows)).map(Some)
+        self.loader(corpus, config, tokenizer, BatchSize::Rows(rows))
+            .map(Some)
     }
 
     /// The tokens of one data set, from the cache or made now.
@@ -92,7 +93,11 @@ impl Chain<'_> {
 }
 
 /// Rows of calibration sequences for measuring a model, at most `sequences` of `length` tokens.
-pub fn calibration_rows(cache: Arc<TokenCache>, sequences: usize, length: usize) -> Result<BatchLoader> {
+pub fn calibration_rows(
+    cache: Arc<TokenCache>,
+    sequences: usize,
+    length: usize,
+) -> Result<BatchLoader> {
     let loader = LoaderConfig {
         sequence_length: length,
         batch: BatchSize::Rows(sequences.min(4)),

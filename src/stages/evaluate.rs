@@ -32,7 +32,12 @@ pub struct Score {
 }
 
 impl Chain<'_> {
-    pub fn evaluate(&self, stage: &PlannedStage, config: &Eval, progress: &mut Progress) -> Result<()> {
+    pub fn evaluate(
+        &self,
+        stage: &PlannedStage,
+        config: &Eval,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let Task::Perplexity = config.task;
         let settings = PerplexityConfig {
             window: config.window,
@@ -49,15 +54,21 @@ impl Chain<'_> {
                 &opened.tokenizer,
                 &documents,
                 &settings,
-                &mut |done, total| bar.update(|state| {
-                    state.set_len(total);
-                    state.set_pos(done);
-                }),
+                &mut |done, total| {
+                    bar.update(|state| {
+                        state.set_len(total);
+                        state.set_pos(done);
+                    })
+                },
             )?;
             bar.finish_and_clear();
             rows.push(Score {
                 model: name.clone(),
-                parameters: opened.decoder.parameters().map(|p| p.elements() as u64).sum(),
+                parameters: opened
+                    .decoder
+                    .parameters()
+                    .map(|p| p.elements() as u64)
+                    .sum(),
                 perplexity: score,
             });
         }
@@ -66,7 +77,10 @@ impl Chain<'_> {
             data: config.data.clone(),
             rows,
         };
-        write_json(&stage.directory.join("scores.json"), &serde_json::to_value(scores)?)
+        write_json(
+            &stage.directory.join("scores.json"),
+            &serde_json::to_value(scores)?,
+        )
     }
 
     fn documents(&self, stage: &PlannedStage, opened: &OpenModel) -> Result<Vec<Vec<u32>>> {
@@ -94,7 +108,9 @@ impl Chain<'_> {
     /// When the file is missing or is not a table of scores.
     pub fn scores(stage: &PlannedStage) -> Result<Scores> {
         let path = stage.directory.join("scores.json");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a table of scores", path.display()))
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a table of scores", path.display()))
     }
 }

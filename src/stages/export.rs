@@ -18,7 +18,12 @@ impl Chain<'_> {
         if config.path.is_none() && target.exists() {
             std::fs::remove_dir_all(&target)?;
         }
-        write_model(&target, &opened.decoder, &opened.tokenizer, weight_dtype(config.dtype))
+        write_model(
+            &target,
+            &opened.decoder,
+            &opened.tokenizer,
+            weight_dtype(config.dtype),
+        )
     }
 }
 

@@ -32,7 +32,9 @@ impl Chain<'_> {
         let name = &input.reference.name;
         let opened = match &input.origin {
             Origin::Stage(_) => {
-                let maker = self.made_by(&input.origin).context("a stage of this recipe")?;
+                let maker = self
+                    .made_by(&input.origin)
+                    .context("a stage of this recipe")?;
                 self.open_path(&maker.directory.join("model"))
             }
             Origin::Model(name) => self.open_declared(name),
@@ -51,7 +53,11 @@ impl Chain<'_> {
             ModelSource::Stored(_) => {
                 let mut opened = self.open_path(&self.models[name])?;
                 if let Some(tokenizer) = tokenizer {
-                    check_fit(&self.models[name], &tokenizer, opened.decoder.config.vocab_size)?;
+                    check_fit(
+                        &self.models[name],
+                        &tokenizer,
+                        opened.decoder.config.vocab_size,
+                    )?;
                     opened.tokenizer = tokenizer;
                 }
                 Ok(opened)
@@ -66,7 +72,11 @@ impl Chain<'_> {
         )?;
         let config = Value::Object(random.config.clone());
         let config = from_hf_json(Path::new("the recipe's `config`"), &config)?;
-        check_fit(Path::new("the recipe's `config`"), &tokenizer, config.vocab_size)?;
+        check_fit(
+            Path::new("the recipe's `config`"),
+            &tokenizer,
+            config.vocab_size,
+        )?;
         Ok(OpenModel {
             decoder: random_decoder(&config, &self.placement, random.seed),
             tokenizer,
@@ -90,7 +100,12 @@ impl Chain<'_> {
     }
 
     /// Leaves a model in the stage's directory.
-    pub fn save_model(&self, stage: &PlannedStage, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<()> {
+    pub fn save_model(
+        &self,
+        stage: &PlannedStage,
+        decoder: &Decoder,
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
         let target = stage.directory.join("model");
         if target.exists() {
             // A stage that is not done has no whole result: this one is from a run that was killed.

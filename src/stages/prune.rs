@@ -24,11 +24,17 @@ impl Chain<'_> {
                 let cache = self.tokens(stage, "keep_layers.data", &encoder)?;
                 let length = CALIBRATION_LENGTH.min(opened.decoder.config.max_position_embeddings);
                 let rows = calibration_rows(cache, best.sequences, length)?;
-                most_important(&block_importance(&opened.decoder, &rows, best.sequences), best)?
+                most_important(
+                    &block_importance(&opened.decoder, &rows, best.sequences),
+                    best,
+                )?
             }
         };
         if let Some(layer) = kept.iter().find(|&&layer| layer >= blocks) {
-            bail!("`keep_layers` keeps layer {layer}, but the model has layers 0 to {}", blocks - 1);
+            bail!(
+                "`keep_layers` keeps layer {layer}, but the model has layers 0 to {}",
+                blocks - 1
+            );
         }
         opened.decoder.keep_layers(&kept);
         tracing::info!("kept {} of {blocks} layers: {kept:?}", kept.len());

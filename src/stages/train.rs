@@ -26,7 +26,12 @@ impl Chain<'_> {
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
         let student = self.open_model(stage, "model")?;
-        let data = self.training_data(stage, &config.inputs.data, &config.train, &student.tokenizer)?;
+        let data = self.training_data(
+            stage,
+            &config.inputs.data,
+            &config.train,
+            &student.tokenizer,
+        )?;
         let entries = LossEntries::new(&[LossConfig::CrossEntropy(Default::default())])?;
         let objective = Objective {
             entries,
@@ -34,7 +39,15 @@ impl Chain<'_> {
             valid: student.decoder.head().value.dims()[0],
         };
         let width = student.decoder.config.hidden_size;
-        self.train(stage, student, objective, width, data, &config.train, progress)
+        self.train(
+            stage,
+            student,
+            objective,
+            width,
+            data,
+            &config.train,
+            progress,
+        )
     }
 
     pub fn distill(
@@ -45,7 +58,12 @@ impl Chain<'_> {
     ) -> Result<Option<u64>> {
         let student = self.open_model(stage, "student")?;
         let teacher = self.open_model(stage, "teacher")?;
-        let data = self.training_data(stage, &config.inputs.data, &config.train, &student.tokenizer)?;
+        let data = self.training_data(
+            stage,
+            &config.inputs.data,
+            &config.train,
+            &student.tokenizer,
+        )?;
         let valid = vocabulary::compare(
             &student.tokenizer,
             &teacher.tokenizer,
@@ -63,7 +81,15 @@ impl Chain<'_> {
         check_layers("student", &student_layers, student.decoder.blocks.len())?;
         check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())?;
         let width = teacher.decoder().config.hidden_size;
-        self.train(stage, student, objective, width, data, &config.train, progress)
+        self.train(
+            stage,
+            student,
+            objective,
+            width,
+            data,
+            &config.train,
+            progress,
+        )
     }
 
     fn train(
@@ -115,7 +141,9 @@ fn used_ids(data: &BatchLoader) -> Vec<u32> {
             used[id] = true;
         }
     }
-    (0..used.len() as u32).filter(|&id| used[id as usize]).collect()
+    (0..used.len() as u32)
+        .filter(|&id| used[id as usize])
+        .collect()
 }
 
 fn check_layers(side: &str, layers: &[usize], blocks: usize) -> Result<()> {

@@ -182,14 +182,18 @@ impl Checkpoints {
     fn state(&self, path: &Path) -> Result<State, CheckpointError> {
         let file = path.join("state.json");
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
-        let state: State = serde_json::from_str(&text).map_err(|error| CheckpointError::Broken {
-            path: path.to_path_buf(),
-            what: format!("state.json: {error}"),
-        })?;
+        let state: State =
+            serde_json::from_str(&text).map_err(|error| CheckpointError::Broken {
+                path: path.to_path_buf(),
+                what: format!("state.json: {error}"),
+            })?;
         if state.format_version != FORMAT_VERSION {
             return Err(CheckpointError::Broken {
                 path: path.to_path_buf(),
-                what: format!("format version {}, expected {FORMAT_VERSION}", state.format_version),
+                what: format!(
+                    "format version {}, expected {FORMAT_VERSION}",
+                    state.format_version
+                ),
             });
         }
         if state.stage_digest != self.stage_digest {
@@ -321,7 +325,8 @@ impl Arrays {
             path: self.path.clone(),
             what,
         };
-        let file = SafeTensors::deserialize(&self.map).map_err(|error| broken(error.to_string()))?;
+        let file =
+            SafeTensors::deserialize(&self.map).map_err(|error| broken(error.to_string()))?;
         let view = file
             .tensor(name)
             .map_err(|error| broken(format!("{name}: {error}")))?;

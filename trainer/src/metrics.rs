@@ -94,6 +94,9 @@ mod tests {
         metrics.write(&record).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let last = "{\"step\":3,\"heldout_nll\":1.5,\"heldout_tokens\":7}";
-        assert_eq!(text.lines().collect::<Vec<_>>(), ["{\"step\":1}", "{\"step\":2}", last]);
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            ["{\"step\":1}", "{\"step\":2}", last]
+        );
     }
 }

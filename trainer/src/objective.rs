@@ -41,7 +41,10 @@ impl Trainee {
     }
 
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
-        let projections = self.projections.values_mut().flat_map(Linear::parameters_mut);
+        let projections = self
+            .projections
+            .values_mut()
+            .flat_map(Linear::parameters_mut);
         self.decoder.parameters_mut().chain(projections)
     }
 
@@ -53,7 +56,11 @@ impl Trainee {
         if width == teacher_width {
             return;
         }
-        let pairs = entries.configs().iter().filter_map(LossConfig::layers).flatten();
+        let pairs = entries
+            .configs()
+            .iter()
+            .filter_map(LossConfig::layers)
+            .flatten();
         for &[student, teacher] in pairs {
             let name = format!("projection.{student}.{teacher}.weight");
             let deviation = 1.0 / (width as f64).sqrt();
@@ -70,7 +77,12 @@ impl Trainee {
 impl Objective<'_> {
     /// The layers whose outputs the losses compare, of student and of teacher.
     pub fn layers(&self) -> (Vec<usize>, Vec<usize>) {
-        let pairs = self.entries.configs().iter().filter_map(LossConfig::layers).flatten();
+        let pairs = self
+            .entries
+            .configs()
+            .iter()
+            .filter_map(LossConfig::layers)
+            .flatten();
         pairs.map(|&[student, teacher]| (student, teacher)).unzip()
     }
 
@@ -132,7 +144,15 @@ fn compare(
     let shape = a.dims();
     let mut gradient = vec![0.0_f32; shape[0] * shape[1]];
     let scale = scale as f32;
-    let sum = hidden_rows(loss, shape[1], &host(a), &host(b), supervised, scale, &mut gradient);
+    let sum = hidden_rows(
+        loss,
+        shape[1],
+        &host(a),
+        &host(b),
+        supervised,
+        scale,
+        &mut gradient,
+    );
     let data = TensorData::new(gradient, shape);
     let gradient = Tensor::<2>::from_data(data, (&a.device(), DType::F32)).cast(a.dtype());
     (sum, gradient)

@@ -47,9 +47,13 @@ pub trait Observer {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    Finished { steps: u64 },
+    Finished {
+        steps: u64,
+    },
     /// Stopped from outside; the checkpoint of this step lets the same command go on.
-    Stopped { step: u64 },
+    Stopped {
+        step: u64,
+    },
 }
 
 #[derive(Debug, Error)]
@@ -75,9 +79,9 @@ impl Run<'_> {
     pub fn total_steps(&self) -> u64 {
         match (self.config.steps, self.config.epochs) {
             (Some(steps), _) => steps,
-            (None, Some(epochs)) => {
-                (epochs * self.data.batches_per_epoch() as f64).ceil().max(1.0) as u64
-            }
+            (None, Some(epochs)) => (epochs * self.data.batches_per_epoch() as f64)
+                .ceil()
+                .max(1.0) as u64,
             (None, None) => 0,
         }
     }
@@ -101,7 +105,9 @@ impl Run<'_> {
         let mut metrics = self.open_metrics(start)?;
         observer.started(start, total);
         if start == 0 {
-            heldout_nll = self.evaluate(trainee, 0, &mut metrics, observer)?.or(heldout_nll);
+            heldout_nll = self
+                .evaluate(trainee, 0, &mut metrics, observer)?
+                .or(heldout_nll);
         }
         let mut last_good = start;
         let mut batches = self.data.prefetch(start, PREFETCHED_BATCHES);

@@ -72,7 +72,10 @@ pub fn train_step(
 ) -> Result<StepReport, StepError> {
     let sums = accumulate_gradients(trainee, objective, batch, config)?;
     let supervised_tokens = batch.supervised_count();
-    let values: Vec<f64> = sums.iter().map(|sum| sum / supervised_tokens as f64).collect();
+    let values: Vec<f64> = sums
+        .iter()
+        .map(|sum| sum / supervised_tokens as f64)
+        .collect();
     let loss = objective.entries.total(&values);
     let gradient_norm = global_norm(trainee.parameters());
     if !loss.is_finite() || !gradient_norm.is_finite() {

@@ -9,9 +9,9 @@
 use rayon::prelude::*;
 
 use super::block::{BLOCK, load};
+use super::softmax::{Extremes, Softmax, SumOfExponentials};
 use model::ops::real::Real;
 use model::ops::simd::widest;
-use super::softmax::{Extremes, Softmax, SumOfExponentials};
 
 /// `−ln q(label)`; +∞ where the label's logit is −∞.
 #[inline(always)]

@@ -6,9 +6,9 @@
 use super::block::{BLOCK, LaneSum, load};
 use super::cross_entropy;
 use super::entries::{Group, LossEntries};
+use super::softmax::{Extremes, Softmax, SumOfExponentials};
 use model::ops::real::Real;
 use model::ops::simd::widest;
-use super::softmax::{Extremes, Softmax, SumOfExponentials};
 
 /// Adds one position's losses to `values` and replaces its logits by their gradient.
 ///

@@ -30,7 +30,11 @@ pub fn square_sum(gradient: &Tensor<2>) -> f64 {
     }
     for_real!(gradient.dtype(), F, {
         let host = HostTensor::of(gradient).expect("checked to be on the CPU");
-        let blocks: Vec<f64> = host.slice::<F>().par_chunks(4096).map(block_square_sum).collect();
+        let blocks: Vec<f64> = host
+            .slice::<F>()
+            .par_chunks(4096)
+            .map(block_square_sum)
+            .collect();
         blocks.iter().sum()
     })
 }

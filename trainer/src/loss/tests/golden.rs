@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use model::ops::real::Real;
 use crate::loss::{
     HiddenLoss, Labels, LossConfig, LossEntries, Vocabulary, hidden_rows, label_log_probs,
     loss_rows,
 };
+use model::ops::real::Real;
 
 #[derive(Deserialize)]
 struct Golden {

@@ -1,9 +1,9 @@
 //! What must hold for any logits, over seeded random rows of awkward sizes.
 
-use model::ops::real::Real;
 use crate::loss::{
     Labels, LossConfig, LossEntries, LossRowsError, Vocabulary, accumulate_row, loss_rows,
 };
+use model::ops::real::Real;
 
 const SIZES: [usize; 14] = [1, 2, 3, 7, 8, 9, 31, 63, 64, 65, 511, 512, 513, 1000];
 
