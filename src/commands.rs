@@ -1,11 +1,22 @@
 //! One module a verb, each with `run(arguments)`.
 
 mod check;
+mod eval;
+mod export;
+mod generate;
+mod inspect;
+mod open_model;
+mod score;
 
 use crate::cli::Command;
 
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Check(arguments) => check::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Score(arguments) => score::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
     }
 }

@@ -5,7 +5,9 @@
 
 mod cli;
 mod commands;
+mod device;
 mod exit;
+mod export;
 mod memory;
 mod plan;
 mod recipe;

@@ -66,9 +66,13 @@ impl ChatTemplate {
 
     /// The template that a tokenizer carries, if it does.
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, DataError> {
-        let Some(source) = tokenizer.chat_template() else {
-            return Ok(None);
-        };
+        (tokenizer.chat_template())
+            .map(|source| Self::with_tokens_of(source, tokenizer))
+            .transpose()
+    }
+
+    /// Another template for the model of this tokenizer, which gives the texts of the special tokens.
+    pub fn with_tokens_of(source: &str, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let special = [
             ("bos_token", tokenizer.bos_id()),
             ("eos_token", tokenizer.eos_ids().first().copied()),
@@ -79,7 +83,7 @@ impl ChatTemplate {
             .into_iter()
             .filter_map(|(key, id)| Some((key, tokenizer.token(id?)?)))
             .collect();
-        Self::new(source, special).map(Some)
+        Self::new(source, special)
     }
 
     /// The text of a conversation; `add_generation_prompt` appends what opens the assistant's next turn.

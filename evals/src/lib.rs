@@ -1,1 +1,5 @@
+//! Evaluations of models.
 
+pub mod perplexity;
+
+pub use perplexity::{Perplexity, PerplexityConfig, PerplexityError};

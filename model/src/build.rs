@@ -29,6 +29,17 @@ impl Placement {
             compute: DType::F32,
         }
     }
+
+    /// Weights in `f32` and activations in `bf16`, on a CUDA device by its number. Ends the process where there is no
+    /// driver: look for it first.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(index: usize) -> Self {
+        Self {
+            device: Device::cuda(index),
+            weights: DType::F32,
+            compute: DType::BF16,
+        }
+    }
 }
 
 /// Builds a decoder from `array(name, shape)`, asked in checkpoint order for every array that the
