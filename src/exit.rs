@@ -16,11 +16,25 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(&error));
     match error.downcast_ref::<LoadError>() {
         Some(LoadError::Invalid(_)) => ExitCode::from(USAGE),
         _ => ExitCode::from(FAILURE),
     }
+}
+
+/// The error and its causes in one line; a cause that the text before it has already told is left out.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Whoever reads our output had enough (`distill … | head`): no failure of ours.
@@ -53,4 +67,19 @@ pub fn install_panic_hook() {
         }
         std::process::exit(FAILURE.into());
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || io::Error::other("no space");
+        let plain = Err::<(), _>(cause()).context("cannot write a").unwrap_err();
+        assert_eq!(told(&plain), "cannot write a: no space");
+        let repeated = Err::<(), _>(cause()).context("a: no space").unwrap_err();
+        assert_eq!(told(&repeated), "a: no space");
+    }
 }
