@@ -32,6 +32,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run a recipe; what is already made is not made again
+    Run(RunArgs),
     /// Check a recipe; touches neither a device nor the network
     Check(CheckArgs),
     /// Show what the model will see: the tokens of some samples, the masked ones dimmed

@@ -6,12 +6,14 @@ mod export;
 mod generate;
 mod inspect;
 mod open_model;
+mod run;
 mod score;
 
 use crate::cli::Command;
 
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Score(arguments) => score::run(arguments),

@@ -10,8 +10,11 @@ mod exit;
 mod export;
 mod memory;
 mod plan;
+mod progress;
 mod recipe;
+mod report;
 mod source;
+mod stages;
 
 use std::process::ExitCode;
 

@@ -7,14 +7,11 @@ mod data;
 mod document;
 mod invalid;
 mod keep_layers;
-mod loss;
 mod names;
-mod optimizer;
 mod overrides;
 mod problem;
 mod read;
 mod stage;
-mod training;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,17 +21,16 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
 
-pub use data::{DataConfig, DataMix, DataShare};
+pub use data::{DataMix, DataShare};
+pub use datasets::config::DataConfig;
 pub use document::RecipeError;
 pub use keep_layers::{BestLayers, KeepLayers, Measure};
-pub use loss::{LossConfig, LossKind};
 pub use names::{Input, Origin};
-pub use optimizer::{Optimizer, Schedule};
 pub use stage::{
     Action, Distill, DistillInputs, Eval, Export, ExportFormat, FloatType, Prune, Reference, Sft,
     SftInputs, Stage, Task, Thing,
 };
-pub use training::TrainConfig;
+pub use trainer::config::TrainConfig;
 
 use crate::source::{ModelSource, Source};
 use document::{Document, Node, Value};

@@ -66,13 +66,14 @@ impl ChatTemplate {
 
     /// The template that a tokenizer carries, if it does.
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, DataError> {
-        (tokenizer.chat_template())
-            .map(|source| Self::with_tokens_of(source, tokenizer))
+        let source = tokenizer.chat_template();
+        source
+            .map(|source| Self::with_tokenizer(source, tokenizer))
             .transpose()
     }
 
-    /// Another template for the model of this tokenizer, which gives the texts of the special tokens.
-    pub fn with_tokens_of(source: &str, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+    /// Another template for the tokenizer, whose special tokens it can name.
+    pub fn with_tokenizer(source: &str, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let special = [
             ("bos_token", tokenizer.bos_id()),
             ("eos_token", tokenizer.eos_ids().first().copied()),

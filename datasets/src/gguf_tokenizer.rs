@@ -1,5 +1,6 @@
 //! A tokenizer from the vocabulary that a GGUF file carries.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -8,7 +9,8 @@ use crate::error::DataError;
 use crate::tokenizer::{SpecialTokens, Tokenizer, tokenizer_error};
 
 /// The `tokenizer.*` metadata of a GGUF file as plain values.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GgufVocabulary {
     /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece).
     pub model: String,

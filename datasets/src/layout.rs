@@ -218,6 +218,15 @@ fn completion_sample(
     })
 }
 
+/// A turn as the file has it; either part may be null.
+#[derive(Deserialize)]
+struct Turn {
+    #[serde(alias = "from")]
+    role: Option<String>,
+    #[serde(alias = "value")]
+    content: Option<String>,
+}
+
 /// One row of a table, with what its errors have to name.
 struct Cell<'a> {
     path: &'a Path,
@@ -265,22 +274,23 @@ impl Cell<'_> {
         role: &str,
         content: &str,
     ) -> Result<Result<Sample, DropReason>, DataError> {
-        let turns: Vec<(Option<String>, Option<String>)> = match self.value(column)? {
-            AnyValue::Null => return Ok(Err(DropReason::Null)),
-            AnyValue::List(series) => self.struct_turns(column, &series, role, content)?,
+        let value = self.value(column)?;
+        let turns = match (&value, value.get_str()) {
+            (AnyValue::Null, _) => return Ok(Err(DropReason::Null)),
+            (AnyValue::List(series), _) => self.struct_turns(column, series, role, content)?,
             // Tables without nested columns (csv) hold the list as JSON.
-            AnyValue::String(text) => self.json_turns(column, text)?,
-            other => {
+            (_, Some(text)) => self.json_turns(column, text)?,
+            _ => {
                 return Err(self.error(
                     column,
-                    describe(&other),
+                    describe(&value),
                     format!("a list of {{{role}, {content}}}"),
                 ));
             }
         };
         let mut messages = Vec::with_capacity(turns.len());
-        for (role, content) in turns {
-            let (Some(role), Some(content)) = (role, content) else {
+        for turn in turns {
+            let (Some(role), Some(content)) = (turn.role, turn.content) else {
                 return Ok(Err(DropReason::Null));
             };
             let Some(role) = standard_role(&role) else {
@@ -307,7 +317,7 @@ impl Cell<'_> {
         series: &Series,
         role: &str,
         content: &str,
-    ) -> Result<Vec<(Option<String>, Option<String>)>, DataError> {
+    ) -> Result<Vec<Turn>, DataError> {
         if series.is_empty() {
             return Ok(Vec::new());
         }
@@ -328,29 +338,21 @@ impl Cell<'_> {
             })?;
             Ok(values.iter().map(|v| v.map(str::to_string)).collect())
         };
-        Ok(field(role)?.into_iter().zip(field(content)?).collect())
+        Ok(field(role)?
+            .into_iter()
+            .zip(field(content)?)
+            .map(|(role, content)| Turn { role, content })
+            .collect())
     }
 
-    fn json_turns(
-        &self,
-        column: &str,
-        text: &str,
-    ) -> Result<Vec<(Option<String>, Option<String>)>, DataError> {
-        #[derive(Deserialize)]
-        struct Turn {
-            #[serde(alias = "from")]
-            role: Option<String>,
-            #[serde(alias = "value")]
-            content: Option<String>,
-        }
-        let turns: Vec<Turn> = serde_json::from_str(text).map_err(|e| {
+    fn json_turns(&self, column: &str, text: &str) -> Result<Vec<Turn>, DataError> {
+        serde_json::from_str(text).map_err(|e| {
             self.error(
                 column,
                 format!("text that is no JSON list of turns ({e})"),
                 "a list of turns",
             )
-        })?;
-        Ok(turns.into_iter().map(|t| (t.role, t.content)).collect())
+        })
     }
 }
 

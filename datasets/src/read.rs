@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Chunk, DataConfig, Format};
 use crate::error::DataError;
-use crate::layout::{DropReason, Layout};
+pub use crate::layout::DropReason;
+use crate::layout::Layout;
 use crate::sample::Sample;
 
 /// Rows that are turned into samples at a time.

@@ -57,8 +57,10 @@ pub fn build<E>(
         array: &mut array,
     };
     let hidden = config.hidden_size;
-    let embed_tokens =
-        arrays.parameter("model.embed_tokens.weight".into(), &[config.vocab_size, hidden])?;
+    let embed_tokens = arrays.parameter(
+        "model.embed_tokens.weight".into(),
+        &[config.vocab_size, hidden],
+    )?;
     let blocks = (0..config.num_hidden_layers)
         .map(|layer| arrays.block(config, layer))
         .collect::<Result<_, E>>()?;
@@ -92,7 +94,11 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>> Arrays<'_, F> {
         };
         let device = &self.placement.device;
         let value = Tensor::<2>::from_data(TensorData::new(values, matrix), (device, DType::F32));
-        Ok(Parameter::new(name, shape.to_vec(), value.cast(self.placement.weights)))
+        Ok(Parameter::new(
+            name,
+            shape.to_vec(),
+            value.cast(self.placement.weights),
+        ))
     }
 
     fn linear(&mut self, name: &str, output: usize, input: usize, bias: bool) -> Result<Linear, E> {
@@ -125,9 +131,19 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>> Arrays<'_, F> {
         let name = format!("{at}.post_attention_layernorm.weight");
         let post_attention_layernorm = self.parameter(name, &[hidden])?;
         let mlp = Mlp {
-            gate_proj: self.linear(&format!("{at}.mlp.gate_proj"), width, hidden, config.mlp_bias)?,
+            gate_proj: self.linear(
+                &format!("{at}.mlp.gate_proj"),
+                width,
+                hidden,
+                config.mlp_bias,
+            )?,
             up_proj: self.linear(&format!("{at}.mlp.up_proj"), width, hidden, config.mlp_bias)?,
-            down_proj: self.linear(&format!("{at}.mlp.down_proj"), hidden, width, config.mlp_bias)?,
+            down_proj: self.linear(
+                &format!("{at}.mlp.down_proj"),
+                hidden,
+                width,
+                config.mlp_bias,
+            )?,
         };
         Ok(Block {
             input_layernorm,

@@ -34,9 +34,9 @@ pub struct Tape {
 
 enum KeptBlock {
     /// Everything that the backward pass reads.
-    Whole(BlockTape),
+    Whole(Box<BlockTape>),
     /// Only the input: the block runs again before its backward pass.
-    Input(Tensor<2>),
+    Input(Box<Tensor<2>>),
 }
 
 /// Outputs of chosen layers: 0 is the embedding, i the output of block i (before the final norm).
@@ -75,7 +75,11 @@ impl Decoder {
     }
 
     /// `hidden`, and the outputs of the `wanted` layers.
-    pub fn hidden_and_layers(&self, batch: &TokenBatch, wanted: &[usize]) -> (Tensor<2>, LayerStates) {
+    pub fn hidden_and_layers(
+        &self,
+        batch: &TokenBatch,
+        wanted: &[usize],
+    ) -> (Tensor<2>, LayerStates) {
         let rotation = self.rotation(&batch.positions);
         let mut layers = LayerStates::default();
         let mut x = self.embed(&batch.ids);
@@ -103,11 +107,11 @@ impl Decoder {
         for (i, block) in self.blocks.iter().enumerate() {
             let pattern = self.pattern(batch, i);
             if checkpoint_blocks {
-                blocks.push(KeptBlock::Input(x.clone()));
+                blocks.push(KeptBlock::Input(Box::new(x.clone())));
                 x = block.forward(x, &rotation, &pattern, None);
             } else {
                 let (y, tape) = block.forward_with_tape(x, &rotation, &pattern);
-                blocks.push(KeptBlock::Whole(tape));
+                blocks.push(KeptBlock::Whole(Box::new(tape)));
                 x = y;
             }
             layers.keep(wanted, i + 1, &x);
@@ -137,8 +141,8 @@ impl Decoder {
             let pattern = self.pattern(&tape.batch, i);
             let block = &mut self.blocks[i];
             let block_tape = match kept {
-                KeptBlock::Whole(block_tape) => block_tape,
-                KeptBlock::Input(x) => block.forward_with_tape(x, &tape.rotation, &pattern).1,
+                KeptBlock::Whole(block_tape) => *block_tape,
+                KeptBlock::Input(x) => block.forward_with_tape(*x, &tape.rotation, &pattern).1,
             };
             dx = block.backward(dx, block_tape, &tape.rotation, &pattern);
         }
@@ -172,7 +176,8 @@ impl Decoder {
                     let padding = history.padding[row];
                     let window = self.config.sliding_windows[i];
                     (cache.length..total).map(move |at| {
-                        let start = window.map_or(padding, |w| padding.max((at + 1).saturating_sub(w)));
+                        let start =
+                            window.map_or(padding, |w| padding.max((at + 1).saturating_sub(w)));
                         (start.min(at + 1) as u32, at as u32 + 1)
                     })
                 })
@@ -223,7 +228,12 @@ impl Decoder {
     }
 
     fn rotation(&self, positions: &[u32]) -> Rotation {
-        Rotation::new(&self.rope_frequencies, positions, &self.device(), self.compute)
+        Rotation::new(
+            &self.rope_frequencies,
+            positions,
+            &self.device(),
+            self.compute,
+        )
     }
 
     fn pattern(&self, batch: &TokenBatch, layer: usize) -> AttentionPattern {

@@ -18,7 +18,10 @@ const INITIALIZER_RANGE: f64 = 0.02;
 ///
 /// # Errors
 /// What [`Checkpoint::tensor`] says of a missing, misshapen or unreadable tensor.
-pub fn load_decoder(checkpoint: &Checkpoint, placement: &Placement) -> Result<Decoder, WeightsError> {
+pub fn load_decoder(
+    checkpoint: &Checkpoint,
+    placement: &Placement,
+) -> Result<Decoder, WeightsError> {
     build(checkpoint.config(), placement, |name, _| {
         Ok(checkpoint.tensor(name)?.data)
     })
@@ -45,7 +48,9 @@ pub fn random_decoder(config: &DecoderConfig, placement: &Placement, seed: u64) 
 pub fn normal_values(count: usize, seed: u64, name: &str, deviation: f64) -> Vec<f32> {
     let key = name
         .bytes()
-        .fold(mix(seed ^ 0x5851_F42D_4C95_7F2D), |key, byte| mix(key ^ u64::from(byte)));
+        .fold(mix(seed ^ 0x5851_F42D_4C95_7F2D), |key, byte| {
+            mix(key ^ u64::from(byte))
+        });
     let uniform = |counter: u64| (mix(key ^ mix(counter)) >> 11) as f64 / (1_u64 << 53) as f64;
     let mut values = Vec::with_capacity(count + 1);
     for pair in 0..count.div_ceil(2) as u64 {
@@ -85,7 +90,13 @@ pub fn save_decoder(
             .expect("the parameter was cast to f32");
         Ok((parameter.name.clone(), parameter.shape.clone(), values))
     });
-    write_hf_files(staged, &decoder.config, dtype, DEFAULT_MAX_SHARD_BYTES, tensors)
+    write_hf_files(
+        staged,
+        &decoder.config,
+        dtype,
+        DEFAULT_MAX_SHARD_BYTES,
+        tensors,
+    )
 }
 
 impl Decoder {
@@ -94,11 +105,17 @@ impl Decoder {
     /// # Panics
     /// When a layer does not exist.
     pub fn keep_layers(&mut self, layers: &[usize]) {
-        let mut blocks: Vec<_> = std::mem::take(&mut self.blocks).into_iter().map(Some).collect();
+        let mut blocks: Vec<_> = std::mem::take(&mut self.blocks)
+            .into_iter()
+            .map(Some)
+            .collect();
         let windows = std::mem::take(&mut self.config.sliding_windows);
         for (new, &old) in layers.iter().enumerate() {
             let mut block = blocks[old].take().expect("each layer is kept once");
-            let (from, to) = (format!("model.layers.{old}."), format!("model.layers.{new}."));
+            let (from, to) = (
+                format!("model.layers.{old}."),
+                format!("model.layers.{new}."),
+            );
             for parameter in block.parameters_mut() {
                 parameter.name = parameter.name.replacen(&from, &to, 1);
             }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::batch::TokenBatch;
 use crate::decoder::Decoder;
 use crate::ops::real::{Real, lane_sum};
+use crate::ops::simd::widest;
 
 /// Bytes of logits held at a time.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -47,7 +48,10 @@ pub fn sequence_log_probs(decoder: &Decoder, ids: &[u32]) -> Vec<f64> {
 pub fn top_logits(decoder: &Decoder, hidden: &Tensor<2>, k: usize) -> Vec<Vec<(u32, f32)>> {
     let mut out = Vec::new();
     for_each_chunk(decoder, hidden, |_, logits, vocabulary| {
-        let rows: Vec<_> = logits.par_chunks(vocabulary).map(|row| top(row, k)).collect();
+        let rows: Vec<_> = logits
+            .par_chunks(vocabulary)
+            .map(|row| top(row, k))
+            .collect();
         out.extend(rows);
     });
     out
@@ -60,11 +64,7 @@ fn top(row: &[f32], k: usize) -> Vec<(u32, f32)> {
     order.into_iter().map(|id| (id, row[id as usize])).collect()
 }
 
-fn for_each_chunk(
-    decoder: &Decoder,
-    hidden: &Tensor<2>,
-    mut f: impl FnMut(usize, &[f32], usize),
-) {
+fn for_each_chunk(decoder: &Decoder, hidden: &Tensor<2>, mut f: impl FnMut(usize, &[f32], usize)) {
     let [tokens, width] = hidden.dims();
     let vocabulary = decoder.head().value.dims()[0];
     let rows = chunk_rows(vocabulary);
@@ -83,7 +83,7 @@ fn for_each_chunk(
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, Real::maximum);

@@ -73,12 +73,20 @@ fn rows(ids: &[u32], rows: usize) -> TokenBatch {
 }
 
 fn values(tensor: &Tensor<2>) -> Vec<f32> {
-    tensor.clone().cast(DType::F32).into_data().try_to_vec().unwrap()
+    tensor
+        .clone()
+        .cast(DType::F32)
+        .into_data()
+        .try_to_vec()
+        .unwrap()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 #[test]
@@ -87,7 +95,8 @@ fn logits_equal_transformers() {
         let arrays = Arrays::open(name, "logits.safetensors");
         let decoder = decoder(name);
         let hidden = decoder.hidden(&rows(&arrays.integers("input_ids"), 2));
-        let difference = largest_difference(&values(&decoder.logits(&hidden)), &arrays.floats("logits"));
+        let difference =
+            largest_difference(&values(&decoder.logits(&hidden)), &arrays.floats("logits"));
         println!("{name}: largest logit difference {difference:e}");
         assert!(difference <= 1e-4, "{name}: {difference}");
     }
@@ -100,11 +109,18 @@ fn packed_samples_do_not_see_each_other() {
         let decoder = decoder(name);
         let batch = TokenBatch {
             positions: arrays.integers("position_ids"),
-            segments: arrays.integers("segment_ids").iter().map(|s| s + 1).collect(),
+            segments: arrays
+                .integers("segment_ids")
+                .iter()
+                .map(|s| s + 1)
+                .collect(),
             ..rows(&arrays.integers("input_ids"), 1)
         };
         let logits = values(&decoder.logits(&decoder.hidden(&batch)));
-        assert!(largest_difference(&logits, &arrays.floats("logits")) <= 1e-4, "{name}");
+        assert!(
+            largest_difference(&logits, &arrays.floats("logits")) <= 1e-4,
+            "{name}"
+        );
     }
 }
 
@@ -146,7 +162,11 @@ fn gradients_equal_pytorch_with_and_without_checkpointing() {
                 .map(|(a, b)| (a - b).powi(2))
                 .sum::<f32>()
                 .sqrt();
-            assert!(distance <= 1e-5 * norm.max(1e-3), "{}: {distance:e} of {norm:e}", parameter.name);
+            assert!(
+                distance <= 1e-5 * norm.max(1e-3),
+                "{}: {distance:e} of {norm:e}",
+                parameter.name
+            );
         }
     }
 }
@@ -156,7 +176,8 @@ fn greedy_continuations_equal_transformers() {
     let text = std::fs::read_to_string(golden().join("generation.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     let decoder = decoder("llama_gqa");
-    let ids = |value: &serde_json::Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
+    let ids =
+        |value: &serde_json::Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
     let cases = golden["greedy"]["cases"].as_array().unwrap();
     let prompts: Vec<Vec<u32>> = cases.iter().map(|case| ids(&case["prompt"])).collect();
     let config = GenerationConfig {
@@ -167,7 +188,13 @@ fn greedy_continuations_equal_transformers() {
     let together = generate(&decoder, &prompts, &config, &|_, _| 0.0, &mut |_, _| true);
     for (i, case) in cases.iter().enumerate() {
         assert_eq!(together[i], ids(&case["continuation"]));
-        let alone = generate(&decoder, &prompts[i..=i], &config, &|_, _| 0.0, &mut |_, _| true);
+        let alone = generate(
+            &decoder,
+            &prompts[i..=i],
+            &config,
+            &|_, _| 0.0,
+            &mut |_, _| true,
+        );
         assert_eq!(alone[0], together[i]);
     }
 }
@@ -184,7 +211,8 @@ fn sampling_transforms_equal_transformers() {
         if case["settings"].get("temperature").is_none() {
             config.temperature = 1.0;
         }
-        let expected: Vec<Vec<Option<f32>>> = serde_json::from_value(case["log_probs"].clone()).unwrap();
+        let expected: Vec<Vec<Option<f32>>> =
+            serde_json::from_value(case["log_probs"].clone()).unwrap();
         for row in 0..logits.len() {
             let got = filtered_log_probs(&config, &logits[row], &previous[row]);
             for (got, expected) in got.iter().zip(&expected[row]) {

@@ -12,14 +12,14 @@ use datasets::chat_template::ChatTemplate;
 use datasets::loader::{BatchLoader, BatchSize, LoaderConfig};
 use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
-use datasets::packing::{Packing, PackingReport};
+use datasets::packing::PackingReport;
 use datasets::tokenizer::Tokenizer;
 use teacher::tokenizer::load_tokenizer;
 
 use super::open_model::open;
 use crate::cli::InspectArgs;
-use crate::recipe::{DataConfig, Recipe};
-use crate::source::{Cache, ModelSource, Source};
+use crate::recipe::Recipe;
+use crate::source::{Cache, ModelSource};
 use show::{Marks, shown};
 use view::{View, views};
 
@@ -64,8 +64,8 @@ fn inspect(
 ) -> anyhow::Result<()> {
     let tokenizer = tokenizer(recipe, &view.model)?;
     let data = &recipe.data[&view.data];
-    let config =
-        resolved(data, cache).with_context(|| format!("data `{}` of the recipe", view.data))?;
+    let source = (data.source.resolve(cache)).with_context(|| format!("data `{}`", view.data))?;
+    let config = data.with_source(source);
     let encoder = encoder(&tokenizer, view)?;
     let tokens = Arc::new(TokenCache::of_data(
         &cache.root().join("tokens"),
@@ -120,16 +120,6 @@ fn tokenizer(recipe: &Recipe, model: &str) -> anyhow::Result<Tokenizer> {
     }
 }
 
-/// The data's settings as the reader takes them, with the source on this machine.
-fn resolved(
-    data: &DataConfig<Source>,
-    cache: &Cache,
-) -> anyhow::Result<datasets::config::DataConfig<std::path::PathBuf>> {
-    let mut settings = serde_json::to_value(data)?;
-    settings["source"] = serde_json::to_value(data.source.resolve(cache)?)?;
-    Ok(serde_json::from_value(settings)?)
-}
-
 fn encoder<'a>(tokenizer: &'a Tokenizer, view: &View) -> anyhow::Result<SampleEncoder<'a>> {
     let template = view
         .sequence
@@ -138,7 +128,7 @@ fn encoder<'a>(tokenizer: &'a Tokenizer, view: &View) -> anyhow::Result<SampleEn
     let Some(source) = template else {
         return Ok(SampleEncoder::new(tokenizer)?);
     };
-    let template = ChatTemplate::with_tokens_of(source, tokenizer)?;
+    let template = ChatTemplate::with_tokenizer(source, tokenizer)?;
     Ok(SampleEncoder::with_template(tokenizer, Some(template)))
 }
 
@@ -152,10 +142,7 @@ fn pack(
         batch: BatchSize::Rows(1),
         seed,
         stage: String::new(),
-        packing: match sequence.packing {
-            true => Packing::Pack,
-            false => Packing::None,
-        },
+        packing: sequence.packing,
         pad: 0,
     };
     Ok(BatchLoader::new(Corpus::new(vec![(tokens.clone(), 1.0)])?, config)?.report())

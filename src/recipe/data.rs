@@ -7,21 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig<S> {
-    pub source: S,
-    /// Told from the file's name when left out.
-    #[serde(default)]
-    pub format: Option<String>,
-    /// Which column holds what, where the names are not the usual ones.
-    #[serde(default)]
-    pub columns: Option<std::collections::BTreeMap<String, String>>,
-    /// Use the first so many samples only.
-    #[serde(default)]
-    pub limit: Option<u64>,
-}
-
 /// `data = "train"`, or several with weights.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 #[serde(transparent)]

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use trainer::config::TrainConfig;
+use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
 use super::data::DataMix;
 use super::document::Node;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
-use super::loss::LossConfig;
 use super::problem::Problem;
 use super::read::{KIND, Parts};
-use super::training::TrainConfig;
 
 /// A link of the chain: what it does and the name that later stages know its result by.
 #[derive(Clone, Debug)]
@@ -287,10 +287,7 @@ impl Action {
                     "loss",
                     "`loss` lists no loss",
                 );
-                for (i, loss) in inputs.loss.iter().enumerate() {
-                    let inner = loss.check().into_iter();
-                    found.extend(inner.map(|invalid| invalid.under(&format!("loss.{i}"))));
-                }
+                found.extend(invalid_losses(&inputs.loss));
             }
             Self::Eval(eval) => {
                 let mut check =
@@ -311,5 +308,23 @@ impl Action {
             Self::Export(_) => {}
         }
         found
+    }
+}
+
+fn invalid_losses(losses: &[LossConfig]) -> Vec<Invalid> {
+    let invalid = |(i, loss): (usize, &LossConfig)| {
+        let error = loss.validate().err()?;
+        let key = match &error {
+            LossConfigError::OutOfRange { field, .. } => format!("loss.{i}.{field}"),
+            _ => format!("loss.{i}"),
+        };
+        Some(Invalid::new(key, error.to_string()))
+    };
+    let found: Vec<Invalid> = losses.iter().enumerate().filter_map(invalid).collect();
+    match LossEntries::new(losses) {
+        Err(error) if found.is_empty() && !losses.is_empty() => {
+            vec![Invalid::new("loss", error.to_string())]
+        }
+        _ => found,
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use trainer::optim::config::Optimizer;
 
 const GOOD: &str = r#"
 seed = 7
@@ -57,8 +58,8 @@ fn reads_a_whole_recipe() {
         panic!("not a distill stage");
     };
     assert_eq!(distill.train.steps, Some(2));
-    assert_eq!(distill.inputs.loss[0].temperature(), 2.0);
-    assert!(matches!(distill.train.optimizer, Optimizer::Adamw { lr, .. } if lr == 1e-3));
+    assert_eq!(distill.inputs.loss[0].temperature(), Some(2.0));
+    assert!(matches!(&distill.train.optimizer, Optimizer::Adamw(adamw) if adamw.lr == 1e-3));
     let origins: Vec<_> = recipe.inputs[1]
         .iter()
         .map(|input| input.origin.clone())

@@ -1,4 +1,12 @@
 //! The trainer: losses, optimizer, the step, the run and its checkpoints.
 
+pub mod checkpoint;
+pub mod config;
+pub mod heldout;
+pub mod invalid;
 pub mod loss;
+pub mod metrics;
+pub mod objective;
 pub mod optim;
+pub mod run;
+pub mod step;

@@ -102,7 +102,11 @@ fn decode_batch(
             .iter()
             .filter_map(|&prompt| outputs[prompt].last().copied())
             .collect(),
-        positions: history.padding.iter().map(|&p| (cached - p) as u32).collect(),
+        positions: history
+            .padding
+            .iter()
+            .map(|&p| (cached - p) as u32)
+            .collect(),
         segments: vec![1; active.len()],
     }
 }

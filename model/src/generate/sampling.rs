@@ -39,7 +39,12 @@ impl SamplingConfig {
             false => Err(format!("{name} is {value}; it must be {range}")),
         };
         let t = self.temperature;
-        range("temperature", t, t >= 0.0 && t.is_finite(), "0 (greedy) or more")?;
+        range(
+            "temperature",
+            t,
+            t >= 0.0 && t.is_finite(),
+            "0 (greedy) or more",
+        )?;
         let p = self.top_p;
         range("top_p", p, p > 0.0 && p <= 1.0, "above 0 and at most 1")?;
         let p = self.min_p;
@@ -105,8 +110,13 @@ fn penalised(logits: &[f32], seen: &[u32], penalty: f32) -> Vec<f32> {
     let mut out = logits.to_vec();
     if penalty != 1.0 {
         for &id in seen {
-            if let (Some(slot), Some(&logit)) = (out.get_mut(id as usize), logits.get(id as usize)) {
-                *slot = if logit < 0.0 { logit * penalty } else { logit / penalty };
+            if let (Some(slot), Some(&logit)) = (out.get_mut(id as usize), logits.get(id as usize))
+            {
+                *slot = if logit < 0.0 {
+                    logit * penalty
+                } else {
+                    logit / penalty
+                };
             }
         }
     }

@@ -29,7 +29,8 @@ impl Linear {
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));
         }
-        dy.clone().matmul(self.weight.value.clone().cast(dy.dtype()))
+        dy.clone()
+            .matmul(self.weight.value.clone().cast(dy.dtype()))
     }
 
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::attention::AttentionPattern;
 use super::host::{HostTensor, SharedOutput, from_values};
 use super::real::{Real, lane_sum};
+use super::simd::widest;
 use crate::for_real;
 
 /// Queries that share one product with the keys; 64 × 8192 scores in `f32` are 2 MiB a thread.
@@ -272,7 +273,7 @@ fn softmax_row<F: Real>(row: &mut [F], (start, end): (usize, usize), scale: F) -
     if row.is_empty() {
         return F::NEG_INFINITY;
     }
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             let mut largest = [F::NEG_INFINITY; 16];
@@ -314,7 +315,7 @@ fn backward_row<F: Real>(
         values[end..].fill(F::ZERO);
     }
     let (p, ds) = (&mut p[start..end], &mut ds[start..end]);
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             let inner = lane_sum(out.len(), |i| out[i] * d_out[i]);

@@ -15,4 +15,6 @@ pub mod product;
 pub mod real;
 pub mod rms_norm;
 pub mod rope;
+pub mod simd;
 pub mod swiglu;
+pub mod vector_math;

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::host::{HostTensor, from_values, is_host};
 use super::real::{Real, lane_sum};
+use super::simd::widest;
 use crate::for_real;
 
 /// Normalises each row of `x` `[rows, width]` with `weight` `[1, width]`.
@@ -76,7 +77,7 @@ fn host(tensor: &Tensor<2>) -> HostTensor {
 }
 
 fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             let scale = inverse_root_mean_square(x, epsilon);
@@ -88,7 +89,7 @@ fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {
 }
 
 fn backward_row<F: Real>(dx: &mut [F], dw: &mut [F], dy: &[F], x: &[F], w: &[F], epsilon: f64) {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             let n = x.len();

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::host::{HostTensor, is_host, map_in_place};
 use super::real::Real;
+use super::simd::widest;
 use crate::config::{RopeConfig, RopeScaling};
 use crate::for_real;
 
@@ -123,7 +124,7 @@ impl Rotation {
 fn turn_row<F: Real>(row: &mut [F], cos: &[F], sin: &[F], backwards: bool) {
     let half = cos.len();
     let sign = if backwards { -F::ONE } else { F::ONE };
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             for head in row.chunks_exact_mut(2 * half) {

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::host::{HostTensor, from_values, is_host};
 use super::real::Real;
+use super::simd::widest;
 use crate::for_real;
 
 const BLOCK: usize = 4096;
@@ -61,7 +62,7 @@ fn host(tensor: &Tensor<2>) -> HostTensor {
 }
 
 fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
@@ -72,7 +73,7 @@ fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
 }
 
 fn backward_block<F: Real>(d_gate: &mut [F], d_up: &mut [F], dy: &[F], gate: &[F], up: &[F]) {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || {
             for i in 0..gate.len() {

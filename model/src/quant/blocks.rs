@@ -1,7 +1,7 @@
 //! Dequantisation of GGUF blocks to f32, in parallel over rows.
 //!
-//! The arithmetic is that of the `gguf` Python package and of ggml's reference code, in the same order in f32, so
-//! the values are equal to the bit (NaN payloads aside).
+//! The arithmetic is that of the `gguf` Python package and of ggml's reference code, in the same
+//! order in f32, so the values are equal to the bit (NaN payloads aside).
 
 use half::f16;
 use rayon::prelude::*;
@@ -10,7 +10,8 @@ use thiserror::Error;
 use super::block_type::GgmlType;
 use super::{k_quants, legacy_quants};
 
-/// Rows are handed to threads in groups of at least this many values, so that short rows cost nothing.
+/// Rows are handed to threads in groups of at least this many values, so that short rows cost
+/// nothing.
 const VALUES_PER_TASK: usize = 1 << 16;
 
 /// Lengths that do not belong together.
@@ -35,8 +36,8 @@ pub enum BlockError {
 /// Dequantises rows of `row` values each: `bytes` (little endian, row after row) to `values`.
 ///
 /// # Errors
-/// If a row is not a whole number of blocks, `values` is not a whole number of rows, or `bytes` has another length than
-/// these call for.
+/// If a row is not a whole number of blocks, `values` is not a whole number of rows, or `bytes` has
+/// another length than these call for.
 pub fn dequantize(
     kind: GgmlType,
     bytes: &[u8],
@@ -128,8 +129,8 @@ fn each_block<const B: usize, const N: usize>(
     }
 }
 
-/// f16 in runs, because `half` converts slices with the processor's own instruction, but wants them aligned, which bytes
-/// of a file need not be.
+/// f16 in runs, because `half` converts slices with the processor's own instruction, but wants them
+/// aligned, which bytes of a file need not be.
 fn half_row(bytes: &[u8], values: &mut [f32]) {
     use half::slice::HalfFloatSliceExt;
     let mut run = [f16::ZERO; 256];

@@ -1,7 +1,7 @@
 //! Blocks of 256 values with a scale for each run of 16 or 32: Q4_K, Q5_K and Q6_K.
 //!
-//! Q4_K and Q5_K: f16 scale, f16 scale of the minima, eight pairs of 6-bit (scale, minimum), then the
-//! values; a value is d·s·q − m·t. Q6_K: 16 signed 8-bit scales; a value is d·s·(q − 32).
+//! Q4_K and Q5_K: f16 scale, f16 scale of the minima, eight pairs of 6-bit (scale, minimum), then
+//! the values; a value is d·s·q − m·t. Q6_K: 16 signed 8-bit scales; a value is d·s·(q − 32).
 
 use super::legacy_quants::half_at;
 
@@ -11,8 +11,8 @@ const RUN: usize = 32;
 
 /// The eight 6-bit scales and minima, unpacked from 12 bytes.
 ///
-/// The first four of each lie in the low six bits of bytes 0–3 and 4–7. The other four have their low
-/// nibbles in bytes 8–11 and their upper two bits on top of bytes 0–3 and 4–7.
+/// The first four of each lie in the low six bits of bytes 0–3 and 4–7. The other four have their
+/// low nibbles in bytes 8–11 and their upper two bits on top of bytes 0–3 and 4–7.
 fn scales_and_minima(packed: &[u8]) -> [(u8, u8); 8] {
     let mut pairs = [(0, 0); 8];
     for i in 0..4 {

@@ -1,8 +1,9 @@
 //! Blocks of 32 values with one scale: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
 //!
-//! A block opens with its scale d as f16, the `_1` formats go on with a minimum m as f16. Byte i of the packed
-//! values holds value i in its low and value i + 16 in its high nibble. The five-bit formats keep the
-//! fifth bits of all values in 32 bits before them. A value is d·q (q centred) or d·q + m.
+//! A block opens with its scale d as f16, the `_1` formats go on with a minimum m as f16. Byte i of
+//! the packed values holds value i in its low and value i + 16 in its high nibble. The five-bit
+//! formats keep the fifth bits of all values in 32 bits before them. A value is d·q (q centred) or
+//! d·q + m.
 
 use half::f16;
 

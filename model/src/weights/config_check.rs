@@ -1,4 +1,5 @@
-//! Limits that every configuration from a file must keep, so that nothing computed from it overflows.
+//! Limits that every configuration from a file must keep, so that nothing computed from it
+//! overflows.
 
 use std::path::Path;
 

@@ -42,7 +42,8 @@ pub enum WeightsError {
         hint: String,
     },
 
-    /// A tensor that takes part in the computation, but not in the one that the configuration describes.
+    /// A tensor that takes part in the computation, but not in the one that the configuration
+    /// describes.
     #[error("{}: tensor `{tensor}` is in the file, but {reason}", path.display())]
     UnexpectedTensor {
         path: PathBuf,

@@ -1,14 +1,15 @@
 //! The decoder's configuration from GGUF metadata.
 //!
-//! Files made from Mistral models say `llama`, which computes the same. Where Hugging Face ties the output head to the
-//! embedding, GGUF leaves `output.weight` out. Some files carry it all the same, quantised
-//! differently (Qwen2.5 Coder 0.5B: the head is Q8_0, the embedding Q5_0): the model is then read
-//! as untied, because using one of the two for both would not be the model that the file holds.
+//! Files made from Mistral models say `llama`, which computes the same. Where Hugging Face ties the
+//! output head to the embedding, GGUF leaves `output.weight` out. Some files carry it all the same,
+//! quantised differently (Qwen2.5 Coder 0.5B: the head is Q8_0, the embedding Q5_0): the model is
+//! then read as untied, because using one of the two for both would not be the model that the file
+//! holds.
 
 use super::config_check::{self, MAX_LAYERS};
 use super::error::WeightsError;
 use super::gguf::Gguf;
-use super::gguf_value::GgufValue;
+use super::gguf_keys::Keys;
 use super::gguf_vocabulary::special_id;
 use super::llama3_frequencies;
 use crate::config::{Architecture, DecoderConfig, RopeConfig, RopeScaling};
@@ -22,8 +23,8 @@ pub(crate) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 /// Reads the configuration of a llama, qwen2 or qwen3 file.
 ///
 /// # Errors
-/// [`WeightsError::Unsupported`] for other architectures, mixtures of experts and other RoPE scalings;
-/// [`WeightsError::Key`] for missing keys and numbers that cannot be.
+/// [`WeightsError::Unsupported`] for other architectures, mixtures of experts and other RoPE
+/// scalings; [`WeightsError::Key`] for missing keys and numbers that cannot be.
 pub fn from_gguf(gguf: &Gguf) -> Result<DecoderConfig, WeightsError> {
     let path = gguf.path();
     let name = gguf.string("general.architecture")?.unwrap_or("absent");
@@ -188,69 +189,6 @@ fn scaling(keys: &Keys, theta: f64, head_dim: usize) -> Result<RopeScaling, Weig
             other,
             "none, linear, llama3",
         )),
-    }
-}
-
-/// The keys that bear the architecture's name in front.
-struct Keys<'a> {
-    gguf: &'a Gguf,
-    prefix: &'a str,
-}
-
-impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.prefix)
-    }
-
-    fn wrong(&self, key: &str, found: String, expected: impl Into<String>) -> WeightsError {
-        WeightsError::key(self.gguf.path(), &self.name(key), found, expected)
-    }
-
-    fn absent(&self, key: &str, expected: &str) -> WeightsError {
-        self.wrong(key, "absent".to_owned(), expected)
-    }
-
-    fn length(&self, key: &str) -> Result<Option<usize>, WeightsError> {
-        let value = self.gguf.unsigned(&self.name(key))?;
-        // A length beyond the address space is refused with the others that are too large.
-        Ok(value.map(|value| usize::try_from(value).unwrap_or(usize::MAX)))
-    }
-
-    fn required(&self, key: &str) -> Result<usize, WeightsError> {
-        self.length(key)?
-            .ok_or_else(|| self.absent(key, "an integer"))
-    }
-
-    fn float(&self, key: &str) -> Result<Option<f64>, WeightsError> {
-        self.gguf.float(&self.name(key))
-    }
-
-    /// A length that newer files may give for each layer.
-    fn same_for_all_layers(&self, key: &str, layers: usize) -> Result<Option<usize>, WeightsError> {
-        let name = self.name(key);
-        let Some(GgufValue::Array(array)) = self.gguf.value(&name) else {
-            return self.length(key);
-        };
-        if array.count() != layers as u64 {
-            let found = format!("an array of {} elements", array.count());
-            return Err(self.wrong(key, found, format!("one for each of {layers} layers")));
-        }
-        let lengths = self.gguf.array(&name, "an array of integers", |value| {
-            value
-                .as_u64()
-                .and_then(|length| usize::try_from(length).ok())
-                .ok_or(value)
-        })?;
-        let lengths = lengths.unwrap_or_default();
-        match lengths.split_first() {
-            Some((first, rest)) if rest.iter().all(|length| length == first) => Ok(Some(*first)),
-            _ => Err(WeightsError::unsupported(
-                self.gguf.path(),
-                format!("`{name}`:"),
-                "a number of its own for each layer",
-                "one number for all layers",
-            )),
-        }
     }
 }
 

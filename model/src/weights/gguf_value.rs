@@ -1,7 +1,7 @@
 //! Metadata values of GGUF.
 //!
-//! Arrays stay where they are in the file and are decoded on demand: a vocabulary has hundreds of thousands of
-//! entries that most callers never look at.
+//! Arrays stay where they are in the file and are decoded on demand: a vocabulary has hundreds of
+//! thousands of entries that most callers never look at.
 
 use std::ops::Range;
 
@@ -89,8 +89,8 @@ impl GgufValue {
         }
     }
 
-    /// A floating-point number. f32 is widened through its shortest decimal form: the 1e-5 that somebody
-    /// stored as f32 is 1e-5 again, not 9.999999747378752e-6.
+    /// A floating-point number. f32 is widened through its shortest decimal form: the 1e-5 that
+    /// somebody stored as f32 is 1e-5 again, not 9.999999747378752e-6.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             GgufValue::F32(value) => value.to_string().parse().ok(),

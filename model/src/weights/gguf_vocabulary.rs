@@ -33,8 +33,8 @@ pub struct GgufVocabulary {
 
 impl GgufVocabulary {
     /// # Errors
-    /// If the file has no tokenizer, an entry has another type than it should, an array's length differs from the
-    /// number of tokens, or a special id is beyond them.
+    /// If the file has no tokenizer, an entry has another type than it should, an array's length
+    /// differs from the number of tokens, or a special id is beyond them.
     pub fn read(gguf: &Gguf) -> Result<Self, WeightsError> {
         let path = gguf.path();
         let text = |key: &str| Ok(gguf.string(key)?.map(str::to_owned));

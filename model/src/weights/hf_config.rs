@@ -1,8 +1,8 @@
 //! The decoder's configuration from Hugging Face's `config.json`.
 //!
-//! Keys that are absent have the defaults of the configuration class in transformers, which differ by architecture and
-//! from `null`. Both spellings of RoPE are read: `rope_theta` beside `rope_scaling` (transformers 4)
-//! and `rope_parameters` (transformers 5).
+//! Keys that are absent have the defaults of the configuration class in transformers, which differ
+//! by architecture and from `null`. Both spellings of RoPE are read: `rope_theta` beside
+//! `rope_scaling` (transformers 4) and `rope_parameters` (transformers 5).
 
 use std::fs;
 use std::path::Path;
@@ -86,8 +86,9 @@ impl Defaults {
 /// Reads the content of a `config.json`; `path` is for messages.
 ///
 /// # Errors
-/// [`WeightsError::Unsupported`] with the accepted names for other architectures, activations and RoPE scalings, and
-/// for quantised checkpoints; [`WeightsError::Key`] for keys that are missing or cannot be.
+/// [`WeightsError::Unsupported`] with the accepted names for other architectures, activations and
+/// RoPE scalings, and for quantised checkpoints; [`WeightsError::Key`] for keys that are missing or
+/// cannot be.
 pub fn from_hf_json(path: &Path, json: &Value) -> Result<DecoderConfig, WeightsError> {
     let fields = JsonFields::new(path, json)?;
     let architecture = match fields.text("model_type")? {

@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::weights::dtype::WeightDtype;
+use crate::weights::hf_config_writer::to_hf_json;
 
 /// A small configuration with the keys that every model has, `extra` put over it.
 fn read(model_type: &str, extra: Value) -> Result<DecoderConfig, WeightsError> {
@@ -67,6 +69,12 @@ fn absent_and_null_keys_have_the_defaults_of_their_class() {
     )
     .unwrap();
     assert_eq!((llama.num_key_value_heads, llama.bos_token_id), (4, None));
+    assert_eq!(
+        read("llama", json!({ "pad_token_id": -1 }))
+            .unwrap()
+            .pad_token_id,
+        None
+    );
     assert_eq!(read("qwen3", json!({})).unwrap().head_dim, 128);
     assert_eq!(
         read("qwen3", json!({ "head_dim": 32 })).unwrap().head_dim,
@@ -193,4 +201,29 @@ fn numbers_that_cannot_be_are_refused() {
     }
     let not_an_object = from_hf_json(Path::new("config.json"), &json!([])).unwrap_err();
     assert!(not_an_object.to_string().contains("JSON object"));
+}
+
+/// What transformers 5 saved, and where the configuration differs, what transformers 4 did.
+#[test]
+fn what_transformers_saved_is_read_alike_in_both_versions() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoints");
+    let mut both = 0;
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let directory = entry.unwrap().path();
+        let five = read_hf_config(&directory).unwrap();
+        let json = to_hf_json(&directory, &five, WeightDtype::F32).unwrap();
+        assert_eq!(from_hf_json(&directory, &json).unwrap(), five);
+        let path = directory.join("config_v4.json");
+        if path.exists() {
+            let json = read_json(&path, MAX_CONFIG_BYTES).unwrap();
+            assert_eq!(
+                from_hf_json(&path, &json).unwrap(),
+                five,
+                "{}",
+                path.display()
+            );
+            both += 1;
+        }
+    }
+    assert!(both >= 2);
 }

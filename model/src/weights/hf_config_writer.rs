@@ -10,11 +10,12 @@ use crate::config::{Architecture, DecoderConfig, RopeScaling};
 
 /// The content of `config.json`; `path` is for messages.
 ///
-/// RoPE is written in both spellings, `rope_theta` with `rope_scaling` and `rope_parameters`, the type of the values as `torch_dtype`
-/// and `dtype`.
+/// RoPE is written in both spellings, `rope_theta` with `rope_scaling` and `rope_parameters`, the
+/// type of the values as `torch_dtype` and `dtype`.
 ///
 /// # Errors
-/// [`WeightsError::Unwritable`] if the architecture's class in transformers has no key for a part of `config`.
+/// [`WeightsError::Unwritable`] if the architecture's class in transformers has no key for a part
+/// of `config`.
 pub fn to_hf_json(
     path: &Path,
     config: &DecoderConfig,
@@ -93,7 +94,8 @@ pub fn to_hf_json(
                 None => "full_attention",
             });
             json["layer_types"] = types.collect();
-            // What transformers before `layer_types` goes by: exact when the windows begin at one layer.
+            // What transformers before `layer_types` goes by: exact when the windows begin at one
+            // layer.
             let first = config.sliding_windows.iter().position(Option::is_some);
             json["max_window_layers"] = json!(first.unwrap_or(config.num_hidden_layers));
             if config.architecture == Architecture::Qwen3 {

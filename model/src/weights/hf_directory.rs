@@ -15,10 +15,14 @@ use crate::config::DecoderConfig;
 /// Hugging Face's customary size of a shard.
 pub const DEFAULT_MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
+/// Hugging Face's name, row-major shape, values.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// Writes the directory aside and renames it into place, so that it is whole or not there.
 ///
-/// `tensors` gives exactly those of [`expected_tensors`], in any order, under Hugging Face's names with row-major shapes; one is in memory at a time.
-/// More than one file results when the data exceed `max_shard_bytes`.
+/// `tensors` gives exactly those of [`expected_tensors`], in any order, under Hugging Face's names
+/// with row-major shapes; one is in memory at a time. More than one file results when the data
+/// exceed `max_shard_bytes`.
 ///
 /// # Errors
 /// As [`write_hf_files`] and [`StagedDirectory::new`]; nothing is left behind.
@@ -27,7 +31,7 @@ pub fn write_hf_directory(
     config: &DecoderConfig,
     dtype: WeightDtype,
     max_shard_bytes: u64,
-    tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>,
+    tensors: impl IntoIterator<Item = NamedTensor>,
 ) -> Result<(), WeightsError> {
     let staged = StagedDirectory::new(directory)?;
     let tensors = tensors.into_iter().map(Ok::<_, WeightsError>);
@@ -38,14 +42,15 @@ pub fn write_hf_directory(
 /// Writes the files into a directory that the caller commits, perhaps with a tokenizer beside them.
 ///
 /// # Errors
-/// The first of `tensors`; [`WeightsError::Unwritable`] for a tensor or a configuration that has no place in the
-/// format; [`WeightsError::MissingTensor`], [`WeightsError::Shape`], [`WeightsError::Io`].
+/// The first of `tensors`; [`WeightsError::Unwritable`] for a tensor or a configuration that has no
+/// place in the format; [`WeightsError::MissingTensor`], [`WeightsError::Shape`],
+/// [`WeightsError::Io`].
 pub fn write_hf_files<E: From<WeightsError>>(
     staged: &StagedDirectory,
     config: &DecoderConfig,
     dtype: WeightDtype,
     max_shard_bytes: u64,
-    tensors: impl IntoIterator<Item = Result<(String, Vec<usize>, Vec<f32>), E>>,
+    tensors: impl IntoIterator<Item = Result<NamedTensor, E>>,
 ) -> Result<(), E> {
     let directory = staged.path();
     let json = to_hf_json(&directory.join("config.json"), config, dtype)?;
@@ -201,7 +206,7 @@ mod tests {
     fn tensors_that_do_not_fit_are_errors_and_leave_nothing() {
         let config = tiny_config(Architecture::Llama);
         let place = tempfile::tempdir().unwrap();
-        let message = |change: fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)| {
+        let message = |change: fn(&mut Vec<NamedTensor>)| {
             let mut tensors = tiny_tensors(&config);
             change(&mut tensors);
             let target = place.path().join("model");

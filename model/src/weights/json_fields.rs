@@ -110,8 +110,11 @@ impl<'a> JsonFields<'a> {
         })
     }
 
-    /// A token id.
+    /// A token id; some files say −1 for none.
     pub(crate) fn id(&self, key: &str) -> Result<Option<u32>, WeightsError> {
+        if self.value(key).and_then(Value::as_i64) == Some(-1) {
+            return Ok(None);
+        }
         self.typed(key, "a token id", |value| value.as_u64()?.try_into().ok())
     }
 

@@ -1,15 +1,15 @@
 //! Llama 3's frequency scaling, recovered from the factors that GGUF stores in its place.
 //!
-//! GGUF has no keys for `llama3` scaling. Converters write a tensor `rope_freqs.weight` with a divisor for each
-//! of the head_dim/2 frequencies: 1 for short wavelengths, `factor` for long ones, and between them
-//! 1 / ((1 − s)/factor + s) with s rising linearly in original/wavelength.
+//! GGUF has no keys for `llama3` scaling. Converters write a tensor `rope_freqs.weight` with a
+//! divisor for each of the head_dim/2 frequencies: 1 for short wavelengths, `factor` for long ones,
+//! and between them 1 / ((1 − s)/factor + s) with s rising linearly in original/wavelength.
 
 use std::f64::consts::TAU;
 
 use crate::config::RopeScaling;
 
-/// Every model with this scaling, Llama 3.1 to 3.3, has these two; the divisors alone determine them
-/// only up to a common factor.
+/// Every model with this scaling, Llama 3.1 to 3.3, has these two; the divisors alone determine
+/// them only up to a common factor.
 const LOW_FREQ_FACTOR: f64 = 1.0;
 const HIGH_FREQ_FACTOR: f64 = 4.0;
 /// Divisors are stored as f32, computed in f32 or f64.

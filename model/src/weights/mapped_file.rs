@@ -1,6 +1,6 @@
 //! A file mapped into memory, with its path for messages.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -15,14 +15,15 @@ pub(crate) struct MappedFile {
 
 impl MappedFile {
     pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        let file = File::open(path).map_err(WeightsError::io(path))?;
-        let metadata = file.metadata().map_err(WeightsError::io(path))?;
+        // Before it is opened: opening a pipe would wait for its other end.
+        let metadata = fs::metadata(path).map_err(WeightsError::io(path))?;
         if !metadata.is_file() {
             return Err(WeightsError::malformed(path, "is not a file"));
         }
         if metadata.len() == 0 {
             return Err(WeightsError::malformed(path, "is empty"));
         }
+        let file = File::open(path).map_err(WeightsError::io(path))?;
         // SAFETY: the mapping is read-only and private to this process. Another process that
         // changes the file meanwhile changes the values read; bytes are only ever read as numbers.
         let map = unsafe { Mmap::map(&file) }.map_err(WeightsError::io(path))?;

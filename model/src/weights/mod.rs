@@ -15,6 +15,8 @@ pub mod error;
 pub mod gguf;
 pub mod gguf_config;
 mod gguf_cursor;
+mod gguf_keys;
+mod gguf_layout;
 pub mod gguf_value;
 pub mod gguf_vocabulary;
 pub mod hf_config;
@@ -23,9 +25,12 @@ pub mod hf_directory;
 mod json_fields;
 mod llama3_frequencies;
 mod mapped_file;
+mod model_files;
 pub mod names;
 pub mod safetensors;
+mod safetensors_header;
 pub mod safetensors_writer;
+mod shards;
 pub mod staged_directory;
 
 #[cfg(test)]

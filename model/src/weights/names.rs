@@ -1,7 +1,7 @@
 //! One name table for Hugging Face and GGUF, for reading and writing.
 //!
-//! Sources: the `named_parameters()` of transformers' Llama, Mistral, Qwen2 and Qwen3 models, and `TENSOR_NAMES` of
-//! the `gguf` Python package.
+//! Sources: the `named_parameters()` of transformers' Llama, Mistral, Qwen2 and Qwen3 models, and
+//! `TENSOR_NAMES` of the `gguf` Python package.
 
 use crate::config::{Architecture, DecoderConfig};
 
@@ -56,8 +56,8 @@ pub fn to_hf(gguf_name: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{hf}.{kind}"))
 }
 
-/// Every tensor of a model with this configuration: Hugging Face's name and row-major shape, in the order in which
-/// the forward pass meets them.
+/// Every tensor of a model with this configuration: Hugging Face's name and row-major shape, in the
+/// order in which the forward pass meets them.
 pub fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden_size;
     let intermediate = config.intermediate_size;
@@ -106,9 +106,9 @@ pub fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
 
 /// In how many heads a tensor's rows are permuted in GGUF, if they are.
 ///
-/// llama.cpp turns neighbouring pairs of a Llama head (architectures `llama` and, under that name, Mistral), where
-/// Hugging Face turns halves, so the converter interleaves the rows of the q and k projections
-/// and their biases. Qwen's files keep Hugging Face's order.
+/// llama.cpp turns neighbouring pairs of a Llama head (architectures `llama` and, under that name,
+/// Mistral), where Hugging Face turns halves, so the converter interleaves the rows of the q and k
+/// projections and their biases. Qwen's files keep Hugging Face's order.
 pub fn permuted_heads(config: &DecoderConfig, hf_name: &str) -> Option<usize> {
     if !matches!(
         config.architecture,
@@ -123,8 +123,8 @@ pub fn permuted_heads(config: &DecoderConfig, hf_name: &str) -> Option<usize> {
     }
 }
 
-/// Which row of a GGUF tensor holds row `row` of Hugging Face's: row j·d/2 + i of a head of length d = `head_dim`
-/// (half j, position i) lies at 2·i + j.
+/// Which row of a GGUF tensor holds row `row` of Hugging Face's: row j·d/2 + i of a head of length
+/// d = `head_dim` (half j, position i) lies at 2·i + j.
 pub fn gguf_row(row: usize, head_dim: usize) -> usize {
     let (head, row) = (row / head_dim, row % head_dim);
     let half = head_dim / 2;

@@ -27,7 +27,8 @@ impl SafetensorsWriter {
     /// Creates the file for exactly these tensors, all of one type, laid out in this order.
     ///
     /// # Errors
-    /// [`WeightsError::Io`]; [`WeightsError::Unwritable`] if a name appears twice or the sizes overflow.
+    /// [`WeightsError::Io`]; [`WeightsError::Unwritable`] if a name appears twice or the sizes
+    /// overflow.
     pub fn create(
         path: &Path,
         dtype: WeightDtype,
@@ -85,8 +86,8 @@ impl SafetensorsWriter {
     /// Writes a tensor, row-major, rounded to nearest, ties to even.
     ///
     /// # Errors
-    /// [`WeightsError::Unwritable`] if it is not one of the file's, was written already or has a value beyond the type's range;
-    /// [`WeightsError::Shape`]; [`WeightsError::Io`].
+    /// [`WeightsError::Unwritable`] if it is not one of the file's, was written already or has a
+    /// value beyond the type's range; [`WeightsError::Shape`]; [`WeightsError::Io`].
     pub fn write(
         &mut self,
         name: &str,

@@ -21,7 +21,8 @@ impl StagedDirectory {
     /// Creates the directory aside, and the parents of `target` where they are missing.
     ///
     /// # Errors
-    /// [`WeightsError::Io`]; also if `target` exists and is not an empty directory: nothing is ever overwritten.
+    /// [`WeightsError::Io`]; also if `target` exists and is not an empty directory: nothing is ever
+    /// overwritten.
     pub fn new(target: &Path) -> Result<Self, WeightsError> {
         let target = std::path::absolute(target).map_err(WeightsError::io(target))?;
         let io = |error| WeightsError::io(&target)(error);
@@ -62,8 +63,8 @@ impl StagedDirectory {
         sync(&path)
     }
 
-    /// Renames the directory into its place and waits until that is on the disk. Files in it must have been
-    /// synchronised by whoever wrote them, as [`StagedDirectory::write`] does.
+    /// Renames the directory into its place and waits until that is on the disk. Files in it must
+    /// have been synchronised by whoever wrote them, as [`StagedDirectory::write`] does.
     ///
     /// # Errors
     /// [`WeightsError::Io`]; the target is then as it was.

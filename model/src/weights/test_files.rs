@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::dtype::WeightDtype;
 use super::error::WeightsError;
 use super::gguf::Gguf;
-use super::hf_directory::write_hf_directory;
+use super::hf_directory::{NamedTensor, write_hf_directory};
 use super::names;
 use crate::config::{Architecture, DecoderConfig, RopeConfig, RopeScaling};
 
@@ -48,7 +48,7 @@ pub(crate) fn tiny_value(tensor: usize, i: usize) -> f32 {
 }
 
 /// The tensors of a configuration, filled with [`tiny_value`].
-pub(crate) fn tiny_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+pub(crate) fn tiny_tensors(config: &DecoderConfig) -> Vec<NamedTensor> {
     names::expected_tensors(config)
         .into_iter()
         .enumerate()
@@ -230,7 +230,8 @@ impl GgufFile {
     }
 }
 
-/// A GGUF file of this configuration, tensors as in [`tiny_tensors`], rows in Hugging Face's order, with a tokenizer.
+/// A GGUF file of this configuration, tensors as in [`tiny_tensors`], rows in Hugging Face's order,
+/// with a tokenizer.
 pub(crate) fn tiny_gguf(config: &DecoderConfig) -> GgufFile {
     let name = match config.architecture {
         Architecture::Llama | Architecture::Mistral => "llama",

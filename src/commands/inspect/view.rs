@@ -1,5 +1,7 @@
 //! Which data is seen by which models, and in sequences of what length.
 
+use datasets::packing::Packing;
+
 use crate::recipe::{Action, Origin, Recipe, Stage, TrainConfig};
 
 /// Data as the stages that share a tokenizer and a sequence length see it.
@@ -18,7 +20,7 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
     pub length: usize,
-    pub packing: bool,
+    pub packing: Packing,
     pub chat_template: Option<String>,
 }
 

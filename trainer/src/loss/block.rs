@@ -1,7 +1,7 @@
 //! A row is worked on in blocks of fixed size: they stay in the first-level cache, loops over them have constant bounds,
 //! and sums have the same shape whatever the machine and the number of threads.
 
-use super::real::Real;
+use model::ops::real::Real;
 
 /// Columns of a block.
 pub(super) const BLOCK: usize = 512;

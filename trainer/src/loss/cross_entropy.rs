@@ -9,9 +9,9 @@
 use rayon::prelude::*;
 
 use super::block::{BLOCK, load};
-use super::real::Real;
-use super::simd_level::{Kernel, widest};
 use super::softmax::{Extremes, Softmax, SumOfExponentials};
+use model::ops::real::Real;
+use model::ops::simd::widest;
 
 /// `−ln q(label)`; +∞ where the label's logit is −∞.
 #[inline(always)]
@@ -41,10 +41,14 @@ pub fn label_log_probs<F: Real>(
         "logits are [rows, vocabulary], one label a row"
     );
     let score = |(row, &label): (&[F], &u32)| {
-        -widest(LabelRow {
+        let row = LabelRow {
             logits: &row[..valid],
             label: label as usize,
-        })
+        };
+        -widest(
+            #[inline(always)]
+            || row.run(),
+        )
     };
     logits
         .par_chunks(vocabulary.max(1))
@@ -58,9 +62,7 @@ struct LabelRow<'a, F> {
     label: usize,
 }
 
-impl<F: Real> Kernel for LabelRow<'_, F> {
-    type Output = f64;
-
+impl<F: Real> LabelRow<'_, F> {
     #[inline(always)]
     fn run(self) -> f64 {
         let extremes = Extremes::of(self.logits);

@@ -13,11 +13,11 @@
 use super::block::BLOCK;
 use super::forward_kl::ForwardKl;
 use super::jsd::Jsd;
-use super::real::Real;
 use super::reverse_kl::ReverseKl;
 use super::skew_kl::SkewKl;
 use super::skew_reverse_kl::SkewReverseKl;
 use super::tvd::Tvd;
+use model::ops::real::Real;
 
 pub(super) trait Divergence: Copy {
     /// `Σ q·h` where it is known before the row is read, which saves a pass over the vocabulary.

@@ -58,7 +58,9 @@ pub fn chunk_loss(
     };
     let mut gradients = total.backward();
     let gradient = student.grad_remove(&mut gradients);
-    Ok(gradient.unwrap_or_else(|| student.inner().zeros_like()).cast(dtype))
+    Ok(gradient
+        .unwrap_or_else(|| student.inner().zeros_like())
+        .cast(dtype))
 }
 
 fn widen(x: Tensor<2>) -> Tensor<2> {

@@ -7,7 +7,7 @@
 //! The teacher's entropy is part of it, so it is 0 where the student agrees and never negative.
 
 use super::divergence::Divergence;
-use super::real::Real;
+use model::ops::real::Real;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ForwardKl;

@@ -10,7 +10,7 @@
 //!
 //! Both take the mean over the hidden dimension but the sum over positions, as the losses over the vocabulary do.
 
-use super::real::Real;
+use model::ops::real::Real;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

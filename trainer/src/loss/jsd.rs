@@ -10,7 +10,7 @@
 
 use super::divergence::Divergence;
 use super::mixture::mixture;
-use super::real::Real;
+use model::ops::real::Real;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Jsd {

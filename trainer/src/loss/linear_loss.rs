@@ -46,7 +46,10 @@ pub fn linear_loss(
         .filter(|&i| labels.supervised[i])
         .map(|i| i as i32)
         .collect();
-    let targets: Vec<u32> = positions.iter().map(|&i| labels.targets[i as usize]).collect();
+    let targets: Vec<u32> = positions
+        .iter()
+        .map(|&i| labels.targets[i as usize])
+        .collect();
     let vocabulary = Vocabulary {
         student: head.value.dims()[0],
         teacher: teacher.map_or(0, |t| t.head.dims()[0]),
@@ -109,13 +112,7 @@ fn chunk_loss(
         let d_logits = map_in_place::<F, 2>(logits, |logits| {
             let teacher = teacher.as_ref().map(|t| t.slice::<F>());
             result = loss_rows(
-                entries,
-                vocabulary,
-                logits,
-                teacher,
-                labels,
-                scale as F,
-                values,
+                entries, vocabulary, logits, teacher, labels, scale as F, values,
             );
         });
         result.map(|()| d_logits)

@@ -1,6 +1,6 @@
 //! Mixtures of teacher and student, for the divergences that compare with one.
 
-use super::real::Real;
+use model::ops::real::Real;
 
 /// A mixture m of p and q, seen from one column. Nothing here overflows, and what cancels is multiplied by next to nothing.
 pub(super) struct Mixture<F> {

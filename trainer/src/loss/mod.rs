@@ -9,7 +9,7 @@
 //! - one file a loss: [`forward_kl`], [`reverse_kl`], [`jsd`], [`skew_kl`], [`skew_reverse_kl`], [`tvd`],
 //!   [`cross_entropy`], [`hidden`].
 //! - [`row`], [`rows`]: one position, and many in parallel.
-//! - `divergence`, `mixture`, `softmax`, `block`, `simd_level`, [`vector_math`], [`real`]: what they are made of.
+//! - `divergence`, `mixture`, `softmax`, `block`: what they are made of.
 
 mod block;
 pub mod config;
@@ -22,16 +22,13 @@ pub mod hidden;
 pub mod jsd;
 pub mod linear_loss;
 mod mixture;
-pub mod real;
 pub mod reverse_kl;
 pub mod row;
 pub mod rows;
-mod simd_level;
 pub mod skew_kl;
 pub mod skew_reverse_kl;
 mod softmax;
 pub mod tvd;
-pub mod vector_math;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +37,5 @@ pub use config::{LossConfig, LossConfigError};
 pub use cross_entropy::label_log_probs;
 pub use entries::LossEntries;
 pub use hidden::{HiddenLoss, hidden_rows};
-pub use real::Real;
 pub use row::accumulate_row;
 pub use rows::{Labels, LossRowsError, Vocabulary, loss_rows};

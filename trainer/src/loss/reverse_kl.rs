@@ -7,7 +7,7 @@
 //! It is +∞ where the student gives mass to a column that the teacher has at −∞.
 
 use super::divergence::Divergence;
-use super::real::Real;
+use model::ops::real::Real;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReverseKl;

@@ -6,9 +6,9 @@
 use super::block::{BLOCK, LaneSum, load};
 use super::cross_entropy;
 use super::entries::{Group, LossEntries};
-use super::real::Real;
-use super::simd_level::{Kernel, widest};
 use super::softmax::{Extremes, Softmax, SumOfExponentials};
+use model::ops::real::Real;
+use model::ops::simd::widest;
 
 /// Adds one position's losses to `values` and replaces its logits by their gradient.
 ///
@@ -42,14 +42,18 @@ pub fn accumulate_row<F: Real>(
         None if entries.needs_teacher_logits() => panic!("these losses need the teacher's logits"),
         _ => None,
     };
-    widest(Row {
+    let row = Row {
         entries,
         student: real,
         teacher,
         label: label as usize,
         scale,
         values,
-    });
+    };
+    widest(
+        #[inline(always)]
+        || row.run(),
+    );
 }
 
 struct Row<'a, F> {
@@ -93,9 +97,7 @@ struct TermSums<F> {
     known_mean: Option<F>,
 }
 
-impl<F: Real> Kernel for Row<'_, F> {
-    type Output = ();
-
+impl<F: Real> Row<'_, F> {
     #[inline(always)]
     fn run(self) {
         let label_logit = if self.entries.needs_labels() {

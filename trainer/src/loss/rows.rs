@@ -4,8 +4,8 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::entries::LossEntries;
-use super::real::Real;
 use super::row::accumulate_row;
+use model::ops::real::Real;
 
 /// Widths of the logits of student and teacher, which pad their heads as they like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The softmax of a row at a temperature: extremes, sum of exponentials, probabilities.
 
 use super::block::{BLOCK, LANES, LaneSum};
-use super::real::Real;
+use model::ops::real::Real;
 
 /// The largest logit of a row, and whether any is −∞.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@
 //! It takes no factor T²: its gradient does not shrink with the temperature as those of the KL family do.
 
 use super::divergence::Divergence;
-use super::real::Real;
+use model::ops::real::Real;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tvd;

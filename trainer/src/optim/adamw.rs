@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
+use model::ops::simd::widest;
 use model::parameter::Parameter;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -117,7 +118,12 @@ fn take(tensor: &mut Tensor<2>) -> Tensor<2> {
 }
 
 impl Update {
-    fn apply(&self, value: Tensor<2>, moments: Moments, gradient: Tensor<2>) -> (Tensor<2>, Moments) {
+    fn apply(
+        &self,
+        value: Tensor<2>,
+        moments: Moments,
+        gradient: Tensor<2>,
+    ) -> (Tensor<2>, Moments) {
         if !is_host(&value) {
             return self.apply_formula(value, moments, gradient);
         }
@@ -139,7 +145,13 @@ impl Update {
         })
     }
 
-    fn apply_host<F: Real>(&self, value: &mut [F], first: &mut [F], second: &mut [F], gradient: &[F]) {
+    fn apply_host<F: Real>(
+        &self,
+        value: &mut [F],
+        first: &mut [F],
+        second: &mut [F],
+        gradient: &[F],
+    ) {
         const BLOCK: usize = 8192;
         value
             .par_chunks_mut(BLOCK)
@@ -151,13 +163,19 @@ impl Update {
             });
     }
 
-    fn apply_block<F: Real>(&self, value: &mut [F], first: &mut [F], second: &mut [F], gradient: &[F]) {
+    fn apply_block<F: Real>(
+        &self,
+        value: &mut [F],
+        first: &mut [F],
+        second: &mut [F],
+        gradient: &[F],
+    ) {
         let real = F::from_f64;
         let [beta1, beta2] = self.beta.map(real);
         let [rest1, rest2] = self.beta.map(|beta| real(1.0 - beta));
         let (step_size, second_scale) = (real(self.step_size), real(self.second_scale));
         let (eps, keep, scale) = (real(self.eps), real(self.keep), real(self.gradient_scale));
-        pulp::Arch::new().dispatch(
+        widest(
             #[inline(always)]
             || {
                 let moments = first.iter_mut().zip(second.iter_mut());
@@ -171,12 +189,21 @@ impl Update {
         );
     }
 
-    fn apply_formula(&self, value: Tensor<2>, moments: Moments, gradient: Tensor<2>) -> (Tensor<2>, Moments) {
+    fn apply_formula(
+        &self,
+        value: Tensor<2>,
+        moments: Moments,
+        gradient: Tensor<2>,
+    ) -> (Tensor<2>, Moments) {
         let [beta1, beta2] = self.beta;
         let g = gradient.mul_scalar(self.gradient_scale);
         let first = moments.first.mul_scalar(beta1) + g.clone().mul_scalar(1.0 - beta1);
         let second = moments.second.mul_scalar(beta2) + g.square().mul_scalar(1.0 - beta2);
-        let root = second.clone().sqrt().mul_scalar(self.second_scale).add_scalar(self.eps);
+        let root = second
+            .clone()
+            .sqrt()
+            .mul_scalar(self.second_scale)
+            .add_scalar(self.eps);
         let value = value.mul_scalar(self.keep) - first.clone().mul_scalar(self.step_size) / root;
         (value, Moments { first, second })
     }
@@ -204,11 +231,16 @@ mod tests {
             first: tensor([0.1, -0.2, 0.0, 3.0]),
             second: tensor([0.1, 0.2, 0.0, 3.0]),
         };
-        let (value, gradient) = (tensor([1.0, -1.0, 2.0, 0.5]), tensor([0.3, 0.0, -4.0, 1e-9]));
+        let (value, gradient) = (
+            tensor([1.0, -1.0, 2.0, 0.5]),
+            tensor([0.3, 0.0, -4.0, 1e-9]),
+        );
         let (a, am) = update.apply(value.clone(), moments.clone(), gradient.clone());
         let (b, bm) = update.apply_formula(value, moments, gradient);
         let tolerance = Tolerance::<f64>::absolute(1e-14);
         a.into_data().assert_approx_eq(&b.into_data(), tolerance);
-        am.second.into_data().assert_approx_eq(&bm.second.into_data(), tolerance);
+        am.second
+            .into_data()
+            .assert_approx_eq(&bm.second.into_data(), tolerance);
     }
 }

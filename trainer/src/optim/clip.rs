@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor};
 use model::for_real;
 use model::ops::host::{HostTensor, is_host};
 use model::ops::real::{Real, lane_sum};
+use model::ops::simd::widest;
 use model::parameter::Parameter;
 use rayon::prelude::*;
 
@@ -29,13 +30,17 @@ pub fn square_sum(gradient: &Tensor<2>) -> f64 {
     }
     for_real!(gradient.dtype(), F, {
         let host = HostTensor::of(gradient).expect("checked to be on the CPU");
-        let blocks: Vec<f64> = host.slice::<F>().par_chunks(4096).map(block_square_sum).collect();
+        let blocks: Vec<f64> = host
+            .slice::<F>()
+            .par_chunks(4096)
+            .map(block_square_sum)
+            .collect();
         blocks.iter().sum()
     })
 }
 
 fn block_square_sum<F: Real>(block: &[F]) -> f64 {
-    pulp::Arch::new().dispatch(
+    widest(
         #[inline(always)]
         || lane_sum(block.len(), |i| block[i] * block[i]).to_f64(),
     )

@@ -56,9 +56,10 @@ impl Schedule {
         let rest = total.saturating_sub(warmup).max(1) as f64;
         let done = ((step - warmup) as f64 / rest).min(1.0);
         let (shape, floor) = match *self {
-            Self::Cosine { min_lr_ratio, .. } => {
-                (0.5 * (1.0 + (std::f64::consts::PI * done).cos()), min_lr_ratio)
-            }
+            Self::Cosine { min_lr_ratio, .. } => (
+                0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+                min_lr_ratio,
+            ),
             Self::Linear { min_lr_ratio, .. } => (1.0 - done, min_lr_ratio),
             Self::Constant { .. } => (1.0, 0.0),
         };

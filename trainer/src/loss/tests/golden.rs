@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use crate::loss::{
-    HiddenLoss, Labels, LossConfig, LossEntries, Real, Vocabulary, hidden_rows, label_log_probs,
+    HiddenLoss, Labels, LossConfig, LossEntries, Vocabulary, hidden_rows, label_log_probs,
     loss_rows,
 };
+use model::ops::real::Real;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -98,7 +99,7 @@ fn run<F: Real>(case: &Case, configs: &[LossConfig]) -> (Vec<f64>, Vec<f64>) {
         &mut values,
     )
     .unwrap();
-    (values, student.into_iter().map(F::to_f64).collect())
+    (values, student.into_iter().map(Real::to_f64).collect())
 }
 
 fn norm(x: impl IntoIterator<Item = f64>) -> f64 {
@@ -234,7 +235,7 @@ fn hidden_losses<F: Real>(tolerance: f64) {
                 scale,
                 &mut gradient,
             );
-            let gradient: Vec<f64> = gradient.into_iter().map(F::to_f64).collect();
+            let gradient: Vec<f64> = gradient.into_iter().map(Real::to_f64).collect();
             assert!(
                 distance(&[value], &[expected.value]) < tolerance,
                 "{} {loss:?}: {value}",

@@ -1,8 +1,9 @@
 //! What must hold for any logits, over seeded random rows of awkward sizes.
 
 use crate::loss::{
-    Labels, LossConfig, LossEntries, LossRowsError, Real, Vocabulary, accumulate_row, loss_rows,
+    Labels, LossConfig, LossEntries, LossRowsError, Vocabulary, accumulate_row, loss_rows,
 };
+use model::ops::real::Real;
 
 const SIZES: [usize; 14] = [1, 2, 3, 7, 8, 9, 31, 63, 64, 65, 511, 512, 513, 1000];
 
@@ -73,7 +74,7 @@ fn row<F: Real>(
     );
     (
         entries.total(&values),
-        gradient.into_iter().map(F::to_f64).collect(),
+        gradient.into_iter().map(Real::to_f64).collect(),
     )
 }
 

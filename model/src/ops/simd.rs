@@ -1,14 +1,8 @@
 //! Runs a kernel in the widest vector instructions that the machine has.
 
-/// A kernel of inlined scalar loops. `run` must be `#[inline(always)]`, so that it is compiled anew for each level.
-pub(super) trait Kernel {
-    type Output;
-    fn run(self) -> Self::Output;
-}
-
-/// Runs `kernel` compiled for AVX-512, for AVX2, or for the target's baseline (which on AArch64 is NEON).
+/// Runs `kernel`, a closure marked `#[inline(always)]` over inlined scalar loops, compiled for AVX-512, for AVX2, or for the target's baseline (which on AArch64 is NEON).
 #[inline]
-pub(super) fn widest<K: Kernel>(kernel: K) -> K::Output {
+pub fn widest<T>(kernel: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")
@@ -23,44 +17,39 @@ pub(super) fn widest<K: Kernel>(kernel: K) -> K::Output {
             return unsafe { avx2(kernel) };
         }
     }
-    kernel.run()
+    kernel()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
-fn avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run()
+fn avx512<T>(kernel: impl FnOnce() -> T) -> T {
+    kernel()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run()
+fn avx2<T>(kernel: impl FnOnce() -> T) -> T {
+    kernel()
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::super::vector_math::{exp, ln};
     use super::*;
+    use crate::ops::vector_math::{exp, ln};
 
-    struct RoundTrip([f32; 256]);
-
-    impl Kernel for RoundTrip {
-        type Output = [u32; 256];
-        #[inline(always)]
-        fn run(self) -> [u32; 256] {
-            self.0.map(|x| (exp(x) + ln(x * x + 0.1)).to_bits())
-        }
+    #[inline(always)]
+    fn kernel(x: [f32; 256]) -> [u32; 256] {
+        x.map(|x| (exp(x) + ln(x * x + 0.1)).to_bits())
     }
 
     #[test]
     fn every_level_gives_the_same_bits() {
         let x = std::array::from_fn(|i| (i as f32 - 128.0) * 0.37);
-        let baseline = RoundTrip(x).run();
-        assert_eq!(widest(RoundTrip(x)), baseline);
+        let baseline = kernel(x);
+        assert_eq!(widest(|| kernel(x)), baseline);
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the feature has just been found.
-            assert_eq!(unsafe { avx2(RoundTrip(x)) }, baseline);
+            assert_eq!(unsafe { avx2(|| kernel(x)) }, baseline);
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::invalid::{Invalid, require};
-use super::optimizer::{Optimizer, Schedule};
+use datasets::packing::Packing;
+
+use crate::invalid::{Invalid, require};
+use crate::optim::config::Optimizer;
+use crate::optim::schedule::Schedule;
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -22,8 +25,8 @@ pub struct TrainConfig {
     pub clip_norm: f64,
     /// Keep only block inputs and run each block again in the backward pass.
     pub checkpoint_blocks: bool,
-    /// Several samples in a row, each attending only to itself; off: one sample a row.
-    pub packing: bool,
+    /// How samples fill rows; each attends only to itself.
+    pub packing: Packing,
     /// Jinja text used in place of the model's own chat template.
     pub chat_template: Option<String>,
     /// The data whose loss is measured every `evaluate_every` steps; its digest enters the
@@ -49,8 +52,8 @@ impl Default for TrainConfig {
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             clip_norm: 1.0,
-            checkpoint_blocks: true,
-            packing: true,
+            checkpoint_blocks: false,
+            packing: Packing::default(),
             chat_template: None,
             heldout: None,
             evaluate_every: None,
@@ -173,6 +176,7 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optim::adamw::AdamWConfig;
 
     fn keys(config: TrainConfig) -> Vec<String> {
         config
@@ -208,11 +212,12 @@ mod tests {
             steps: Some(10),
             ..TrainConfig::default()
         };
-        let adamw = |lr, betas| Optimizer::Adamw {
-            lr,
-            betas,
-            eps: 1e-8,
-            weight_decay: 0.0,
+        let adamw = |lr, betas| {
+            Optimizer::Adamw(AdamWConfig {
+                lr,
+                betas,
+                ..AdamWConfig::default()
+            })
         };
         for (config, key) in [
             (

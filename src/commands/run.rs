@@ -1,0 +1,66 @@
+//! `distill run`: the chain from its first stage that is not done.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::RunArgs;
+use crate::device;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::report::summary;
+use crate::stages::{Chain, Ending};
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+pub fn run(arguments: RunArgs) -> Result<()> {
+    let RunArgs {
+        recipe: from,
+        device,
+        out,
+    } = arguments;
+    let recipe = Recipe::load(&from.recipe, from.preset.as_deref(), &from.set)?;
+    let placement = device::place(device.device)?;
+    let clock = Instant::now();
+    let run_directory = out.join(&recipe.name);
+    fs::create_dir_all(&run_directory)
+        .with_context(|| format!("cannot create {}", run_directory.display()))?;
+    let _lock = lock(&run_directory)?;
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+        eprintln!("\nstopping after this step; once more to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
+    match chain.run(&mut Progress::new(chain.stages.len()))? {
+        Ending::Finished => {
+            print!("{}", summary(&chain, clock.elapsed())?);
+            Ok(())
+        }
+        Ending::Stopped { stage, step } => bail!(
+            "stopped in stage {} after step {step}\nhint: run the same command again to go on",
+            stage + 1
+        ),
+    }
+}
+
+/// Two runs of one recipe in one place would undo each other's work.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join(".lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another run of this recipe is under way in {}\nhint: wait for it, or give this one another --out",
+            directory.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a run shows while it works: bars on a terminal, plain lines elsewhere. All of it on stderr.
+
+use std::time::{Duration, Instant};
+
+use datasets::loader::BatchLoader;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use trainer::heldout::HeldoutLoss;
+use trainer::loss::LossEntries;
+use trainer::run::Observer;
+use trainer::step::StepReport;
+
+use crate::plan::PlannedStage;
+
+/// Between two plain lines of training progress.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The stages of a run.
+pub struct Progress {
+    total: usize,
+}
+
+impl Progress {
+    pub fn new(total: usize) -> Self {
+        Self { total }
+    }
+
+    pub fn stage(&mut self, stage: &PlannedStage) {
+        eprintln!("{}", self.line(stage));
+    }
+
+    pub fn skipped(&mut self, stage: &PlannedStage) {
+        eprintln!("{}: done before", self.line(stage));
+    }
+
+    fn line(&self, stage: &PlannedStage) -> String {
+        let name = stage
+            .name
+            .as_ref()
+            .map_or_else(String::new, |name| format!(" → {name}"));
+        let (number, kind) = (stage.index + 1, stage.action.kind());
+        format!("[{number}/{}] {kind}{name}", self.total)
+    }
+
+    /// What became of the samples on their way into batches.
+    pub fn data(&mut self, data: &BatchLoader) {
+        let report = data.report();
+        let mut line = format!(
+            "      data: {} samples, {} tokens, {} rows of {}, {} batches an epoch",
+            report.samples,
+            report.tokens,
+            report.rows,
+            data.config().sequence_length,
+            data.batches_per_epoch(),
+        );
+        for (count, what) in [
+            (report.truncated_samples, "truncated"),
+            (
+                report.dropped_samples,
+                "dropped (no target within the sequence length)",
+            ),
+        ] {
+            if count > 0 {
+                line += &format!("; {count} samples {what}");
+            }
+        }
+        eprintln!("{line}");
+    }
+
+    pub fn training(&mut self, entries: &LossEntries) -> TrainingProgress {
+        TrainingProgress {
+            bar: bar("      {bar:24} step {pos}/{len}  {msg}"),
+            names: entries.configs().iter().map(|entry| entry.name()).collect(),
+            recent: Vec::new(),
+            line_at: Instant::now(),
+            heldout: None,
+        }
+    }
+
+    pub fn scoring(&mut self, model: &str) -> ProgressBar {
+        let bar = bar("      {bar:24} {msg}: {pos}/{len} tokens, {eta} left");
+        bar.set_message(model.to_string());
+        bar
+    }
+}
+
+fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Steps of one training stage.
+pub struct TrainingProgress {
+    bar: ProgressBar,
+    names: Vec<&'static str>,
+    /// Seconds and tokens of the last steps.
+    recent: Vec<(f64, usize)>,
+    line_at: Instant,
+    heldout: Option<f64>,
+}
+
+impl TrainingProgress {
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, text: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("      {text}");
+        } else {
+            self.bar.println(format!("      {text}"));
+        }
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn started(&mut self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        if done > 0 {
+            self.say(&format!("going on after step {done}"));
+        }
+    }
+
+    fn stepped(&mut self, step: u64, report: &StepReport, seconds: f64) {
+        self.recent.push((seconds, report.tokens));
+        if self.recent.len() > 10 {
+            self.recent.remove(0);
+        }
+        let spent: f64 = self.recent.iter().map(|(seconds, _)| seconds).sum();
+        let tokens: usize = self.recent.iter().map(|(_, tokens)| tokens).sum();
+        let mean = spent / self.recent.len() as f64;
+        let total = self.bar.length().unwrap_or(step);
+        let left = Duration::from_secs_f64(mean * total.saturating_sub(step) as f64);
+        let parts: Vec<String> = match self.names.len() {
+            1 => Vec::new(),
+            _ => self
+                .names
+                .iter()
+                .zip(&report.values)
+                .map(|(n, v)| format!("{n} {v:.4}"))
+                .collect(),
+        };
+        let parts = match parts.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", parts.join(", ")),
+        };
+        let heldout = self
+            .heldout
+            .map_or_else(String::new, |nll| format!("  held-out {nll:.4}"));
+        let memory =
+            resident_bytes().map_or_else(String::new, |bytes| format!("  {}", HumanBytes(bytes)));
+        let message = format!(
+            "loss {:.4}{parts}{heldout}  {:.0} tokens/s  {} left{memory}",
+            report.loss,
+            tokens as f64 / spent.max(1e-9),
+            HumanDuration(left),
+        );
+        self.bar.set_position(step);
+        let due = self.line_at.elapsed() >= LINE_EVERY || step == total || step == 1;
+        if self.bar.is_hidden() && due {
+            self.line_at = Instant::now();
+            eprintln!("      step {step}/{total}  {message}");
+        }
+        self.bar.set_message(message);
+    }
+
+    fn evaluated(&mut self, step: u64, loss: HeldoutLoss) {
+        self.heldout = Some(loss.mean());
+        let (mean, tokens) = (loss.mean(), loss.tokens);
+        self.say(&format!(
+            "step {step}: held-out loss {mean:.4} over {tokens} tokens"
+        ));
+    }
+
+    fn saved(&mut self, _step: u64) {}
+}
+
+/// Memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// The most memory that this process has held.
+pub fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}

@@ -1,0 +1,84 @@
+//! What a run ends with: tables of scores, where the models lie, what to type next.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{HumanBytes, HumanDuration};
+
+use crate::progress::peak_resident_bytes;
+use crate::recipe::Action;
+use crate::stages::{Chain, Scores, export_target};
+
+/// The closing text of a finished run.
+///
+/// # Errors
+/// When a finished stage's files are gone or damaged.
+pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
+    let mut text = String::new();
+    let mut exported = None;
+    for stage in &chain.stages {
+        match &stage.action {
+            Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
+            Action::Export(config) => exported = Some(export_target(stage, config)),
+            _ => {}
+        }
+    }
+    writeln!(text)?;
+    if let Some(run) = chain.run_directory() {
+        writeln!(text, "stages    {}", run.display())?;
+        writeln!(text, "lineage   {}", run.join("lineage.json").display())?;
+    }
+    if let Some(path) = &exported {
+        writeln!(text, "exported  {}", path.display())?;
+    }
+    let memory = peak_resident_bytes().map_or_else(String::new, |bytes| {
+        format!(", {} at the most", HumanBytes(bytes))
+    });
+    writeln!(text, "took      {}{memory}", HumanDuration(took))?;
+    if let Some(path) = &exported {
+        let path = path.display();
+        writeln!(
+            text,
+            "\nnext: distill generate --model {path} --prompt \"Once upon a time\""
+        )?;
+        writeln!(
+            text,
+            "      distill score --model {path} --text \"It was a fine day.\""
+        )?;
+    }
+    Ok(text)
+}
+
+fn table(scores: &Scores) -> String {
+    let mut text = format!("{} on {}\n", scores.task, scores.data);
+    let wide = scores
+        .rows
+        .iter()
+        .map(|row| row.model.len())
+        .max()
+        .unwrap_or(0)
+        .max(5);
+    let head = format!(
+        "{:wide$}  {:>10}  {:>10}  {:>11}  {:>10}  {:>13}\n",
+        "model", "parameters", "nll/token", "(std error)", "perplexity", "bits per byte"
+    );
+    text += &head;
+    for row in &scores.rows {
+        let score = &row.perplexity;
+        text += &format!(
+            "{:wide$}  {:>10}  {:>10.4}  {:>11.4}  {:>10.2}  {:>13.4}\n",
+            row.model,
+            millions(row.parameters),
+            score.nll,
+            score.standard_error,
+            score.perplexity,
+            score.bits_per_byte
+        );
+    }
+    text
+}
+
+fn millions(parameters: u64) -> String {
+    format!("{:.1} M", parameters as f64 / 1e6)
+}

@@ -1,0 +1,131 @@
+//! Models as stages take them in and leave them behind.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use datasets::tokenizer::Tokenizer;
+use model::decoder::Decoder;
+use model::load::{load_decoder, random_decoder, save_decoder};
+use model::weights::checkpoint::Checkpoint;
+use model::weights::dtype::WeightDtype;
+use model::weights::hf_config::from_hf_json;
+use model::weights::staged_directory::StagedDirectory;
+use serde_json::Value;
+use teacher::tokenizer::{check_fit, load_tokenizer};
+
+use super::Chain;
+use crate::plan::PlannedStage;
+use crate::recipe::Origin;
+use crate::source::{ModelSource, RandomModel};
+
+/// A model with the tokenizer that its ids belong to.
+pub struct OpenModel {
+    pub decoder: Decoder,
+    pub tokenizer: Tokenizer,
+}
+
+impl Chain<'_> {
+    /// The model that `key` of the stage names, on the run's device.
+    pub fn open_model(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        let input = self.input(stage, key)?;
+        let name = &input.reference.name;
+        let opened = match &input.origin {
+            Origin::Stage(_) => {
+                let maker = self
+                    .made_by(&input.origin)
+                    .context("a stage of this recipe")?;
+                self.open_path(&maker.directory.join("model"))
+            }
+            Origin::Model(name) => self.open_declared(name),
+            Origin::Data(_) => bail!("`{name}` is data, not a model"),
+        };
+        opened.with_context(|| format!("model `{name}`"))
+    }
+
+    fn open_declared(&self, name: &str) -> Result<OpenModel> {
+        let model = &self.recipe.models[name];
+        let tokenizer = match &model.tokenizer {
+            Some(other) => Some(self.tokenizer_of(other)?),
+            None => None,
+        };
+        match &model.source {
+            ModelSource::Stored(_) => {
+                let mut opened = self.open_path(&self.models[name])?;
+                if let Some(tokenizer) = tokenizer {
+                    check_fit(
+                        &self.models[name],
+                        &tokenizer,
+                        opened.decoder.config.vocab_size,
+                    )?;
+                    opened.tokenizer = tokenizer;
+                }
+                Ok(opened)
+            }
+            ModelSource::Random(random) => self.open_random(random, tokenizer),
+        }
+    }
+
+    fn open_random(&self, random: &RandomModel, tokenizer: Option<Tokenizer>) -> Result<OpenModel> {
+        let tokenizer = tokenizer.context(
+            "a random model has no tokenizer\nhint: add `tokenizer = \"NAME\"` with a declared model whose tokenizer it is to use",
+        )?;
+        let config = Value::Object(random.config.clone());
+        let config = from_hf_json(Path::new("the recipe's `config`"), &config)?;
+        check_fit(
+            Path::new("the recipe's `config`"),
+            &tokenizer,
+            config.vocab_size,
+        )?;
+        Ok(OpenModel {
+            decoder: random_decoder(&config, &self.placement, random.seed),
+            tokenizer,
+        })
+    }
+
+    fn open_path(&self, path: &Path) -> Result<OpenModel> {
+        let checkpoint = Checkpoint::open(path)?;
+        Ok(OpenModel {
+            tokenizer: load_tokenizer(&checkpoint)?,
+            decoder: load_decoder(&checkpoint, &self.placement)?,
+        })
+    }
+
+    fn tokenizer_of(&self, name: &str) -> Result<Tokenizer> {
+        let path = self
+            .models
+            .get(name)
+            .with_context(|| format!("`{name}` is a random model: it has no tokenizer to lend"))?;
+        Ok(load_tokenizer(&Checkpoint::open(path)?)?)
+    }
+
+    /// Leaves a model in the stage's directory.
+    pub fn save_model(
+        &self,
+        stage: &PlannedStage,
+        decoder: &Decoder,
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
+        let target = stage.directory.join("model");
+        if target.exists() {
+            // A stage that is not done has no whole result: this one is from a run that was killed.
+            fs::remove_dir_all(&target)
+                .with_context(|| format!("cannot remove {}", target.display()))?;
+        }
+        write_model(&target, decoder, tokenizer, WeightDtype::F32)
+    }
+}
+
+/// Writes a Hugging Face directory with weights, configuration and tokenizer, whole or not at all.
+pub fn write_model(
+    target: &Path,
+    decoder: &Decoder,
+    tokenizer: &Tokenizer,
+    dtype: WeightDtype,
+) -> Result<()> {
+    let staged = StagedDirectory::new(target)?;
+    save_decoder(decoder, &staged, dtype)?;
+    tokenizer.save(staged.path())?;
+    staged.commit()?;
+    Ok(())
+}

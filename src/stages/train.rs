@@ -1,0 +1,156 @@
+//! Stages `sft` and `distill`.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use datasets::loader::BatchLoader;
+use teacher::local::LocalTeacher;
+use teacher::teacher::Teacher;
+use teacher::vocabulary;
+use trainer::config::TrainConfig;
+use trainer::loss::{LossConfig, LossEntries};
+use trainer::objective::{Objective, Trainee};
+use trainer::run::{Outcome, Run};
+
+use super::Chain;
+use super::models::OpenModel;
+use crate::plan::PlannedStage;
+use crate::progress::Progress;
+use crate::recipe::{Distill, Sft};
+
+impl Chain<'_> {
+    pub fn sft(
+        &self,
+        stage: &PlannedStage,
+        config: &Sft,
+        progress: &mut Progress,
+    ) -> Result<Option<u64>> {
+        let student = self.open_model(stage, "model")?;
+        let data = self.training_data(
+            stage,
+            &config.inputs.data,
+            &config.train,
+            &student.tokenizer,
+        )?;
+        let entries = LossEntries::new(&[LossConfig::CrossEntropy(Default::default())])?;
+        let objective = Objective {
+            entries,
+            teacher: None,
+            valid: student.decoder.head().value.dims()[0],
+        };
+        let width = student.decoder.config.hidden_size;
+        self.train(
+            stage,
+            student,
+            objective,
+            width,
+            data,
+            &config.train,
+            progress,
+        )
+    }
+
+    pub fn distill(
+        &self,
+        stage: &PlannedStage,
+        config: &Distill,
+        progress: &mut Progress,
+    ) -> Result<Option<u64>> {
+        let student = self.open_model(stage, "student")?;
+        let teacher = self.open_model(stage, "teacher")?;
+        let data = self.training_data(
+            stage,
+            &config.inputs.data,
+            &config.train,
+            &student.tokenizer,
+        )?;
+        let valid = vocabulary::compare(
+            &student.tokenizer,
+            &teacher.tokenizer,
+            used_ids(&data),
+            student.decoder.head().value.dims()[0],
+            teacher.decoder.head().value.dims()[0],
+        )?;
+        let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
+        let objective = Objective {
+            entries: LossEntries::new(&config.inputs.loss)?,
+            teacher: Some(&teacher as &dyn Teacher),
+            valid,
+        };
+        let (student_layers, teacher_layers) = objective.layers();
+        check_layers("student", &student_layers, student.decoder.blocks.len())?;
+        check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())?;
+        let width = teacher.decoder().config.hidden_size;
+        self.train(
+            stage,
+            student,
+            objective,
+            width,
+            data,
+            &config.train,
+            progress,
+        )
+    }
+
+    fn train(
+        &self,
+        stage: &PlannedStage,
+        student: OpenModel,
+        objective: Objective,
+        teacher_width: usize,
+        data: BatchLoader,
+        config: &TrainConfig,
+        progress: &mut Progress,
+    ) -> Result<Option<u64>> {
+        let mut trainee = Trainee::new(student.decoder);
+        trainee.add_projections(&objective.entries, teacher_width, self.recipe.seed);
+        progress.data(&data);
+        let run = Run {
+            config,
+            objective,
+            heldout: self.heldout_data(stage, config, &student.tokenizer)?,
+            data: Arc::new(data),
+            directory: stage.directory.clone(),
+            stage_digest: stage.digest.to_string(),
+            stop: self.stop,
+        };
+        let mut observer = progress.training(&run.objective.entries);
+        let outcome = run.train(&mut trainee, &mut observer);
+        observer.finish();
+        match outcome? {
+            Outcome::Stopped { step } => Ok(Some(step)),
+            Outcome::Finished { .. } => {
+                self.save_model(stage, &trainee.decoder, &student.tokenizer)?;
+                run.remove_checkpoints()?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Every id that the data holds, once.
+fn used_ids(data: &BatchLoader) -> Vec<u32> {
+    let mut used = Vec::new();
+    let corpus = data.corpus();
+    for number in 0..corpus.len() {
+        for &id in corpus.sample(number).ids {
+            let id = id as usize;
+            if id >= used.len() {
+                used.resize(id + 1, false);
+            }
+            used[id] = true;
+        }
+    }
+    (0..used.len() as u32)
+        .filter(|&id| used[id as usize])
+        .collect()
+}
+
+fn check_layers(side: &str, layers: &[usize], blocks: usize) -> Result<()> {
+    match layers.iter().find(|&&layer| layer > blocks) {
+        Some(layer) => anyhow::bail!(
+            "a loss compares layer {layer} of the {side}, which has {blocks} blocks\nhint: layer 0 is the embedding, layer i the output of block i"
+        ),
+        None => Ok(()),
+    }
+}

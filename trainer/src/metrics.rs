@@ -1,0 +1,102 @@
+//! `metrics.jsonl`: one JSON object a step, and one a held-out evaluation.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A line of the file.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Record {
+    Step {
+        step: u64,
+        loss: f64,
+        /// Each listed loss by name and place in the list.
+        losses: serde_json::Map<String, Value>,
+        learning_rate: f64,
+        gradient_norm: f64,
+        tokens: usize,
+        supervised_tokens: usize,
+        seconds: f64,
+    },
+    Heldout {
+        step: u64,
+        heldout_nll: f64,
+        heldout_tokens: usize,
+    },
+}
+
+/// The open file.
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+}
+
+impl Metrics {
+    /// Opens the file and drops what lies after `step`: a resumed run writes those lines again. A last
+    /// line that a kill cut off is dropped too.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn resume(path: &Path, step: u64) -> io::Result<Self> {
+        let mut kept = Vec::new();
+        if path.exists() {
+            for line in BufReader::new(File::open(path)?).lines() {
+                let line = line?;
+                let record: Option<Value> = serde_json::from_str(&line).ok();
+                let at = record.and_then(|record| record["step"].as_u64());
+                if at.is_some_and(|at| at <= step) {
+                    kept.extend_from_slice(line.as_bytes());
+                    kept.push(b'\n');
+                }
+            }
+        }
+        let temporary = path.with_extension("jsonl.tmp");
+        let mut file = File::create(&temporary)?;
+        file.write_all(&kept)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file: OpenOptions::new().append(true).open(path)?,
+        })
+    }
+
+    /// # Errors
+    /// What the file system says, with the file's name.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_forgets_later_lines_and_torn_ones() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"ste").unwrap();
+        let mut metrics = Metrics::resume(&path, 2).unwrap();
+        let record = Record::Heldout {
+            step: 3,
+            heldout_nll: 1.5,
+            heldout_tokens: 7,
+        };
+        metrics.write(&record).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let last = "{\"step\":3,\"heldout_nll\":1.5,\"heldout_tokens\":7}";
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            ["{\"step\":1}", "{\"step\":2}", last]
+        );
+    }
+}

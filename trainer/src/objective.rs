@@ -1,0 +1,166 @@
+//! What a step minimises: the listed losses, and the teacher that some of them compare with.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Tensor, TensorData};
+use model::decoder::{Decoder, LayerStates};
+use model::linear::Linear;
+use model::load::normal_values;
+use model::parameter::Parameter;
+use teacher::signal::Signal;
+use teacher::teacher::Teacher;
+
+use crate::loss::{HiddenLoss, LossConfig, LossEntries, hidden_rows};
+
+/// The objective of a stage; without a teacher it is supervised fine-tuning.
+pub struct Objective<'a> {
+    pub entries: LossEntries,
+    pub teacher: Option<&'a dyn Teacher>,
+    /// How many leading vocabulary entries are real tokens of both models.
+    pub valid: usize,
+}
+
+/// What is trained: the student, and a projection for each pair of layers whose widths differ.
+#[derive(Debug, Clone)]
+pub struct Trainee {
+    pub decoder: Decoder,
+    pub projections: BTreeMap<[usize; 2], Linear>,
+}
+
+impl Trainee {
+    pub fn new(decoder: Decoder) -> Self {
+        Self {
+            decoder,
+            projections: BTreeMap::new(),
+        }
+    }
+
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        let projections = self.projections.values().flat_map(Linear::parameters);
+        self.decoder.parameters().chain(projections)
+    }
+
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        let projections = self
+            .projections
+            .values_mut()
+            .flat_map(Linear::parameters_mut);
+        self.decoder.parameters_mut().chain(projections)
+    }
+
+    /// Adds the projections from the student's width to the teacher's that hidden-state losses need
+    /// (FitNets, arXiv 1412.6550): the student is projected, because a projected teacher could be
+    /// matched by projecting it to nothing.
+    pub fn add_projections(&mut self, entries: &LossEntries, teacher_width: usize, seed: u64) {
+        let width = self.decoder.config.hidden_size;
+        if width == teacher_width {
+            return;
+        }
+        let pairs = entries
+            .configs()
+            .iter()
+            .filter_map(LossConfig::layers)
+            .flatten();
+        for &[student, teacher] in pairs {
+            let name = format!("projection.{student}.{teacher}.weight");
+            let deviation = 1.0 / (width as f64).sqrt();
+            let values = normal_values(teacher_width * width, seed, &name, deviation);
+            let data = TensorData::new(values, [teacher_width, width]);
+            let value = Tensor::from_data(data, (&self.decoder.device(), DType::F32));
+            let weight = Parameter::new(name, vec![teacher_width, width], value);
+            self.projections
+                .insert([student, teacher], Linear { weight, bias: None });
+        }
+    }
+}
+
+impl Objective<'_> {
+    /// The layers whose outputs the losses compare, of student and of teacher.
+    pub fn layers(&self) -> (Vec<usize>, Vec<usize>) {
+        let pairs = self
+            .entries
+            .configs()
+            .iter()
+            .filter_map(LossConfig::layers)
+            .flatten();
+        pairs.map(|&[student, teacher]| (student, teacher)).unzip()
+    }
+
+    /// The hidden-state losses: adds to `values`, gathers the projections' gradients and returns the
+    /// gradients by the student's layer outputs.
+    pub fn hidden_losses(
+        &self,
+        projections: &mut BTreeMap<[usize; 2], Linear>,
+        student: &LayerStates,
+        signal: &Signal,
+        supervised: &[bool],
+        scale: f64,
+        values: &mut [f64],
+    ) -> LayerStates {
+        let mut gradients = LayerStates::default();
+        for (entry, value) in self.entries.configs().iter().zip(values) {
+            let loss = match entry {
+                LossConfig::HiddenMse(_) => HiddenLoss::Mse,
+                LossConfig::HiddenCosine(_) => HiddenLoss::Cosine,
+                _ => continue,
+            };
+            for pair in entry.layers().unwrap_or_default() {
+                let (Some(a), Some(b)) = (student.get(pair[0]), signal.layers.get(pair[1])) else {
+                    continue;
+                };
+                let weight = scale * entry.weight();
+                let gradient = match projections.get_mut(pair) {
+                    Some(projection) => {
+                        let projected = projection.forward(a);
+                        let (sum, d) = compare(loss, &projected, b, supervised, weight);
+                        *value += sum;
+                        projection.backward(&d, a)
+                    }
+                    None => {
+                        let (sum, d) = compare(loss, a, b, supervised, weight);
+                        *value += sum;
+                        d
+                    }
+                };
+                add(&mut gradients, pair[0], gradient);
+            }
+        }
+        gradients
+    }
+}
+
+/// The loss between rows of equal width and its gradient by `a`, computed on the host in `f32`.
+fn compare(
+    loss: HiddenLoss,
+    a: &Tensor<2>,
+    b: &Tensor<2>,
+    supervised: &[bool],
+    scale: f64,
+) -> (f64, Tensor<2>) {
+    let host = |x: &Tensor<2>| -> Vec<f32> {
+        let data = x.clone().cast(DType::F32).into_data();
+        data.try_to_vec().expect("the states were cast to f32")
+    };
+    let shape = a.dims();
+    let mut gradient = vec![0.0_f32; shape[0] * shape[1]];
+    let scale = scale as f32;
+    let sum = hidden_rows(
+        loss,
+        shape[1],
+        &host(a),
+        &host(b),
+        supervised,
+        scale,
+        &mut gradient,
+    );
+    let data = TensorData::new(gradient, shape);
+    let gradient = Tensor::<2>::from_data(data, (&a.device(), DType::F32)).cast(a.dtype());
+    (sum, gradient)
+}
+
+fn add(gradients: &mut LayerStates, layer: usize, gradient: Tensor<2>) {
+    match gradients.0.iter_mut().find(|(known, _)| *known == layer) {
+        Some((_, sum)) => *sum = sum.clone() + gradient,
+        None => gradients.0.push((layer, gradient)),
+    }
+}

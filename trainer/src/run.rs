@@ -1,0 +1,240 @@
+//! A training stage from its first step, or its last checkpoint, to its last step.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use datasets::loader::BatchLoader;
+use thiserror::Error;
+
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::config::TrainConfig;
+use crate::heldout::{HeldoutLoss, heldout_loss};
+use crate::metrics::{Metrics, Record};
+use crate::objective::{Objective, Trainee};
+use crate::optim::adamw::AdamW;
+use crate::optim::config::Optimizer;
+use crate::step::{StepConfig, StepError, StepReport, train_step};
+
+/// Batches prepared ahead of the step that needs them.
+const PREFETCHED_BATCHES: usize = 4;
+
+/// What a stage trains on and where it writes.
+pub struct Run<'a> {
+    pub config: &'a TrainConfig,
+    pub objective: Objective<'a>,
+    pub data: Arc<BatchLoader>,
+    pub heldout: Option<BatchLoader>,
+    /// The stage's directory: checkpoints and `metrics.jsonl` go here.
+    pub directory: PathBuf,
+    pub stage_digest: String,
+    /// Set from outside to stop after the step under way.
+    pub stop: &'a AtomicBool,
+}
+
+/// Told what happens, for whoever shows it.
+pub trait Observer {
+    /// Training starts after `done` of `total` steps.
+    fn started(&mut self, done: u64, total: u64);
+    /// Step `step`, counted from 1, took `seconds`.
+    fn stepped(&mut self, step: u64, report: &StepReport, seconds: f64);
+    fn evaluated(&mut self, step: u64, loss: HeldoutLoss);
+    fn saved(&mut self, step: u64);
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Finished {
+        steps: u64,
+    },
+    /// Stopped from outside; the checkpoint of this step lets the same command go on.
+    Stopped {
+        step: u64,
+    },
+}
+
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(
+        "step {step}: {source}\nhint: the checkpoint of step {last_good} is kept; lower the learning rate, or look at the data of this step"
+    )]
+    Diverged {
+        step: u64,
+        last_good: u64,
+        source: StepError,
+    },
+    #[error("step {step}: {source}")]
+    Step { step: u64, source: StepError },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("cannot write {path}: {source}", path = path.display())]
+    Metrics { path: PathBuf, source: io::Error },
+}
+
+impl Run<'_> {
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        match (self.config.steps, self.config.epochs) {
+            (Some(steps), _) => steps,
+            (None, Some(epochs)) => (epochs * self.data.batches_per_epoch() as f64)
+                .ceil()
+                .max(1.0) as u64,
+            (None, None) => 0,
+        }
+    }
+
+    /// Trains to the end, or until it is told to stop.
+    ///
+    /// # Errors
+    /// A step that is not finite (the last checkpoint is kept), a checkpoint of another stage, a full disk.
+    pub fn train(
+        &self,
+        trainee: &mut Trainee,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, RunError> {
+        let Optimizer::Adamw(adamw) = &self.config.optimizer;
+        let mut optimizer = AdamW::new(adamw.clone());
+        let checkpoints = self.checkpoints();
+        let state = checkpoints.resume(trainee, &mut optimizer)?;
+        let start = state.as_ref().map_or(0, |state| state.step);
+        let mut heldout_nll = state.and_then(|state| state.heldout_nll);
+        let total = self.total_steps();
+        let mut metrics = self.open_metrics(start)?;
+        observer.started(start, total);
+        if start == 0 {
+            heldout_nll = self
+                .evaluate(trainee, 0, &mut metrics, observer)?
+                .or(heldout_nll);
+        }
+        let mut last_good = start;
+        let mut batches = self.data.prefetch(start, PREFETCHED_BATCHES);
+        for step in start..total {
+            if self.stop.load(Ordering::Relaxed) {
+                checkpoints.save(trainee, &optimizer, step, heldout_nll)?;
+                return Ok(Outcome::Stopped { step });
+            }
+            let clock = Instant::now();
+            let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
+            let batch = batches.next().unwrap_or_else(|| self.data.batch(step));
+            let report = train_step(
+                trainee,
+                &mut optimizer,
+                &self.objective,
+                &batch,
+                self.step_config(),
+                learning_rate,
+            );
+            let report = report.map_err(|source| step_error(step + 1, last_good, source))?;
+            let seconds = clock.elapsed().as_secs_f64();
+            let done = step + 1;
+            self.write(&mut metrics, &self.record(done, &report, seconds))?;
+            observer.stepped(done, &report, seconds);
+            let every = |n: Option<u64>| n.is_some_and(|n| done % n == 0);
+            if every(self.config.evaluate_every) || done == total {
+                let measured = self.evaluate(trainee, done, &mut metrics, observer)?;
+                heldout_nll = measured.or(heldout_nll);
+            }
+            if every(Some(self.config.checkpoint_every)) || done == total {
+                checkpoints.save(trainee, &optimizer, done, heldout_nll)?;
+                last_good = done;
+                observer.saved(done);
+            }
+        }
+        Ok(Outcome::Finished { steps: total })
+    }
+
+    /// Removes the checkpoints of a stage whose result is safe: they are three times its size.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove_checkpoints(&self) -> Result<(), RunError> {
+        Ok(self.checkpoints().remove_all()?)
+    }
+
+    fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(
+            self.directory.join("checkpoints"),
+            self.stage_digest.clone(),
+            self.config.keep_checkpoints,
+        )
+    }
+
+    fn step_config(&self) -> StepConfig {
+        let rows = self.config.rows_per_step();
+        StepConfig {
+            micro_rows: self.config.micro_batch.unwrap_or(rows.min(4)),
+            checkpoint_blocks: self.config.checkpoint_blocks,
+            clip_norm: self.config.clip_norm,
+        }
+    }
+
+    fn evaluate(
+        &self,
+        trainee: &Trainee,
+        step: u64,
+        metrics: &mut Metrics,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<f64>, RunError> {
+        let Some(heldout) = &self.heldout else {
+            return Ok(None);
+        };
+        let loss = heldout_loss(&trainee.decoder, heldout);
+        let record = Record::Heldout {
+            step,
+            heldout_nll: loss.mean(),
+            heldout_tokens: loss.tokens,
+        };
+        self.write(metrics, &record)?;
+        observer.evaluated(step, loss);
+        Ok(Some(loss.mean()))
+    }
+
+    fn record(&self, step: u64, report: &StepReport, seconds: f64) -> Record {
+        let names = self.objective.entries.configs().iter().enumerate();
+        Record::Step {
+            step,
+            loss: report.loss,
+            losses: names
+                .zip(&report.values)
+                .map(|((i, entry), value)| (format!("{}.{i}", entry.name()), (*value).into()))
+                .collect(),
+            learning_rate: report.learning_rate,
+            gradient_norm: report.gradient_norm,
+            tokens: report.tokens,
+            supervised_tokens: report.supervised_tokens,
+            seconds,
+        }
+    }
+
+    fn open_metrics(&self, step: u64) -> Result<Metrics, RunError> {
+        let path = self.metrics_path();
+        std::fs::create_dir_all(&self.directory)
+            .and_then(|()| Metrics::resume(&path, step))
+            .map_err(|source| RunError::Metrics { path, source })
+    }
+
+    fn write(&self, metrics: &mut Metrics, record: &Record) -> Result<(), RunError> {
+        let path = self.metrics_path();
+        metrics
+            .write(record)
+            .map_err(|source| RunError::Metrics { path, source })
+    }
+
+    fn metrics_path(&self) -> PathBuf {
+        Path::new(&self.directory).join("metrics.jsonl")
+    }
+}
+
+fn step_error(step: u64, last_good: u64, source: StepError) -> RunError {
+    match source {
+        StepError::NotFinite { .. } => RunError::Diverged {
+            step,
+            last_good,
+            source,
+        },
+        source => RunError::Step { step, source },
+    }
+}
