@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use device::DeviceChoice;
 pub use generate::GenerateArgs;
-pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
+pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 
 use crate::recipe::{ExportFormat, FloatType};

@@ -1,8 +1,5 @@
 //! `distill`: the command line of Distillery.
 
-// Until the verbs that use them are here: the sources, the plan and the arguments of the verbs.
-#![allow(dead_code, unused_imports)]
-
 mod cli;
 mod commands;
 mod device;
@@ -11,6 +8,8 @@ mod export;
 mod memory;
 mod plan;
 mod progress;
+// What `report` and the stages to come will ask a recipe for.
+#[allow(dead_code, unused_imports)]
 mod recipe;
 mod report;
 mod source;

@@ -60,18 +60,7 @@ fn paths_that_hold_no_model() {
 #[test]
 fn a_truncated_gguf() {
     let home = tempfile::tempdir().unwrap();
-    let found = distill(
-        home.path(),
-        &[
-            "export",
-            "--model",
-            SMOLLM2,
-            "--to",
-            "safetensors",
-            "--out",
-            "full",
-        ],
-    );
+    let found = distill(home.path(), &score(SMOLLM2, "a"));
     assert!(found.status.success(), "{}", stderr(&found));
     // The file in the user's cache, by its digest.
     let cache = ["DISTILL_CACHE", "XDG_CACHE_HOME", "HOME"].map(std::env::var_os);
