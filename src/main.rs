@@ -8,8 +8,6 @@ mod export;
 mod memory;
 mod plan;
 mod progress;
-// What `report` and the stages to come will ask a recipe for.
-#[allow(dead_code, unused_imports)]
 mod recipe;
 mod report;
 mod source;

@@ -128,7 +128,7 @@ fn encoder<'a>(tokenizer: &'a Tokenizer, view: &View) -> anyhow::Result<SampleEn
     let Some(source) = template else {
         return Ok(SampleEncoder::new(tokenizer)?);
     };
-    let template = ChatTemplate::with_tokenizer(source, tokenizer)?;
+    let template = ChatTemplate::with_tokens_of(source, tokenizer)?;
     Ok(SampleEncoder::with_template(tokenizer, Some(template)))
 }
 

@@ -64,10 +64,10 @@ pub enum RunError {
     Diverged {
         step: u64,
         last_good: u64,
-        source: StepError,
+        source: Box<StepError>,
     },
     #[error("step {step}: {source}")]
-    Step { step: u64, source: StepError },
+    Step { step: u64, source: Box<StepError> },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("cannot write {path}: {source}", path = path.display())]
@@ -229,12 +229,13 @@ impl Run<'_> {
 }
 
 fn step_error(step: u64, last_good: u64, source: StepError) -> RunError {
-    match source {
+    let source = Box::new(source);
+    match *source {
         StepError::NotFinite { .. } => RunError::Diverged {
             step,
             last_good,
             source,
         },
-        source => RunError::Step { step, source },
+        _ => RunError::Step { step, source },
     }
 }

@@ -24,7 +24,9 @@ use trainer::optim::clip::square_sum;
 use trainer::step::{StepConfig, accumulate_gradients, train_step};
 
 fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden")
+        .join(path)
 }
 
 fn json(path: &str) -> Value {
@@ -44,7 +46,12 @@ fn matrix(value: &Value) -> Tensor<2> {
 }
 
 fn values(tensor: &Tensor<2>) -> Vec<f64> {
-    tensor.clone().cast(DType::F64).into_data().try_to_vec().unwrap()
+    tensor
+        .clone()
+        .cast(DType::F64)
+        .into_data()
+        .try_to_vec()
+        .unwrap()
 }
 
 fn relative(a: &[f64], b: &[f64]) -> f64 {
@@ -76,11 +83,22 @@ fn the_linear_loss_equals_pytorch() {
             targets: &targets,
             supervised: &supervised,
         };
-        let loss = linear_loss(&entries, &at("hidden"), &mut head, Some(&teacher), labels, vocabulary, 1.0);
+        let loss = linear_loss(
+            &entries,
+            &at("hidden"),
+            &mut head,
+            Some(&teacher),
+            labels,
+            vocabulary,
+            1.0,
+        );
         let loss = loss.unwrap();
         let expected = case["value"].as_f64().unwrap();
         let total = entries.total(&loss.values);
-        assert!((total - expected).abs() <= tolerance * expected, "{total} {expected}");
+        assert!(
+            (total - expected).abs() <= tolerance * expected,
+            "{total} {expected}"
+        );
         let d_hidden = values(&matrix(&case["hidden_gradient"]));
         assert!(relative(&values(&loss.d_hidden), &d_hidden) <= tolerance);
         let d_head = values(&matrix(&case["head_gradient"]));
@@ -130,8 +148,15 @@ fn tensor_formulas_equal_the_kernel() {
     )
     .unwrap();
     let mut by_formula = vec![0.0; entries.count()];
-    let d_logits =
-        formula::chunk_loss(&entries, vocabulary, logits, Some(teacher), labels, 0.25, &mut by_formula);
+    let d_logits = formula::chunk_loss(
+        &entries,
+        vocabulary,
+        logits,
+        Some(teacher),
+        labels,
+        0.25,
+        &mut by_formula,
+    );
     let difference = relative(&values(&d_logits.unwrap()), &gradient);
     // Burn hands scalars such as the temperature to f64 tensors with f32 precision in places.
     assert!(difference <= 1e-7, "{difference:e}");
@@ -263,7 +288,11 @@ fn the_whole_gradient_equals_finite_differences() {
             let step = 1e-5;
             let slope = (loss(name, element, step) - loss(name, element, -step)) / (2.0 * step);
             let error = (slope - gradient[element]).abs();
-            assert!(error <= 1e-7 * (1.0 + slope.abs()), "{name}[{element}]: {slope} {}", gradient[element]);
+            assert!(
+                error <= 1e-7 * (1.0 + slope.abs()),
+                "{name}[{element}]: {slope} {}",
+                gradient[element]
+            );
         }
     }
 }
@@ -283,12 +312,20 @@ fn three_steps_of_adamw_equal_pytorch() {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let integers = |name: &str| -> Vec<u32> {
         let data = file.tensor(name).unwrap().data();
-        data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+        data.chunks(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32)
+            .collect()
     };
     let mut batch = Batch::padding(2, 24, 0);
     batch.ids = integers("input_ids");
     batch.targets = integers("targets");
-    batch.supervised = file.tensor("mask").unwrap().data().iter().map(|&m| m == 1).collect();
+    batch.supervised = file
+        .tensor("mask")
+        .unwrap()
+        .data()
+        .iter()
+        .map(|&m| m == 1)
+        .collect();
     batch.positions = (0..48).map(|i| i % 24).collect();
     batch.segments = vec![1; 48];
     let objective = Objective {
@@ -303,13 +340,27 @@ fn three_steps_of_adamw_equal_pytorch() {
     };
     let mut trainee = Trainee::new(decoder("llama_gqa", DType::F32));
     for step in record["steps"].as_array().unwrap() {
-        let report =
-            train_step(&mut trainee, &mut adamw, &objective, &batch, config, number(&step["lr"])).unwrap();
-        let close = |got: f64, expected: &Value| (got - number(expected)).abs() <= 2e-5 * number(expected);
+        let report = train_step(
+            &mut trainee,
+            &mut adamw,
+            &objective,
+            &batch,
+            config,
+            number(&step["lr"]),
+        )
+        .unwrap();
+        let close =
+            |got: f64, expected: &Value| (got - number(expected)).abs() <= 2e-5 * number(expected);
         assert!(close(report.loss, &step["loss"]), "{report:?} {step}");
-        assert!(close(report.gradient_norm, &step["grad_norm"]), "{report:?} {step}");
+        assert!(
+            close(report.gradient_norm, &step["grad_norm"]),
+            "{report:?} {step}"
+        );
     }
-    let bytes = std::fs::read(golden("checkpoints/llama_gqa/after_three_steps.safetensors")).unwrap();
+    let bytes = std::fs::read(golden(
+        "checkpoints/llama_gqa/after_three_steps.safetensors",
+    ))
+    .unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for parameter in trainee.parameters() {
         let expected: Vec<f64> = file
