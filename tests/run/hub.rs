@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use serde_json::json;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr};
+use crate::weights::sha256;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const FILES: [&str; 4] = [
@@ -82,8 +83,9 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>) -> std::io::R
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes 0-0/{total}\r\n\
-         ETag: \"{total:064x}\"\r\nX-Repo-Commit: {COMMIT}\r\nConnection: close\r\n\r\n",
-        body.len()
+         ETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\nConnection: close\r\n\r\n",
+        body.len(),
+        sha256(contents)
     )?;
     stream.write_all(body)
 }

@@ -20,7 +20,7 @@ teacher = "smol"
 data = "train"
 loss = [{ kind = "forward_kl", temperature = 2.0 }, { kind = "cross_entropy", weight = 0.1 }]
 optimizer = { kind = "adamw", lr = 1e-3 }
-schedule = { constant = {} }
+schedule = { kind = "constant" }
 steps = 2
 sequence_length = 64
 tokens_per_step = 64

@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 
 /// The SHA-256 of a model directory's weights.
 pub fn digest(model: &Path) -> String {
-    let bytes = fs::read(model.join("model.safetensors")).unwrap();
+    sha256(&fs::read(model.join("model.safetensors")).unwrap())
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -36,8 +36,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file and drops what lies after `step`: a resumed run writes those lines again. A last
-    /// line that a kill cut off is dropped too.
+    /// Opens the file and drops what lies after `step`: a resumed run writes those lines again, and one
+    /// from the start all of them. A last line that a kill cut off is dropped too.
     ///
     /// # Errors
     /// What the file system says.
@@ -48,7 +48,7 @@ impl Metrics {
                 let line = line?;
                 let record: Option<Value> = serde_json::from_str(&line).ok();
                 let at = record.and_then(|record| record["step"].as_u64());
-                if at.is_some_and(|at| at <= step) {
+                if step > 0 && at.is_some_and(|at| at <= step) {
                     kept.extend_from_slice(line.as_bytes());
                     kept.push(b'\n');
                 }
@@ -79,6 +79,15 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_from_the_start_forgets_all() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"step\":0,\"heldout_nll\":1.5}\n{\"step\":1}\n").unwrap();
+        Metrics::resume(&path, 0).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
 
     #[test]
     fn a_resumed_run_forgets_later_lines_and_torn_ones() {
