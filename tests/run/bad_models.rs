@@ -136,3 +136,34 @@ fn a_model_without_weights_or_without_a_tokenizer() {
     fs::remove_file(home.path("bare/model.safetensors")).unwrap();
     fails_and_keeps_what_is_done(&home, &model_from("bare"), &["model `bad`", "bare"]);
 }
+
+#[test]
+fn a_layer_that_a_model_does_not_have() {
+    let home = Home::new();
+    let more = r#"
+[[stage]]
+kind = "prune"
+model = "tiny"
+keep_layers = [0, 2]
+"#;
+    let parts = ["stage 2 (prune)", "layer 2", "layers 0 to 1"];
+    fails_and_keeps_what_is_done(&home, more, &parts);
+    let home = Home::new();
+    let more = r#"
+[[stage]]
+kind = "distill"
+student = "start"
+teacher = "tiny"
+data = "train"
+loss = [{ kind = "hidden_mse", layers = [[2, 2]] }]
+steps = 2
+sequence_length = 32
+tokens_per_step = 64
+"#;
+    let parts = [
+        "stage 2 (distill)",
+        "layer 2 of the student, which has 1 blocks",
+        "hint: ",
+    ];
+    fails_and_keeps_what_is_done(&home, more, &parts);
+}

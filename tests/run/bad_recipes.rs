@@ -71,4 +71,7 @@ fn a_recipe_that_is_not_there_and_a_device_that_is_not_there() {
     let error = assert_failure(&device, 1, &["--device cuda:4096: "]);
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(!home.path("runs").exists());
+
+    let place = home.distill(&["run", RECIPE, "--out", "train.txt"]);
+    assert_failure(&place, 1, &["cannot create train.txt/r: "]);
 }

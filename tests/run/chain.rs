@@ -1,5 +1,8 @@
 //! A chain of every kind of stage, run once and run again.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::home::{
@@ -102,6 +105,12 @@ fn every_stage_leaves_its_record_and_is_not_done_twice() {
             directory.file_name().unwrap().to_str().unwrap()
         );
         assert!(!directory.join("checkpoints").exists(), "{kind} is done");
+        let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(
+            mode(&directory.join("stage.json")),
+            mode(&home.path(RECIPE)),
+            "who may read it"
+        );
     }
     assert_eq!(listed.len(), kinds.len());
 

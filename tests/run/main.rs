@@ -6,6 +6,7 @@ mod bad_recipes;
 mod broken_runs;
 mod chain;
 mod equal_weights;
+mod exports;
 mod full_disk;
 mod home;
 mod hub;

@@ -19,7 +19,7 @@ student = "start"
 teacher = "smol"
 data = "train"
 loss = [{ kind = "forward_kl", temperature = 2.0 }, { kind = "cross_entropy", weight = 0.1 }]
-optimizer = { kind = "adamw", lr = 1e-3 }
+optimizer = { kind = "adamw", lr = 2e-4 }
 schedule = { kind = "constant" }
 steps = 2
 sequence_length = 64

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -31,7 +31,6 @@ pub enum Record {
 
 /// The open file.
 pub struct Metrics {
-    path: PathBuf,
     file: File,
 }
 
@@ -59,20 +58,16 @@ impl Metrics {
         file.write_all(&kept)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file: OpenOptions::new().append(true).open(path)?,
-        })
+        let file = OpenOptions::new().append(true).open(path)?;
+        Ok(Self { file })
     }
 
     /// # Errors
-    /// What the file system says, with the file's name.
+    /// What the file system says.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
-        })
+        self.file.write_all(&line)
     }
 }
 
