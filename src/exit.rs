@@ -23,26 +23,31 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// The error and its causes in one line; a cause that the text before it has already told is left out.
+/// The error and its causes, without those that what stands above them has told already.
 fn told(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain().map(|cause| cause.to_string()) {
         if text.is_empty() {
             text = cause;
         } else if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
+            text = format!("{text}: {cause}");
         }
+    }
+    if io_kinds(error).any(|kind| kind == io::ErrorKind::StorageFull) {
+        text +=
+            "\nhint: make room on the disk and run the same command again; what was finished stays";
     }
     text
 }
 
+fn io_kinds(error: &anyhow::Error) -> impl Iterator<Item = io::ErrorKind> {
+    let errors = error.chain().filter_map(|cause| cause.downcast_ref());
+    errors.map(io::Error::kind)
+}
+
 /// Whoever reads our output had enough (`distill … | head`): no failure of ours.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    (error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>()))
-    .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    io_kinds(error).any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
 
 /// A panic is a bug of ours: one clear line, then the end, whichever thread it was in.
