@@ -16,19 +16,38 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told(&error));
     match error.downcast_ref::<LoadError>() {
         Some(LoadError::Invalid(_)) => ExitCode::from(USAGE),
         _ => ExitCode::from(FAILURE),
     }
 }
 
+/// The error and its causes, without those that what stands above them has told already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    if io_kinds(error).any(|kind| kind == io::ErrorKind::StorageFull) {
+        text +=
+            "\nhint: make room on the disk and run the same command again; what was finished stays";
+    }
+    text
+}
+
+fn io_kinds(error: &anyhow::Error) -> impl Iterator<Item = io::ErrorKind> {
+    let errors = error.chain().filter_map(|cause| cause.downcast_ref());
+    errors.map(io::Error::kind)
+}
+
 /// Whoever reads our output had enough (`distill … | head`): no failure of ours.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    (error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>()))
-    .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    io_kinds(error).any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
 
 /// A panic is a bug of ours: one clear line, then the end, whichever thread it was in.
@@ -53,4 +72,19 @@ pub fn install_panic_hook() {
         }
         std::process::exit(FAILURE.into());
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || io::Error::other("no space");
+        let plain = Err::<(), _>(cause()).context("cannot write a").unwrap_err();
+        assert_eq!(told(&plain), "cannot write a: no space");
+        let repeated = Err::<(), _>(cause()).context("a: no space").unwrap_err();
+        assert_eq!(told(&repeated), "a: no space");
+    }
 }

@@ -14,11 +14,12 @@ mod train;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use model::build::Placement;
 use serde_json::{Value, json};
+use trainer::checkpoint::remove_checkpoints;
 
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::progress::Progress;
@@ -27,6 +28,9 @@ use crate::source::{Cache, ModelSource};
 
 pub use evaluate::Scores;
 pub use export::export_target;
+
+/// What the names of files begin with while they are written.
+const ASIDE: &str = ".partial-";
 
 /// What all stages of a run share.
 pub struct Chain<'a> {
@@ -46,7 +50,8 @@ pub enum Ending {
     /// Stopped from outside; the same command goes on.
     Stopped {
         stage: usize,
-        step: u64,
+        /// Optimizer steps that the stage has done; `None` when it had not begun.
+        step: Option<u64>,
     },
 }
 
@@ -110,19 +115,27 @@ impl<'a> Chain<'a> {
         for stage in &self.stages {
             if is_done(stage) {
                 progress.skipped(stage);
+                clear(stage)?;
                 continue;
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                let (stage, step) = (stage.index, None);
+                return Ok(Ending::Stopped { stage, step });
             }
             progress.stage(stage);
             fs::create_dir_all(&stage.directory)
-                .with_context(|| format!("cannot create {}", stage.directory.display()))?;
+                // Whatever is written aside in a stage's directory has a hidden name.
+                .and_then(|()| remove_leftovers(&stage.directory, "."))
+                .with_context(|| format!("cannot write in {}", stage.directory.display()))?;
             let finished = self
                 .run_stage(stage, progress)
                 .with_context(|| format!("stage {} ({})", stage.index + 1, stage.action.kind()))?;
-            if let Some(step) = finished {
-                let stage = stage.index;
+            if finished.is_some() {
+                let (stage, step) = (stage.index, finished);
                 return Ok(Ending::Stopped { stage, step });
             }
             write_json(&stage.directory.join("stage.json"), &self.described(stage)?)?;
+            clear(stage)?;
         }
         self.write_lineage()?;
         Ok(Ending::Finished)
@@ -164,6 +177,8 @@ impl<'a> Chain<'a> {
         let Some(run) = self.run_directory() else {
             return Ok(());
         };
+        remove_leftovers(run, ASIDE)
+            .with_context(|| format!("cannot write in {}", run.display()))?;
         let stages = self.stages.iter().map(|stage| self.described(stage));
         let lineage = json!({
             "recipe": self.recipe.path.display().to_string(),
@@ -202,6 +217,35 @@ fn is_done(stage: &PlannedStage) -> bool {
     stage.directory.join("stage.json").exists()
 }
 
+/// Removes what a finished stage needs no more: only now, so that a kill a moment before loses no work.
+fn clear(stage: &PlannedStage) -> Result<()> {
+    remove_checkpoints(&stage.directory).with_context(|| {
+        format!(
+            "cannot remove the checkpoints in {}",
+            stage.directory.display()
+        )
+    })
+}
+
+/// Removes what a kill left half written: its name begins with `prefix`.
+fn remove_leftovers(directory: &Path, prefix: &str) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_bytes())
+        {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 /// Writes a JSON file whole or not at all.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
@@ -211,7 +255,11 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    let mut builder = tempfile::Builder::new();
+    // A temporary file is for its owner alone; this one becomes an ordinary one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(ASIDE).tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;

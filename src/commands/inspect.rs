@@ -18,8 +18,8 @@ use teacher::tokenizer::load_tokenizer;
 
 use super::open_model::open;
 use crate::cli::InspectArgs;
-use crate::recipe::{DataConfig, Recipe};
-use crate::source::{Cache, ModelSource, Source};
+use crate::recipe::Recipe;
+use crate::source::{Cache, ModelSource};
 use show::{Marks, shown};
 use view::{View, views};
 
@@ -64,8 +64,8 @@ fn inspect(
 ) -> anyhow::Result<()> {
     let tokenizer = tokenizer(recipe, &view.model)?;
     let data = &recipe.data[&view.data];
-    let config =
-        resolved(data, cache).with_context(|| format!("data `{}` of the recipe", view.data))?;
+    let source = (data.source.resolve(cache)).with_context(|| format!("data `{}`", view.data))?;
+    let config = data.with_source(source);
     let encoder = encoder(&tokenizer, view)?;
     let tokens = Arc::new(TokenCache::of_data(
         &cache.root().join("tokens"),
@@ -118,16 +118,6 @@ fn tokenizer(recipe: &Recipe, model: &str) -> anyhow::Result<Tokenizer> {
              hint: name the model whose tokenizer it uses: tokenizer = \"…\""
         ),
     }
-}
-
-/// The data's settings as the reader takes them, with the source on this machine.
-fn resolved(
-    data: &DataConfig<Source>,
-    cache: &Cache,
-) -> anyhow::Result<datasets::config::DataConfig<std::path::PathBuf>> {
-    let mut settings = serde_json::to_value(data)?;
-    settings["source"] = serde_json::to_value(data.source.resolve(cache)?)?;
-    Ok(serde_json::from_value(settings)?)
 }
 
 fn encoder<'a>(tokenizer: &'a Tokenizer, view: &View) -> anyhow::Result<SampleEncoder<'a>> {

@@ -42,10 +42,13 @@ pub fn run(arguments: RunArgs) -> Result<()> {
             print!("{}", summary(&chain, clock.elapsed())?);
             Ok(())
         }
-        Ending::Stopped { stage, step } => bail!(
-            "stopped in stage {} after step {step}\nhint: run the same command again to go on",
-            stage + 1
-        ),
+        Ending::Stopped { stage, step } => {
+            let place = match step {
+                Some(step) => format!("in stage {} after step {step}", stage + 1),
+                None => format!("before stage {}", stage + 1),
+            };
+            bail!("stopped {place}\nhint: run the same command again to go on")
+        }
     }
 }
 

@@ -130,7 +130,6 @@ impl Chain<'_> {
             Outcome::Stopped { step } => Ok(Some(step)),
             Outcome::Finished { .. } => {
                 self.save_model(stage, &trainee.decoder, &tokenizer)?;
-                run.remove_checkpoints()?;
                 Ok(None)
             }
         }

@@ -43,8 +43,15 @@ pub enum CheckpointError {
     Io { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Write(#[from] WeightsError),
-    #[error("{path}: {what}\nhint: remove this directory to go on from the checkpoint before it", path = path.display())]
-    Broken { path: PathBuf, what: String },
+    #[error(
+        "{path}: {what}\nhint: remove {checkpoint} to go on from the checkpoint before it",
+        path = path.display(), checkpoint = checkpoint.display()
+    )]
+    Broken {
+        path: PathBuf,
+        what: String,
+        checkpoint: PathBuf,
+    },
     #[error(
         "{path} belongs to another recipe: its stage has digest {found}, this one {expected}\nhint: run with another --out, or remove the directory", path = path.display()
     )]
@@ -55,6 +62,9 @@ pub enum CheckpointError {
     },
 }
 
+/// Where they lie in the directory of a stage.
+const DIRECTORY: &str = "checkpoints";
+
 /// The checkpoints of one stage.
 pub struct Checkpoints {
     directory: PathBuf,
@@ -62,10 +72,22 @@ pub struct Checkpoints {
     keep: usize,
 }
 
+/// Removes the checkpoints of a stage whose result is safe: they are three times its size.
+///
+/// # Errors
+/// What the file system says.
+pub fn remove_checkpoints(stage: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(stage.join(DIRECTORY)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 impl Checkpoints {
-    pub fn new(directory: PathBuf, stage_digest: String, keep: usize) -> Self {
+    /// Those that lie in the directory of a stage.
+    pub fn new(stage: &Path, stage_digest: String, keep: usize) -> Self {
         Self {
-            directory,
+            directory: stage.join(DIRECTORY),
             stage_digest,
             keep: keep.max(1),
         }
@@ -80,13 +102,14 @@ impl Checkpoints {
         trainee: &mut Trainee,
         optimizer: &mut AdamW,
     ) -> Result<Option<State>, CheckpointError> {
+        self.remove_leftovers()?;
         let Some((step, path)) = self.list()?.pop() else {
             return Ok(None);
         };
         let state = self.state(&path)?;
         if state.step != step {
-            let what = format!("state.json says step {}", state.step);
-            return Err(CheckpointError::Broken { path, what });
+            let what = format!("it says step {}", state.step);
+            return Err(broken(&path.join("state.json"), what));
         }
         let weights = Arrays::open(&path.join("weights.safetensors"))?;
         let moments = Arrays::open(&path.join("optimizer.safetensors"))?;
@@ -137,26 +160,11 @@ impl Checkpoints {
             stage_digest: self.stage_digest.clone(),
             heldout_nll,
         };
-        let json = serde_json::to_vec_pretty(&state).map_err(|error| CheckpointError::Broken {
-            path: path.clone(),
-            what: error.to_string(),
-        })?;
+        let json = serde_json::to_vec_pretty(&state)
+            .map_err(|error| io_error(&path)(io::Error::other(error)))?;
         staged.write("state.json", &json)?;
         staged.commit()?;
         self.remove_old()
-    }
-
-    /// Removes all of them.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn remove_all(&self) -> Result<(), CheckpointError> {
-        match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error(&self.directory)(error))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Steps and paths, oldest first.
@@ -179,22 +187,32 @@ impl Checkpoints {
         Ok(found)
     }
 
+    /// What a kill left half written or half removed has a name that begins with a dot.
+    fn remove_leftovers(&self) -> Result<(), CheckpointError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error(&self.directory)(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(io_error(&self.directory))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with('.')) {
+                fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn state(&self, path: &Path) -> Result<State, CheckpointError> {
         let file = path.join("state.json");
         let text = fs::read_to_string(&file).map_err(io_error(&file))?;
         let state: State =
-            serde_json::from_str(&text).map_err(|error| CheckpointError::Broken {
-                path: path.to_path_buf(),
-                what: format!("state.json: {error}"),
-            })?;
+            serde_json::from_str(&text).map_err(|error| broken(&file, error.to_string()))?;
         if state.format_version != FORMAT_VERSION {
-            return Err(CheckpointError::Broken {
-                path: path.to_path_buf(),
-                what: format!(
-                    "format version {}, expected {FORMAT_VERSION}",
-                    state.format_version
-                ),
-            });
+            let found = state.format_version;
+            let what = format!("format version {found}, expected {FORMAT_VERSION}");
+            return Err(broken(&file, what));
         }
         if state.stage_digest != self.stage_digest {
             return Err(CheckpointError::OtherStage {
@@ -231,6 +249,15 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> CheckpointError + '_ {
     |source| CheckpointError::Io {
         path: path.to_path_buf(),
         source,
+    }
+}
+
+/// A file of a checkpoint that does not hold what it should.
+fn broken(file: &Path, what: String) -> CheckpointError {
+    CheckpointError::Broken {
+        path: file.to_path_buf(),
+        what,
+        checkpoint: file.parent().unwrap_or(file).to_path_buf(),
     }
 }
 
@@ -293,10 +320,7 @@ fn write_arrays<'a>(
         .collect();
     safetensors::serialize_to_file(arrays, None, path).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(source) => io_error(path)(source),
-        other => CheckpointError::Broken {
-            path: path.to_path_buf(),
-            what: other.to_string(),
-        },
+        other => io_error(path)(io::Error::other(other)),
     })?;
     let file = File::open(path).map_err(io_error(path))?;
     file.sync_all().map_err(io_error(path))
@@ -321,10 +345,7 @@ impl Arrays {
 
     /// The tensor `name`, with the shape, dtype and device of `like`.
     fn tensor(&self, name: &str, like: &Tensor<2>) -> Result<Tensor<2>, CheckpointError> {
-        let broken = |what: String| CheckpointError::Broken {
-            path: self.path.clone(),
-            what,
-        };
+        let broken = |what: String| broken(&self.path, what);
         let file =
             SafeTensors::deserialize(&self.map).map_err(|error| broken(error.to_string()))?;
         let view = file

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -31,13 +31,12 @@ pub enum Record {
 
 /// The open file.
 pub struct Metrics {
-    path: PathBuf,
     file: File,
 }
 
 impl Metrics {
-    /// Opens the file and drops what lies after `step`: a resumed run writes those lines again. A last
-    /// line that a kill cut off is dropped too.
+    /// Opens the file and drops what lies after `step`: a resumed run writes those lines again, and one
+    /// from the start all of them. A last line that a kill cut off is dropped too.
     ///
     /// # Errors
     /// What the file system says.
@@ -48,7 +47,7 @@ impl Metrics {
                 let line = line?;
                 let record: Option<Value> = serde_json::from_str(&line).ok();
                 let at = record.and_then(|record| record["step"].as_u64());
-                if at.is_some_and(|at| at <= step) {
+                if step > 0 && at.is_some_and(|at| at <= step) {
                     kept.extend_from_slice(line.as_bytes());
                     kept.push(b'\n');
                 }
@@ -59,26 +58,31 @@ impl Metrics {
         file.write_all(&kept)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file: OpenOptions::new().append(true).open(path)?,
-        })
+        let file = OpenOptions::new().append(true).open(path)?;
+        Ok(Self { file })
     }
 
     /// # Errors
-    /// What the file system says, with the file's name.
+    /// What the file system says.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
-        })
+        self.file.write_all(&line)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_from_the_start_forgets_all() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"step\":0,\"heldout_nll\":1.5}\n{\"step\":1}\n").unwrap();
+        Metrics::resume(&path, 0).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
 
     #[test]
     fn a_resumed_run_forgets_later_lines_and_torn_ones() {

@@ -16,7 +16,7 @@ use crate::metrics::{Metrics, Record};
 use crate::objective::{Objective, Trainee};
 use crate::optim::adamw::AdamW;
 use crate::optim::config::Optimizer;
-use crate::step::{StepConfig, StepError, StepReport, train_step};
+use crate::step::{StepConfig, StepError, StepReport, check_weights, train_step};
 
 /// Batches prepared ahead of the step that needs them.
 const PREFETCHED_BATCHES: usize = 4;
@@ -58,12 +58,11 @@ pub enum Outcome {
 
 #[derive(Debug, Error)]
 pub enum RunError {
-    #[error(
-        "step {step}: {source}\nhint: the checkpoint of step {last_good} is kept; lower the learning rate, or look at the data of this step"
-    )]
+    #[error("step {step}: {source}\nhint: {}lower the learning rate, or look at the data of this step", kept(*.last_good))]
     Diverged {
         step: u64,
-        last_good: u64,
+        /// The step of the last checkpoint, if there is one.
+        last_good: Option<u64>,
         source: Box<StepError>,
     },
     #[error("step {step}: {source}")]
@@ -72,6 +71,12 @@ pub enum RunError {
     Checkpoint(#[from] CheckpointError),
     #[error("cannot write {path}: {source}", path = path.display())]
     Metrics { path: PathBuf, source: io::Error },
+}
+
+fn kept(last_good: Option<u64>) -> String {
+    last_good.map_or_else(String::new, |step| {
+        format!("the checkpoint of step {step} is kept; ")
+    })
 }
 
 impl Run<'_> {
@@ -99,7 +104,8 @@ impl Run<'_> {
         let mut optimizer = AdamW::new(adamw.clone());
         let checkpoints = self.checkpoints();
         let state = checkpoints.resume(trainee, &mut optimizer)?;
-        let start = state.as_ref().map_or(0, |state| state.step);
+        let mut last_good = state.as_ref().map(|state| state.step);
+        let start = last_good.unwrap_or(0);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
         let total = self.total_steps();
         let mut metrics = self.open_metrics(start)?;
@@ -109,10 +115,10 @@ impl Run<'_> {
                 .evaluate(trainee, 0, &mut metrics, observer)?
                 .or(heldout_nll);
         }
-        let mut last_good = start;
         let mut batches = self.data.prefetch(start, PREFETCHED_BATCHES);
         for step in start..total {
             if self.stop.load(Ordering::Relaxed) {
+                check_weights(trainee).map_err(|source| step_error(step, last_good, source))?;
                 checkpoints.save(trainee, &optimizer, step, heldout_nll)?;
                 return Ok(Outcome::Stopped { step });
             }
@@ -138,25 +144,18 @@ impl Run<'_> {
                 heldout_nll = measured.or(heldout_nll);
             }
             if every(Some(self.config.checkpoint_every)) || done == total {
+                check_weights(trainee).map_err(|source| step_error(done, last_good, source))?;
                 checkpoints.save(trainee, &optimizer, done, heldout_nll)?;
-                last_good = done;
+                last_good = Some(done);
                 observer.saved(done);
             }
         }
         Ok(Outcome::Finished { steps: total })
     }
 
-    /// Removes the checkpoints of a stage whose result is safe: they are three times its size.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn remove_checkpoints(&self) -> Result<(), RunError> {
-        Ok(self.checkpoints().remove_all()?)
-    }
-
     fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(
-            self.directory.join("checkpoints"),
+            &self.directory,
             self.stage_digest.clone(),
             self.config.keep_checkpoints,
         )
@@ -228,7 +227,7 @@ impl Run<'_> {
     }
 }
 
-fn step_error(step: u64, last_good: u64, source: StepError) -> RunError {
+fn step_error(step: u64, last_good: Option<u64>, source: StepError) -> RunError {
     let source = Box::new(source);
     match *source {
         StepError::NotFinite { .. } => RunError::Diverged {

@@ -2,6 +2,7 @@
 
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
+use model::parameter::Parameter;
 use teacher::error::TeacherError;
 use thiserror::Error;
 
@@ -61,7 +62,7 @@ pub fn token_batch(batch: &Batch) -> TokenBatch {
 /// Updates the trainee once.
 ///
 /// # Errors
-/// When a loss, a gradient or a weight is not finite; the weights are then those before the step.
+/// When the loss or a gradient is not finite; the weights are then those before the step.
 pub fn train_step(
     trainee: &mut Trainee,
     optimizer: &mut AdamW,
@@ -178,12 +179,25 @@ fn accumulate_microbatch(
     Ok(())
 }
 
+/// A weight that is not finite is no result, though only the next step would notice it.
+///
+/// # Errors
+/// [`StepError::NotFinite`], which names the first such weight.
+pub fn check_weights(trainee: &Trainee) -> Result<(), StepError> {
+    let ruined = |parameter: &&Parameter| !square_sum(&parameter.value).is_finite();
+    match trainee.parameters().find(ruined) {
+        Some(parameter) => {
+            let what = format!("the weight {}", parameter.name);
+            Err(StepError::NotFinite { what })
+        }
+        None => Ok(()),
+    }
+}
+
 /// The first tensor in checkpoint order that holds a NaN or an infinity, weights before gradients.
 fn name_what_is_not_finite(trainee: &Trainee, loss: f64) -> String {
-    for parameter in trainee.parameters() {
-        if !square_sum(&parameter.value).is_finite() {
-            return format!("the weight {}", parameter.name);
-        }
+    if let Err(StepError::NotFinite { what }) = check_weights(trainee) {
+        return what;
     }
     for parameter in trainee.parameters() {
         if let Some(gradient) = &parameter.gradient

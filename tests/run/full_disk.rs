@@ -1,0 +1,109 @@
+//! A disk that fills up during training, and the same command once there is room.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::home::{Home, RECIPE, assert_failure, assert_success, stderr};
+use crate::weights::digest;
+
+const STAGES: &str = r#"
+[models.tiny]
+source = "tiny"
+[data.train]
+source = "train.txt"
+[[stage]]
+kind = "prune"
+model = "tiny"
+keep_layers = [0]
+as = "start"
+[[stage]]
+kind = "sft"
+model = "start"
+data = "train"
+steps = 12
+sequence_length = 32
+tokens_per_step = 64
+checkpoint_every = 2
+keep_checkpoints = 4
+as = "tuned"
+[[stage]]
+kind = "export"
+model = "tuned"
+to = "safetensors"
+"#;
+
+/// A small file system in memory, for as long as the value lives.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where the user may not mount.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(at.to_path_buf()))
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let status = Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_lost() {
+    let home = Home::new();
+    home.write(RECIPE, STAGES);
+    let Some(disk) = Disk::mount(&home.path("disk"), "64k") else {
+        println!("skipped: only root can mount a small disk to fill");
+        return;
+    };
+    assert_success(&home.distill(&["run", RECIPE, "--out", "undisturbed"]));
+    let run = || home.distill(&["run", RECIPE, "--out", "disk"]);
+    let mut told = Vec::new();
+    // Room for less than the first stage, for a checkpoint or two, for all but the export.
+    for size in ["32k", "100k", "200k", "350k", "500k", "620k"] {
+        disk.resize(size);
+        let output = run();
+        if output.status.success() {
+            break;
+        }
+        let error = assert_failure(&output, 1, &["No space left on device", "hint: make room"]);
+        told.push(error);
+    }
+    assert!(
+        told.iter().any(|error| error.contains("stage 1 (prune)")),
+        "{told:?}"
+    );
+    assert!(
+        told.iter().any(|error| error.contains("stage 2 (sft)")),
+        "{told:?}"
+    );
+    disk.resize("10m");
+    let output = run();
+    assert_success(&output);
+    assert!(
+        stderr(&output).contains("prune → start: done before"),
+        "{}",
+        stderr(&output)
+    );
+    for kind in ["sft", "export"] {
+        let [filled, reference] =
+            ["disk", "undisturbed"].map(|out| digest(&home.stage(out, kind).join("model")));
+        assert_eq!(filled, reference, "{kind}");
+    }
+}

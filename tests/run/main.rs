@@ -1,0 +1,17 @@
+//! `distill run` as a user meets it: whole chains, kills, bad input, full disks, a hub.
+
+mod bad_data;
+mod bad_models;
+mod bad_recipes;
+mod broken_runs;
+mod chain;
+mod equal_weights;
+mod exports;
+mod full_disk;
+mod home;
+mod hub;
+mod kills;
+mod models;
+mod packages;
+mod real_model;
+mod weights;
