@@ -63,7 +63,7 @@ pub enum RunError {
         step: u64,
         /// The step of the last checkpoint, if there is one.
         last_good: Option<u64>,
-        source: StepError,
+        source: Box<StepError>,
     },
     #[error("step {step}: {source}")]
     Step { step: u64, source: StepError },
@@ -232,7 +232,7 @@ fn step_error(step: u64, last_good: Option<u64>, source: StepError) -> RunError 
         StepError::NotFinite { .. } => RunError::Diverged {
             step,
             last_good,
-            source,
+            source: Box::new(source),
         },
         source => RunError::Step { step, source },
     }
