@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use device::DeviceChoice;
 pub use generate::GenerateArgs;
-pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
+pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 
 use crate::recipe::{ExportFormat, FloatType};
@@ -36,12 +36,22 @@ pub enum Command {
     Run(RunArgs),
     /// Check a recipe; touches neither a device nor the network
     Check(CheckArgs),
+    /// Show what the model will see: the tokens of some samples, the masked ones dimmed
+    Inspect(InspectArgs),
+    /// Print the log-probability that a model gives to every token of a text
+    Score(ScoreArgs),
+    /// Generate text
+    Generate(GenerateArgs),
+    /// Evaluate a model
+    Eval(EvalArgs),
+    /// Write a model in a format that other programs read
+    Export(ExportArgs),
 }
 
 /// The model that a verb works on.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A directory as Hugging Face has it, a GGUF file or hf:org/name[@revision]
+    /// A directory as Hugging Face has it, a GGUF file, hf:org/name[@revision] or a recipe's table { kind = "pip", … }
     #[arg(long, value_name = "MODEL", value_parser = parse_source)]
     pub model: Source,
     #[command(flatten)]
@@ -76,8 +86,11 @@ pub struct ExportArgs {
 }
 
 fn parse_source(text: &str) -> Result<Source, String> {
-    text.parse()
-        .map_err(|error: crate::source::SourceError| error.to_string())
+    let parsed = match text.trim_start().starts_with('{') {
+        true => Source::from_inline_table(text),
+        false => text.parse(),
+    };
+    parsed.map_err(|error: crate::source::SourceError| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
 //! One module a verb, each with `run(arguments)`.
 
 mod check;
+mod eval;
+mod export;
+mod generate;
+mod inspect;
+mod open_model;
 mod run;
+mod score;
 
 use crate::cli::Command;
 
@@ -9,5 +15,10 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Score(arguments) => score::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
     }
 }

@@ -73,3 +73,18 @@ pub fn install_panic_hook() {
         std::process::exit(FAILURE.into());
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || io::Error::other("no space");
+        let plain = Err::<(), _>(cause()).context("cannot write a").unwrap_err();
+        assert_eq!(told(&plain), "cannot write a: no space");
+        let repeated = Err::<(), _>(cause()).context("a: no space").unwrap_err();
+        assert_eq!(told(&repeated), "a: no space");
+    }
+}

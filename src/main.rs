@@ -1,12 +1,10 @@
 //! `distill`: the command line of Distillery.
 
-// Until the verbs that use them are here: the sources, the plan and the arguments of the verbs.
-#![allow(dead_code, unused_imports)]
-
 mod cli;
 mod commands;
 mod device;
 mod exit;
+mod export;
 mod memory;
 mod plan;
 mod progress;

@@ -21,15 +21,12 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
 
-pub use data::{DataMix, DataShare};
+pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;
-pub use keep_layers::{BestLayers, KeepLayers, Measure};
+pub use keep_layers::{BestLayers, KeepLayers};
 pub use names::{Input, Origin};
-pub use stage::{
-    Action, Distill, DistillInputs, Eval, Export, ExportFormat, FloatType, Prune, Reference, Sft,
-    SftInputs, Stage, Task, Thing,
-};
+pub use stage::{Action, Distill, Eval, Export, ExportFormat, FloatType, Prune, Sft, Stage, Task};
 pub use trainer::config::TrainConfig;
 
 use crate::source::{ModelSource, Source};
@@ -211,13 +208,6 @@ impl Recipe {
             })
             .chain(in_sources)
             .collect()
-    }
-
-    /// An error at a dotted path of the recipe (`stage.0.data`), for what shows later than on
-    /// reading.
-    pub fn error_at(&self, path: &str, message: impl Into<String>) -> RecipeError {
-        let problem = Problem::new(message).at(self.locate(path));
-        self.document.error(problem)
     }
 
     fn locate(&self, path: &str) -> Range<usize> {

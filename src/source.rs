@@ -14,7 +14,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::value::{MapAccessDeserializer, MapDeserializer};
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use cache::Cache;
@@ -76,6 +77,22 @@ impl Source {
             Self::Https(Https { sha256, .. }) | Self::Pip(Pip { sha256, .. }) => Ok(sha256.clone()),
             Self::Path(_) | Self::HuggingFace(_) => digest_of_path(local, cache),
         }
+    }
+}
+
+impl Source {
+    /// Reads a table as a recipe has it, written in one line: `{ kind = "pip", … }`.
+    pub fn from_inline_table(text: &str) -> Result<Self, SourceError> {
+        let wrong = |error: toml::de::Error| SourceError::Syntax(error.message().to_string());
+        let mut document: toml::Table =
+            toml::from_str(&format!("source = {}", text.trim())).map_err(wrong)?;
+        let Some(toml::Value::Table(mut table)) = document.remove("source") else {
+            return Err(SourceError::Syntax("this is no table".to_string()));
+        };
+        // The kind decides how the rest is read, wherever it stands.
+        let kind = table.remove_entry("kind");
+        let entries = kind.into_iter().chain(table);
+        Self::deserialize(MapDeserializer::new(entries)).map_err(wrong)
     }
 }
 
@@ -223,6 +240,25 @@ mod tests {
         );
         assert!("".parse::<Source>().is_err());
         assert!("hf:name".parse::<Source>().is_err());
+    }
+
+    #[test]
+    fn reads_tables_in_one_line() {
+        let digest = "0".repeat(64);
+        let text = format!(
+            r#"{{ files = ["a/b.gguf"], kind = "pip", packages = ["a==1"], sha256 = "{digest}" }}"#
+        );
+        let source = Source::from_inline_table(&text).unwrap();
+        assert!(matches!(source, Source::Pip(pip) if pip.files == ["a/b.gguf"]));
+        for (wrong, says) in [
+            ("{ kind = \"pip\"", "unclosed"),
+            ("{ kind = \"ftp\" }", "unknown variant `ftp`"),
+            ("{ files = [\"a\"] }", "missing field `kind`"),
+            ("{ kind = \"pip\", package = 1 }", "unknown field `package`"),
+        ] {
+            let error = Source::from_inline_table(wrong).unwrap_err().to_string();
+            assert!(error.contains(says), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -1,11 +1,19 @@
 //! Data for training: files become samples, samples become tokens with a mask, tokens become batches.
+//!
+//! [`read`] turns files into [`sample`]s; a [`tokenizer`] and a [`chat_template`] turn samples into ids with a [`mask`];
+//! a [`cache`] keeps them on disk; [`packing`] lays them into rows, and a [`loader`] gives each [`batch`] by its number.
+//! Nothing here knows tensors or the network.
 
+mod alphabet;
 pub mod batch;
 pub mod cache;
 pub mod chat_template;
 pub mod config;
 pub mod error;
+mod files;
 pub mod gguf_tokenizer;
+mod guard;
+mod jinja;
 mod layout;
 pub mod loader;
 pub mod mask;
@@ -14,5 +22,6 @@ pub mod packing;
 pub mod random;
 pub mod read;
 pub mod sample;
+mod space_prefix;
 pub mod tokenizer;
 mod tokenizer_files;

@@ -106,15 +106,13 @@ impl<'a> SampleEncoder<'a> {
     fn completion(&self, prompt: &str, completion: &str) -> Result<TokenizedSample, DataError> {
         let mut ids = self.tokenizer.encode(prompt, true)?;
         // A tokenizer that appends its end-of-sequence token would end the sample before the completion.
-        while ids
-            .last()
-            .is_some_and(|last| self.tokenizer.eos_ids().contains(last))
-            && !prompt.is_empty()
+        let appended = ids.len() > self.tokenizer.encode(prompt, false)?.len();
+        if appended
+            && ids.len() > 1
+            && ids
+                .last()
+                .is_some_and(|last| self.tokenizer.eos_ids().contains(last))
         {
-            let without = self.tokenizer.encode(prompt, false)?;
-            if ids.len() <= without.len() {
-                break;
-            }
             ids.pop();
         }
         let border = ids.len();

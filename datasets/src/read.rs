@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
@@ -12,12 +11,11 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Chunk, DataConfig, Format};
 use crate::error::DataError;
+use crate::files::list_files;
+use crate::guard::without_panics;
 pub use crate::layout::DropReason;
 use crate::layout::Layout;
 use crate::sample::Sample;
-
-/// Rows that are turned into samples at a time.
-const ROWS_AT_A_TIME: usize = 65_536;
 
 /// What was read, and what was left out.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,94 +91,6 @@ pub fn data_digest(config: &DataConfig<PathBuf>) -> Result<String, DataError> {
         hash.update(format!("{format:?}"));
     }
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
-}
-
-type FilesAndSkipped = (Vec<(PathBuf, Format)>, Vec<PathBuf>);
-
-fn list_files(source: &Path, format: Option<Format>) -> Result<FilesAndSkipped, DataError> {
-    let metadata = fs::metadata(source).map_err(DataError::io("open", source))?;
-    if !metadata.is_dir() {
-        let format = match format {
-            Some(format) => format,
-            None => recognise(source)?,
-        };
-        return Ok((vec![(source.to_path_buf(), format)], Vec::new()));
-    }
-    let mut paths = Vec::new();
-    collect_files(source, &mut paths)?;
-    let mut found = Vec::new();
-    for path in paths {
-        let recognised = recognise(&path)?;
-        found.push((path, recognised));
-    }
-    // A data set's directory often carries a README beside its tables: text is read only where there are no tables.
-    let tables = found.iter().any(|(_, f)| f.is_table());
-    let (files, skipped): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, f)| match format {
-        Some(wanted) => *f == wanted,
-        None => f.is_table() || !tables,
-    });
-    let skipped: Vec<PathBuf> = skipped.into_iter().map(|(path, _)| path).collect();
-    if files.is_empty() {
-        return Err(DataError::Empty {
-            path: source.to_path_buf(),
-            found: format!(
-                "no file of the format in the directory ({} others)",
-                skipped.len()
-            ),
-        });
-    }
-    Ok((files, skipped))
-}
-
-/// All files below a directory in the order of their paths, without hidden ones.
-fn collect_files(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(directory).map_err(DataError::io("list", directory))? {
-        entries.push(entry.map_err(DataError::io("list", directory))?.path());
-    }
-    entries.sort();
-    for path in entries {
-        let hidden = path
-            .file_name()
-            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            collect_files(&path, paths)?;
-        } else {
-            paths.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// The format by extension, else by the first bytes.
-fn recognise(path: &Path) -> Result<Format, DataError> {
-    let extension = path
-        .extension()
-        .map(|e| e.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
-    Ok(match extension.as_str() {
-        "jsonl" | "ndjson" => Format::Jsonl,
-        "csv" => Format::Csv,
-        "parquet" => Format::Parquet,
-        "txt" | "text" | "md" | "rst" | "py" => Format::Text,
-        _ => {
-            let mut head = Vec::new();
-            fs::File::open(path)
-                .and_then(|file| file.take(4096).read_to_end(&mut head))
-                .map_err(DataError::io("read", path))?;
-            let json = extension == "json";
-            match head.iter().find(|b| !b.is_ascii_whitespace()) {
-                _ if head.starts_with(b"PAR1") => Format::Parquet,
-                Some(b'{') => Format::Jsonl,
-                Some(b'[') if json => Format::Json,
-                Some(_) if json => Format::Json,
-                _ => Format::Text,
-            }
-        }
-    })
 }
 
 fn read_text(
@@ -273,38 +183,28 @@ fn read_table(
     {
         return Ok(());
     }
-    // The reader panics on some damaged files; that is an error of the file like any other.
-    let guarded =
-        |work: &mut dyn FnMut() -> PolarsResult<DataFrame>| -> Result<DataFrame, DataError> {
-            match catch_unwind(AssertUnwindSafe(work)) {
-                Ok(Ok(table)) => Ok(table),
-                Ok(Err(error)) => Err(malformed(explain(path, format, &error.to_string()))),
-                Err(_) => Err(malformed(explain(path, format, "the file is damaged"))),
-            }
-        };
-    let mut schema: Option<SchemaRef> = None;
-    let mut lazy: Option<LazyFrame> = None;
-    guarded(&mut || {
-        let mut frame = scan(path, format)?;
-        schema = Some(frame.collect_schema()?);
-        lazy = Some(frame);
-        Ok(DataFrame::empty())
-    })?;
-    let (Some(schema), Some(lazy)) = (schema, lazy) else {
-        return Ok(());
-    };
+    let failed = |message: &str| malformed(explain(path, format, message));
+    let (schema, lazy) = without_panics(|| -> PolarsResult<(SchemaRef, LazyFrame)> {
+        let mut lazy = scan(path, format)?;
+        Ok((lazy.collect_schema()?, lazy))
+    })
+    .map_err(|message| failed(&message))?
+    .map_err(|error| failed(&error.to_string()))?;
     let layout = Layout::detect(path, &schema, config.columns.as_ref())?;
     let columns: Vec<Expr> = layout.columns().into_iter().map(col).collect();
     let lazy = lazy.select(columns);
     let mut first_row = 0;
+    // Rows that give no sample do not count towards the limit, so that more rows than the limit may be needed.
+    let mut wanted = limit - report.samples.len();
     while report.samples.len() < limit {
-        let wanted = ROWS_AT_A_TIME.min(limit - report.samples.len());
-        let table = guarded(&mut || {
-            lazy.clone()
-                .slice(first_row as i64, wanted as IdxSize)
-                .collect()
-        })?;
+        let rows = IdxSize::try_from(wanted).unwrap_or(IdxSize::MAX);
+        let table = without_panics(|| lazy.clone().slice(first_row as i64, rows).collect())
+            .map_err(|message| failed(&message))?
+            .map_err(|error| failed(&error.to_string()))?;
         for row in 0..table.height() {
+            if report.samples.len() == limit {
+                break;
+            }
             report.rows += 1;
             match layout.sample(path, &table, row, first_row)? {
                 Ok(sample) => report.samples.push(sample),
@@ -312,9 +212,10 @@ fn read_table(
             }
         }
         first_row += table.height();
-        if table.height() < wanted {
+        if table.height() < rows as usize {
             break;
         }
+        wanted = wanted.saturating_mul(2).max(1024);
     }
     Ok(())
 }

@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::alphabet::Alphabet;
 use crate::error::DataError;
+use crate::space_prefix::{SpacePrefix, remove_space_prefix};
 
 /// Texts longer than this many bytes are encoded in parallel pieces.
 const PIECE_BYTES: usize = 1 << 16;
@@ -35,16 +37,6 @@ pub struct SpecialTokens {
     pub pad: Option<u32>,
     pub unk: Option<u32>,
     pub chat_template: Option<String>,
-}
-
-/// How the characters of a vocabulary entry stand for bytes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Alphabet {
-    /// GPT-2: one printable character a byte.
-    ByteLevel,
-    /// SentencePiece: `▁` is a space, `<0x0A>` a byte.
-    SentencePiece,
-    Plain,
 }
 
 impl Tokenizer {
@@ -123,7 +115,7 @@ impl Tokenizer {
                 ));
             }
         }
-        let alphabet = alphabet(&inner);
+        let alphabet = Alphabet::of(&inner);
         Ok(Self {
             name,
             inner,
@@ -207,23 +199,7 @@ impl Tokenizer {
         if self.is_added(id) {
             return Some(token.into_bytes());
         }
-        match self.alphabet {
-            Alphabet::ByteLevel => {
-                let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
-                bytes.or_else(|| Some(token.into_bytes()))
-            }
-            Alphabet::SentencePiece => {
-                let byte = token
-                    .strip_prefix("<0x")
-                    .and_then(|rest| rest.strip_suffix('>'))
-                    .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-                match byte {
-                    Some(byte) => Some(vec![byte]),
-                    None => Some(token.replace('▁', " ").into_bytes()),
-                }
-            }
-            Alphabet::Plain => Some(token.into_bytes()),
-        }
+        Some(self.alphabet.bytes(token))
     }
 
     /// The token as the vocabulary writes it.
@@ -344,106 +320,4 @@ fn split_at_safe_lines(text: &str) -> Vec<&str> {
     }
     pieces.push(&text[start..]);
     pieces
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum SpacePrefix {
-    None,
-    /// Before the first word only.
-    Start,
-    /// Before the first word after each special token, too.
-    EveryPiece,
-}
-
-/// Removes from a `tokenizer.json` whatever puts a space before the text, and says what it was.
-fn remove_space_prefix(tokenizer: &mut Value) -> SpacePrefix {
-    let mut found = SpacePrefix::None;
-    for key in ["normalizer", "pre_tokenizer"] {
-        if let Some(part) = tokenizer.get_mut(key) {
-            strip_prefix_from(part, &mut found);
-            if part.get("type").and_then(Value::as_str) == Some("Prepend") {
-                *part = Value::Null;
-            }
-        }
-    }
-    found
-}
-
-fn strip_prefix_from(part: &mut Value, found: &mut SpacePrefix) {
-    for list in ["normalizers", "pretokenizers"] {
-        if let Some(Value::Array(parts)) = part.get_mut(list) {
-            parts.iter_mut().for_each(|p| strip_prefix_from(p, found));
-            parts.retain(|p| p.get("type").and_then(Value::as_str) != Some("Prepend"));
-        }
-    }
-    match part.get("type").and_then(Value::as_str) {
-        Some("Prepend") => *found = SpacePrefix::EveryPiece,
-        Some("Metaspace") => {
-            // Old files say `add_prefix_space` instead of a scheme.
-            let old = part
-                .get("add_prefix_space")
-                .and_then(Value::as_bool)
-                .unwrap_or(true);
-            let scheme = part.get("prepend_scheme").and_then(Value::as_str);
-            *found = match scheme.unwrap_or(if old { "always" } else { "never" }) {
-                "never" => return,
-                "first" => SpacePrefix::Start,
-                _ => SpacePrefix::EveryPiece,
-            };
-            part["prepend_scheme"] = json!("never");
-            if part.get("add_prefix_space").is_some() {
-                part["add_prefix_space"] = json!(false);
-            }
-        }
-        Some("ByteLevel") if part.get("add_prefix_space") == Some(&json!(true)) => {
-            *found = SpacePrefix::EveryPiece;
-            part["add_prefix_space"] = json!(false);
-        }
-        _ => {}
-    }
-}
-
-fn alphabet(tokenizer: &tokenizers::Tokenizer) -> Alphabet {
-    let described = |part: Option<String>| part.unwrap_or_default();
-    let decoder = described(
-        tokenizer
-            .get_decoder()
-            .and_then(|d| serde_json::to_string(d).ok()),
-    );
-    let before = described(
-        tokenizer
-            .get_pre_tokenizer()
-            .and_then(|p| serde_json::to_string(p).ok()),
-    );
-    if decoder.contains("\"ByteLevel\"") || before.contains("\"ByteLevel\"") {
-        Alphabet::ByteLevel
-    } else if decoder.contains("ByteFallback")
-        || decoder.contains("Metaspace")
-        || decoder.contains('▁')
-    {
-        Alphabet::SentencePiece
-    } else {
-        Alphabet::Plain
-    }
-}
-
-/// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 stands for itself,
-/// the 68 others follow from U+0100 on.
-fn byte_of(character: char) -> Option<u8> {
-    static TABLE: OnceLock<[Option<u8>; 324]> = OnceLock::new();
-    let table = TABLE.get_or_init(|| {
-        let mut table = [None; 324];
-        let mut next = 256;
-        for byte in 0..=255u8 {
-            let printable = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-            if printable {
-                table[usize::from(byte)] = Some(byte);
-            } else {
-                table[next] = Some(byte);
-                next += 1;
-            }
-        }
-        table
-    });
-    table.get(character as usize).copied().flatten()
 }

@@ -150,7 +150,7 @@ fn without_a_template_the_completion_and_the_end_are_learned() {
         completion: "xy".into(),
     };
     let encoded = encoder.encode(&sample).unwrap();
-    assert_eq!(encoded.supervised[0], false);
+    assert!(!encoded.supervised[0]);
     assert_eq!(encoded.supervised_count(), encoded.ids.len() - 1);
 }
 
@@ -225,5 +225,35 @@ fn a_template_without_a_generation_prompt_works_too() {
         )
         .unwrap(),
         "<|endoftext|>[INST] a[/INST][ b<|im_end|>][INST] c[/INST][ d<|im_end|>]"
+    );
+}
+
+#[test]
+fn sentence_piece_turns_join_without_spaces_that_nobody_wrote() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vocabularies.json");
+    let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let vocabulary: GgufVocabulary =
+        serde_json::from_value(all["sentence_piece"]["vocabulary"].clone()).unwrap();
+    let tokenizer = Tokenizer::from_gguf(vocabulary).unwrap();
+    let template = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}\
+                    {% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}";
+    let special = vec![
+        ("bos_token", "<s>".to_string()),
+        ("eos_token", "</s>".to_string()),
+    ];
+    let template = ChatTemplate::new(template, special).unwrap();
+    let turns = [
+        ("user", "the dog"),
+        ("assistant", "the cap"),
+        ("user", "x"),
+        ("assistant", "y"),
+    ];
+    let whole = "<s>[INST] the dog [/INST] the cap</s>[INST] x [/INST] y</s>";
+    let encoder = SampleEncoder::with_template(&tokenizer, Some(template));
+    let encoded = encoder.encode(&conversation(&turns)).unwrap();
+    assert_eq!(encoded.ids, tokenizer.encode(whole, false).unwrap());
+    assert_eq!(
+        shown(&tokenizer, &encoded),
+        "<s> [INST] the dog [/INST][ the cap</s>] [INST] x [/INST][ y</s>]"
     );
 }

@@ -34,9 +34,9 @@ pub struct Tape {
 
 enum KeptBlock {
     /// Everything that the backward pass reads.
-    Whole(BlockTape),
+    Whole(Box<BlockTape>),
     /// Only the input: the block runs again before its backward pass.
-    Input(Tensor<2>),
+    Input(Box<Tensor<2>>),
 }
 
 /// Outputs of chosen layers: 0 is the embedding, i the output of block i (before the final norm).
@@ -107,11 +107,11 @@ impl Decoder {
         for (i, block) in self.blocks.iter().enumerate() {
             let pattern = self.pattern(batch, i);
             if checkpoint_blocks {
-                blocks.push(KeptBlock::Input(x.clone()));
+                blocks.push(KeptBlock::Input(Box::new(x.clone())));
                 x = block.forward(x, &rotation, &pattern, None);
             } else {
                 let (y, tape) = block.forward_with_tape(x, &rotation, &pattern);
-                blocks.push(KeptBlock::Whole(tape));
+                blocks.push(KeptBlock::Whole(Box::new(tape)));
                 x = y;
             }
             layers.keep(wanted, i + 1, &x);
@@ -141,8 +141,8 @@ impl Decoder {
             let pattern = self.pattern(&tape.batch, i);
             let block = &mut self.blocks[i];
             let block_tape = match kept {
-                KeptBlock::Whole(block_tape) => block_tape,
-                KeptBlock::Input(x) => block.forward_with_tape(x, &tape.rotation, &pattern).1,
+                KeptBlock::Whole(block_tape) => *block_tape,
+                KeptBlock::Input(x) => block.forward_with_tape(*x, &tape.rotation, &pattern).1,
             };
             dx = block.backward(dx, block_tape, &tape.rotation, &pattern);
         }

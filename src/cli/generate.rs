@@ -45,6 +45,9 @@ pub struct GenerateArgs {
     /// Take the prompt as it is
     #[arg(long)]
     pub raw: bool,
+    /// Print one JSON object at the end: text, ids, finish_reason
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn number(text: &str, within: RangeInclusive<f64>, says: &str) -> Result<f64, String> {

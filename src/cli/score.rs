@@ -41,7 +41,7 @@ pub struct EvalArgs {
     pub task: EvalTask,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The text to evaluate on
+    /// The data to evaluate on: text, jsonl, csv or parquet
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Tokens that the model sees at once; its own context, 2048 at most, when left out
@@ -50,6 +50,9 @@ pub struct EvalArgs {
     /// Tokens by which the window moves; half of it when left out
     #[arg(long, value_name = "TOKENS")]
     pub stride: Option<usize>,
+    /// Score the first so many tokens only
+    #[arg(long, value_name = "TOKENS")]
+    pub limit: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -224,7 +224,7 @@ fn bad_recipes() {
         (
             "\"cross_entropy\", weight",
             "\"cross_entropy\", temperature = 2, weight",
-            "`temperature` has no meaning for `cross_entropy`\n  --> r.toml:23:107",
+            "unknown key `temperature`\n  --> r.toml:23:93",
         ),
         (
             "lr = 3e-4",

@@ -112,7 +112,7 @@ pub fn calibration_rows(
 fn encoder<'t>(config: &TrainConfig, tokenizer: &'t Tokenizer) -> Result<SampleEncoder<'t>> {
     Ok(match &config.chat_template {
         Some(source) => {
-            let template = ChatTemplate::with_tokenizer(source, tokenizer)?;
+            let template = ChatTemplate::with_tokens_of(source, tokenizer)?;
             SampleEncoder::with_template(tokenizer, Some(template))
         }
         None => SampleEncoder::new(tokenizer)?,

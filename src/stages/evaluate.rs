@@ -3,10 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use datasets::mask::SampleEncoder;
 use datasets::read::read_samples;
-use datasets::sample::Sample;
-use evals::perplexity::{Perplexity, PerplexityConfig, perplexity};
+use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
 use serde::{Deserialize, Serialize};
 
 use super::models::OpenModel;
@@ -90,16 +88,7 @@ impl Chain<'_> {
         };
         let config = self.recipe.data[name].with_source(self.data[name].clone());
         let report = read_samples(&config).with_context(|| format!("data `{name}`"))?;
-        let encoder = SampleEncoder::new(&opened.tokenizer)?;
-        report
-            .samples
-            .iter()
-            .map(|sample| match sample {
-                // Plain text is scored as it stands, without an end-of-sequence token after it.
-                Sample::Text(text) => Ok(opened.tokenizer.encode(text, true)?),
-                other => Ok(encoder.encode(other)?.ids),
-            })
-            .collect()
+        Ok(documents(&opened.tokenizer, &report.samples)?)
     }
 
     /// The scores that a finished stage left.

@@ -7,20 +7,23 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use model::weights::dtype::WeightDtype;
 
 use super::Chain;
 use super::models::write_model;
 use crate::plan::PlannedStage;
-use crate::recipe::{Export, ExportFormat, FloatType};
+use crate::recipe::{Export, ExportFormat};
 
 impl Chain<'_> {
     pub fn export(&self, stage: &PlannedStage, config: &Export) -> Result<()> {
         let opened = self.open_model(stage, "model")?;
         let ExportFormat::Safetensors = config.to;
         let write = |target: &Path| {
-            let dtype = weight_dtype(config.dtype);
-            write_model(target, &opened.decoder, &opened.tokenizer, dtype)
+            write_model(
+                target,
+                &opened.decoder,
+                &opened.tokenizer,
+                config.dtype.into(),
+            )
         };
         let own = stage.directory.join("model");
         if own.exists() {
@@ -89,12 +92,4 @@ pub fn export_target(stage: &PlannedStage, config: &Export) -> PathBuf {
         .path
         .clone()
         .unwrap_or_else(|| stage.directory.join("model"))
-}
-
-pub fn weight_dtype(dtype: FloatType) -> WeightDtype {
-    match dtype {
-        FloatType::F32 => WeightDtype::F32,
-        FloatType::F16 => WeightDtype::F16,
-        FloatType::Bf16 => WeightDtype::Bf16,
-    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use datasets::loader::BatchLoader;
+use datasets::tokenizer::Tokenizer;
 use teacher::local::LocalTeacher;
 use teacher::teacher::Teacher;
 use teacher::vocabulary;
@@ -13,10 +14,18 @@ use trainer::objective::{Objective, Trainee};
 use trainer::run::{Outcome, Run};
 
 use super::Chain;
-use super::models::OpenModel;
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
 use crate::recipe::{Distill, Sft};
+
+/// All that a training stage needs, whichever its kind.
+struct Training<'a> {
+    trainee: Trainee,
+    tokenizer: Tokenizer,
+    objective: Objective<'a>,
+    data: BatchLoader,
+    config: &'a TrainConfig,
+}
 
 impl Chain<'_> {
     pub fn sft(
@@ -38,16 +47,14 @@ impl Chain<'_> {
             teacher: None,
             valid: student.decoder.head().value.dims()[0],
         };
-        let width = student.decoder.config.hidden_size;
-        self.train(
-            stage,
-            student,
+        let training = Training {
+            trainee: Trainee::new(student.decoder),
+            tokenizer: student.tokenizer,
             objective,
-            width,
             data,
-            &config.train,
-            progress,
-        )
+            config: &config.train,
+        };
+        self.train(stage, training, progress)
     }
 
     pub fn distill(
@@ -80,35 +87,37 @@ impl Chain<'_> {
         let (student_layers, teacher_layers) = objective.layers();
         check_layers("student", &student_layers, student.decoder.blocks.len())?;
         check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())?;
+        let mut trainee = Trainee::new(student.decoder);
         let width = teacher.decoder().config.hidden_size;
-        self.train(
-            stage,
-            student,
+        trainee.add_projections(&objective.entries, width, self.recipe.seed);
+        let training = Training {
+            trainee,
+            tokenizer: student.tokenizer,
             objective,
-            width,
             data,
-            &config.train,
-            progress,
-        )
+            config: &config.train,
+        };
+        self.train(stage, training, progress)
     }
 
     fn train(
         &self,
         stage: &PlannedStage,
-        student: OpenModel,
-        objective: Objective,
-        teacher_width: usize,
-        data: BatchLoader,
-        config: &TrainConfig,
+        training: Training,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        let mut trainee = Trainee::new(student.decoder);
-        trainee.add_projections(&objective.entries, teacher_width, self.recipe.seed);
+        let Training {
+            mut trainee,
+            tokenizer,
+            objective,
+            data,
+            config,
+        } = training;
         progress.data(&data);
         let run = Run {
             config,
             objective,
-            heldout: self.heldout_data(stage, config, &student.tokenizer)?,
+            heldout: self.heldout_data(stage, config, &tokenizer)?,
             data: Arc::new(data),
             directory: stage.directory.clone(),
             stage_digest: stage.digest.to_string(),
@@ -120,7 +129,7 @@ impl Chain<'_> {
         match outcome? {
             Outcome::Stopped { step } => Ok(Some(step)),
             Outcome::Finished { .. } => {
-                self.save_model(stage, &trainee.decoder, &student.tokenizer)?;
+                self.save_model(stage, &trainee.decoder, &tokenizer)?;
                 Ok(None)
             }
         }

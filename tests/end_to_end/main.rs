@@ -1,6 +1,8 @@
 //! Drives the binary as a user does.
 
+mod bad_models;
 mod check;
+mod verbs;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -66,7 +66,7 @@ pub enum RunError {
         source: Box<StepError>,
     },
     #[error("step {step}: {source}")]
-    Step { step: u64, source: StepError },
+    Step { step: u64, source: Box<StepError> },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("cannot write {path}: {source}", path = path.display())]
@@ -228,12 +228,13 @@ impl Run<'_> {
 }
 
 fn step_error(step: u64, last_good: Option<u64>, source: StepError) -> RunError {
-    match source {
+    let source = Box::new(source);
+    match *source {
         StepError::NotFinite { .. } => RunError::Diverged {
             step,
             last_good,
             source: Box::new(source),
         },
-        source => RunError::Step { step, source },
+        _ => RunError::Step { step, source },
     }
 }

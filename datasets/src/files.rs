@@ -1,0 +1,100 @@
+//! Which files a data set consists of, and the format of each.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::config::Format;
+use crate::error::DataError;
+
+/// The files to read, and those of the directory that are passed over.
+pub(crate) type FilesAndSkipped = (Vec<(PathBuf, Format)>, Vec<PathBuf>);
+
+pub(crate) fn list_files(
+    source: &Path,
+    format: Option<Format>,
+) -> Result<FilesAndSkipped, DataError> {
+    let metadata = fs::metadata(source).map_err(DataError::io("open", source))?;
+    if !metadata.is_dir() {
+        let format = match format {
+            Some(format) => format,
+            None => recognise(source)?,
+        };
+        return Ok((vec![(source.to_path_buf(), format)], Vec::new()));
+    }
+    let mut paths = Vec::new();
+    collect_files(source, &mut paths)?;
+    let mut found = Vec::new();
+    for path in paths {
+        let recognised = recognise(&path)?;
+        found.push((path, recognised));
+    }
+    // A data set's directory often carries a README beside its tables: text is read only where there are no tables.
+    let tables = found.iter().any(|(_, f)| f.is_table());
+    let (files, skipped): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, f)| match format {
+        Some(wanted) => *f == wanted,
+        None => f.is_table() || !tables,
+    });
+    let skipped: Vec<PathBuf> = skipped.into_iter().map(|(path, _)| path).collect();
+    if files.is_empty() {
+        return Err(DataError::Empty {
+            path: source.to_path_buf(),
+            found: format!(
+                "no file of the format in the directory ({} others)",
+                skipped.len()
+            ),
+        });
+    }
+    Ok((files, skipped))
+}
+
+/// All files below a directory in the order of their paths, without hidden ones.
+fn collect_files(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(directory).map_err(DataError::io("list", directory))? {
+        entries.push(entry.map_err(DataError::io("list", directory))?.path());
+    }
+    entries.sort();
+    for path in entries {
+        let hidden = path
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if hidden {
+            continue;
+        }
+        if path.is_dir() {
+            collect_files(&path, paths)?;
+        } else {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The format by extension, else by the first bytes.
+fn recognise(path: &Path) -> Result<Format, DataError> {
+    let extension = path
+        .extension()
+        .map(|e| e.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    Ok(match extension.as_str() {
+        "jsonl" | "ndjson" => Format::Jsonl,
+        "csv" => Format::Csv,
+        "parquet" => Format::Parquet,
+        "txt" | "text" | "md" | "rst" | "py" => Format::Text,
+        _ => {
+            let mut head = Vec::new();
+            fs::File::open(path)
+                .and_then(|file| file.take(4096).read_to_end(&mut head))
+                .map_err(DataError::io("read", path))?;
+            let json = extension == "json";
+            match head.iter().find(|b| !b.is_ascii_whitespace()) {
+                _ if head.starts_with(b"PAR1") => Format::Parquet,
+                Some(b'{') => Format::Jsonl,
+                Some(b'[') if json => Format::Json,
+                Some(_) if json => Format::Json,
+                _ => Format::Text,
+            }
+        }
+    })
+}

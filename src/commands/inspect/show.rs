@@ -1,0 +1,89 @@
+//! Tokens as text in which the masked ones can be told from the others.
+
+use datasets::tokenizer::Tokenizer;
+
+/// What stands around a run of tokens that are read but not learned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Marks {
+    before: &'static str,
+    after: &'static str,
+}
+
+impl Marks {
+    /// Dimmed on a terminal, `⟦…⟧` elsewhere, and where the user wants no colours.
+    pub fn of(is_terminal: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match is_terminal && !plain {
+            true => Self::DIMMED,
+            false => Self::BRACKETS,
+        }
+    }
+
+    const DIMMED: Self = Self {
+        before: "\u{1b}[2m",
+        after: "\u{1b}[0m",
+    };
+    const BRACKETS: Self = Self {
+        before: "⟦",
+        after: "⟧",
+    };
+}
+
+/// The text of all tokens, special ones included; bytes that make no character are U+FFFD.
+pub fn shown(tokenizer: &Tokenizer, ids: &[u32], supervised: &[u8], marks: Marks) -> String {
+    let mut text = String::new();
+    let mut start = 0;
+    while start < ids.len() {
+        let learned = supervised[start] != 0;
+        let length = (supervised[start..].iter())
+            .take_while(|&&s| (s != 0) == learned)
+            .count();
+        let bytes: Vec<u8> = (ids[start..start + length].iter())
+            .flat_map(|&id| tokenizer.token_bytes(id).unwrap_or_default())
+            .collect();
+        let run = printable(&String::from_utf8_lossy(&bytes));
+        match learned {
+            true => text.push_str(&run),
+            false => text.extend([marks.before, &run, marks.after]),
+        }
+        start += length;
+    }
+    text
+}
+
+/// Control characters of the data are not sent to the terminal.
+fn printable(text: &str) -> String {
+    let replace = |character: char| match character {
+        '\n' | '\t' => character,
+        other if other.is_control() => char::REPLACEMENT_CHARACTER,
+        other => other,
+    };
+    text.chars().map(replace).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masked_runs_are_marked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        let json = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [],
+            "model": {
+                "type": "WordLevel",
+                "vocab": { "a": 0, "b": 1, "\u{1b}": 2 },
+                "unk_token": "a"
+            }
+        });
+        std::fs::write(&path, json.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        let (ids, supervised) = ([0, 1, 1, 0, 2], [0, 0, 1, 1, 0]);
+        let plain = shown(&tokenizer, &ids, &supervised, Marks::of(false));
+        assert_eq!(plain, "⟦ab⟧ba⟦\u{FFFD}⟧");
+        let dimmed = shown(&tokenizer, &ids[..3], &supervised[..3], Marks::DIMMED);
+        assert_eq!(dimmed, "\u{1b}[2mab\u{1b}[0mb");
+    }
+}

@@ -1,0 +1,165 @@
+//! Which data is seen by which models, and in sequences of what length.
+
+use datasets::packing::Packing;
+
+use crate::recipe::{Action, Origin, Recipe, Stage, TrainConfig};
+
+/// Data as the stages that share a tokenizer and a sequence length see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    pub data: String,
+    /// The declared model whose tokenizer is used.
+    pub model: String,
+    /// None where data is only scored.
+    pub sequence: Option<Sequence>,
+    /// The stages, as the user may call them.
+    pub stages: Vec<String>,
+}
+
+/// How a training stage cuts samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    pub length: usize,
+    pub packing: Packing,
+    pub chat_template: Option<String>,
+}
+
+impl View {
+    /// `=== train, by the tokenizer of teacher, in sequences of 512 tokens (distill student, sft baseline)`
+    pub fn heading(&self) -> String {
+        let sequences = self.sequence.as_ref().map_or_else(String::new, |sequence| {
+            format!(", in sequences of {} tokens", sequence.length)
+        });
+        format!(
+            "=== {}, by the tokenizer of {}{sequences} ({})",
+            self.data,
+            self.model,
+            self.stages.join(", ")
+        )
+    }
+}
+
+/// The views in the order of the stages. Data that is trained on is not shown again where it is only scored.
+pub fn views(recipe: &Recipe) -> Vec<View> {
+    let mut found: Vec<View> = Vec::new();
+    for (at, stage) in recipe.stages.iter().enumerate() {
+        let Some(model) = declared_model(recipe, at) else {
+            continue;
+        };
+        for input in &recipe.inputs[at] {
+            let Origin::Data(data) = &input.origin else {
+                continue;
+            };
+            let trained_on = input.reference.key.starts_with("data");
+            let sequence = training(&stage.action)
+                .filter(|_| trained_on)
+                .map(|train| Sequence {
+                    length: train.sequence_length,
+                    packing: train.packing,
+                    chat_template: train.chat_template.clone(),
+                });
+            let view = View {
+                data: data.clone(),
+                model: model.clone(),
+                sequence,
+                stages: vec![called(at, stage)],
+            };
+            let same = |other: &&mut View| {
+                (&other.data, &other.model, &other.sequence)
+                    == (&view.data, &view.model, &view.sequence)
+            };
+            match found.iter_mut().find(same) {
+                Some(known) => known.stages.extend(view.stages),
+                None => found.push(view),
+            }
+        }
+    }
+    let trained: Vec<String> = (found.iter())
+        .filter(|view| view.sequence.is_some())
+        .map(|view| view.data.clone())
+        .collect();
+    found.retain(|view| view.sequence.is_some() || !trained.contains(&view.data));
+    found
+}
+
+fn called(at: usize, stage: &Stage) -> String {
+    let kind = stage.action.kind();
+    match &stage.name {
+        Some(name) => format!("{kind} {name}"),
+        None => format!("stage {}, {kind}", at + 1),
+    }
+}
+
+fn training(action: &Action) -> Option<&TrainConfig> {
+    match action {
+        Action::Sft(stage) => Some(&stage.train),
+        Action::Distill(stage) => Some(&stage.train),
+        _ => None,
+    }
+}
+
+/// The declared model that the stage's first model descends from: they share the tokenizer.
+fn declared_model(recipe: &Recipe, stage: usize) -> Option<String> {
+    (recipe.inputs[stage].iter()).find_map(|input| match &input.origin {
+        Origin::Model(name) => Some(name.clone()),
+        Origin::Stage(maker) => declared_model(recipe, *maker),
+        Origin::Data(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const RECIPE: &str = r#"
+        [models.big]
+        source = "Cargo.toml"
+        [models.small]
+        source = "Cargo.toml"
+        [data.train]
+        source = "Cargo.toml"
+        [data.held]
+        source = "Cargo.toml"
+        [[stage]]
+        kind = "prune"
+        model = "small"
+        keep_layers = "every-third"
+        as = "start"
+        [[stage]]
+        kind = "distill"
+        student = "start"
+        teacher = "big"
+        data = "train"
+        heldout = "held"
+        evaluate_every = 1
+        loss = [{ kind = "forward_kl" }]
+        steps = 4
+        tokens_per_step = 512
+        sequence_length = 256
+        as = "student"
+        [[stage]]
+        kind = "sft"
+        model = "start"
+        data = "train"
+        steps = 4
+        tokens_per_step = 512
+        sequence_length = 256
+        [[stage]]
+        kind = "eval"
+        task = "perplexity"
+        models = ["student", "big"]
+        data = "train"
+    "#;
+
+    #[test]
+    fn data_is_seen_through_the_students_tokenizer_once_for_each_length() {
+        let recipe = Recipe::parse(Path::new("r.toml"), RECIPE, None, &[]).unwrap();
+        let headings: Vec<String> = views(&recipe).iter().map(View::heading).collect();
+        let expected = [
+            "=== train, by the tokenizer of small, in sequences of 256 tokens (distill student, stage 3, sft)",
+            "=== held, by the tokenizer of small (distill student)",
+        ];
+        assert_eq!(headings, expected);
+    }
+}
