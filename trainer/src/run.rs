@@ -233,7 +233,7 @@ fn step_error(step: u64, last_good: Option<u64>, source: StepError) -> RunError 
         StepError::NotFinite { .. } => RunError::Diverged {
             step,
             last_good,
-            source: Box::new(source),
+            source,
         },
         _ => RunError::Step { step, source },
     }
