@@ -1,6 +1,6 @@
 //! The true weights of SmolLM2-135M through the whole chain, for a few steps on a few tokens.
 
-use crate::home::{Home, RECIPE, assert_success, metrics, read_json};
+use crate::home::{Home, RECIPE, assert_success, metrics, read_json, stdout};
 use crate::models::SMOL;
 
 const STAGES: &str = r#"
@@ -73,6 +73,20 @@ fn smollm2_is_pruned_distilled_scored_and_exported() {
     let nll = |row: usize| scores["rows"][row]["nll"].as_f64().unwrap();
     println!("nll: smol {}, start {}, student {}", nll(0), nll(1), nll(2));
     assert!(nll(0) < nll(1) && nll(2) < nll(1), "{scores}");
+
+    let text = [
+        "score",
+        "--model",
+        "student",
+        "--file",
+        "heldout.txt",
+        "--json",
+    ];
+    let scored = home.distill(&text);
+    assert_success(&scored);
+    let scored: serde_json::Value = serde_json::from_str(&stdout(&scored)).unwrap();
+    let difference = scored["nll"].as_f64().unwrap() - nll(2);
+    assert!(difference.abs() < 1e-5, "{difference}");
 
     home.write(RECIPE, REOPENED);
     assert_success(&home.distill(&["run", RECIPE, "--out", "reopened"]));
