@@ -23,7 +23,7 @@ use crate::source::Source;
     name = "distill",
     version,
     arg_required_else_help = true,
-    after_help = "Example:\n  distill check recipes/quickstart.toml"
+    after_help = "Example:\n  distill run recipes/quickstart.toml"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -68,7 +68,7 @@ pub struct DeviceArgs {
 /// Write a model in a format that other programs read
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  distill export --model runs/quickstart/distill-0123456789ab \
+    after_help = "Example:\n  distill export --model runs/quickstart/distill-0123456789ab/model \
                         --to safetensors --out student"
 )]
 pub struct ExportArgs {

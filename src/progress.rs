@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::heldout::HeldoutLoss;
 use trainer::loss::LossEntries;
 use trainer::run::Observer;
@@ -156,7 +156,7 @@ impl Observer for TrainingProgress {
             "loss {:.4}{parts}{heldout}  {:.0} tokens/s  {} left{memory}",
             report.loss,
             tokens as f64 / spent.max(1e-9),
-            HumanDuration(left),
+            FormattedDuration(left),
         );
         self.bar.set_position(step);
         let due = self.line_at.elapsed() >= LINE_EVERY || step == total || step == 1;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Result;
-use indicatif::{HumanBytes, HumanDuration};
+use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
@@ -35,7 +35,7 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     let memory = peak_resident_bytes().map_or_else(String::new, |bytes| {
         format!(", {} at the most", HumanBytes(bytes))
     });
-    writeln!(text, "took      {}{memory}", HumanDuration(took))?;
+    writeln!(text, "took      {}{memory}", FormattedDuration(took))?;
     if let Some(path) = &exported {
         let path = path.display();
         writeln!(

@@ -14,6 +14,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use model::config::DecoderConfig;
+use model::weights::hf_config::from_hf_json;
+use model::weights::names::expected_tensors;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -100,8 +103,79 @@ impl ModelSource {
     pub fn check(&self) -> Result<(), SourceError> {
         match self {
             Self::Stored(source) => source.check(),
-            Self::Random(_) => Ok(()),
+            Self::Random(random) => random.check(),
         }
+    }
+}
+
+/// Keys of a Hugging Face `config.json` of the families that we know; others would be silently ignored.
+const CONFIG_KEYS: [&str; 31] = [
+    "architectures",
+    "attention_bias",
+    "attention_dropout",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "layer_types",
+    "max_position_embeddings",
+    "max_window_layers",
+    "mlp_bias",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "pad_token_id",
+    "pretraining_tp",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "use_cache",
+    "use_sliding_window",
+    "vocab_size",
+];
+
+/// Parameters of the largest model that is made here; a terabyte in `f32`.
+const MOST_PARAMETERS: u128 = 250_000_000_000;
+
+impl RandomModel {
+    /// The shape that the recipe describes.
+    pub fn decoder_config(&self) -> Result<DecoderConfig, SourceError> {
+        if let Some(key) = self
+            .config
+            .keys()
+            .find(|key| !CONFIG_KEYS.contains(&key.as_str()))
+        {
+            let accepted = CONFIG_KEYS.join(", ");
+            return Err(SourceError::Syntax(format!(
+                "unknown key `{key}` in `config`; accepted: {accepted}"
+            )));
+        }
+        let json = serde_json::Value::Object(self.config.clone());
+        let config = from_hf_json(Path::new("`config`"), &json)
+            .map_err(|error| SourceError::Syntax(error.to_string()))?;
+        let parameters: u128 = expected_tensors(&config)
+            .iter()
+            .map(|(_, shape)| shape.iter().map(|&axis| axis as u128).product::<u128>())
+            .sum();
+        if parameters > MOST_PARAMETERS {
+            return Err(SourceError::Syntax(format!(
+                "`config` describes a model of {parameters} parameters; at most {MOST_PARAMETERS} are made"
+            )));
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), SourceError> {
+        self.decoder_config().map(|_| ())
     }
 }
 

@@ -9,7 +9,7 @@ use datasets::tokenizer::Tokenizer;
 use model::batch::TokenBatch;
 use model::decoder::Decoder;
 use model::score::label_log_probs;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// Positions that are computed together; windows longer than this go one by one.
@@ -37,16 +37,25 @@ pub struct Perplexity {
     pub tokens: u64,
     /// Bytes of text that these tokens stand for.
     pub bytes: u64,
-    /// Sum of −log p over the tokens, in nats.
+    /// Sum of −log p over the tokens, in nats. JSON has no infinity: it is written, and read, as null.
+    #[serde(deserialize_with = "or_infinite")]
     pub nll_sum: f64,
     /// Mean of −log p, in nats per token.
+    #[serde(deserialize_with = "or_infinite")]
     pub nll: f64,
     /// exp(`nll`).
+    #[serde(deserialize_with = "or_infinite")]
     pub perplexity: f64,
     /// `nll_sum` / (ln 2 · `bytes`): comparable between models of different tokenizers.
+    #[serde(deserialize_with = "or_infinite")]
     pub bits_per_byte: f64,
     /// Of `nll`, as if tokens were drawn independently: s / √tokens.
+    #[serde(deserialize_with = "or_infinite")]
     pub standard_error: f64,
+}
+
+fn or_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 #[derive(Debug, Error)]

@@ -4,7 +4,6 @@
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use crate::batch::TokenBatch;
 use crate::decoder::Decoder;
 use crate::ops::real::{Real, lane_sum};
 use crate::ops::simd::widest;
@@ -35,15 +34,6 @@ pub fn label_log_probs(decoder: &Decoder, hidden: &Tensor<2>, targets: &[u32]) -
     out
 }
 
-/// Log-probabilities of `ids[1..]`, each given all before it.
-pub fn sequence_log_probs(decoder: &Decoder, ids: &[u32]) -> Vec<f64> {
-    if ids.len() < 2 {
-        return Vec::new();
-    }
-    let hidden = decoder.hidden(&TokenBatch::single(&ids[..ids.len() - 1]));
-    label_log_probs(decoder, &hidden, &ids[1..])
-}
-
 /// The `k` largest logits of each position, largest first.
 pub fn top_logits(decoder: &Decoder, hidden: &Tensor<2>, k: usize) -> Vec<Vec<(u32, f32)>> {
     let mut out = Vec::new();
@@ -59,8 +49,12 @@ pub fn top_logits(decoder: &Decoder, hidden: &Tensor<2>, k: usize) -> Vec<Vec<(u
 
 fn top(row: &[f32], k: usize) -> Vec<(u32, f32)> {
     let mut order: Vec<u32> = (0..row.len() as u32).collect();
-    order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
-    order.truncate(k);
+    let larger = |&a: &u32, &b: &u32| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b));
+    if k < order.len() {
+        order.select_nth_unstable_by(k, larger);
+        order.truncate(k);
+    }
+    order.sort_by(larger);
     order.into_iter().map(|id| (id, row[id as usize])).collect()
 }
 

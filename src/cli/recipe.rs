@@ -34,7 +34,7 @@ pub struct RunArgs {
 
 /// Check a recipe; touches neither a device nor the network
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  distill check recipes/quickstart.toml --preset short")]
+#[command(after_help = "Example:\n  distill check recipes/smollm2-distill.toml --preset short")]
 pub struct CheckArgs {
     #[command(flatten)]
     pub recipe: RecipeArgs,

@@ -7,7 +7,7 @@ use super::ModelArgs;
 /// Print the log-probability that a model gives to every token of a text
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  distill score --model model.gguf --text \"The capital of France is\" --json --top 5"
+    after_help = "Example:\n  distill score --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --text \"The capital of France is\" --json --top 5"
 )]
 #[group(id = "input", required = true, multiple = false, args = ["text", "file", "ids"])]
 pub struct ScoreArgs {
@@ -33,7 +33,7 @@ pub struct ScoreArgs {
 /// Evaluate a model
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  distill eval perplexity --model runs/quickstart/distill-0123456789ab \
+    after_help = "Example:\n  distill eval perplexity --model runs/quickstart/distill-0123456789ab/model \
                         --data recipes/data/heldout.txt"
 )]
 pub struct EvalArgs {

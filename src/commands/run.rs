@@ -33,7 +33,9 @@ pub fn run(arguments: RunArgs) -> Result<()> {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }
-        eprintln!("\nstopping after this step; once more to stop at once");
+        eprintln!(
+            "\nstopping after this training step, or after this stage; once more to stop at once"
+        );
     })
     .context("cannot listen for Ctrl-C")?;
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;

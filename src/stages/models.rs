@@ -9,9 +9,7 @@ use model::decoder::Decoder;
 use model::load::{load_decoder, random_decoder, save_decoder};
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
-use model::weights::hf_config::from_hf_json;
 use model::weights::staged_directory::StagedDirectory;
-use serde_json::Value;
 use teacher::tokenizer::{check_fit, load_tokenizer};
 
 use super::Chain;
@@ -70,8 +68,18 @@ impl Chain<'_> {
         let tokenizer = tokenizer.context(
             "a random model has no tokenizer\nhint: add `tokenizer = \"NAME\"` with a declared model whose tokenizer it is to use",
         )?;
-        let config = Value::Object(random.config.clone());
-        let config = from_hf_json(Path::new("the recipe's `config`"), &config)?;
+        let mut config = random.decoder_config()?;
+        // What the recipe leaves open is the tokenizer's to say, not the family's habit.
+        let said = |key: &str| random.config.contains_key(key);
+        if !said("eos_token_id") {
+            config.eos_token_ids = tokenizer.eos_ids().to_vec();
+        }
+        if !said("bos_token_id") {
+            config.bos_token_id = tokenizer.bos_id();
+        }
+        if !said("pad_token_id") {
+            config.pad_token_id = tokenizer.pad_id();
+        }
         check_fit(
             Path::new("the recipe's `config`"),
             &tokenizer,

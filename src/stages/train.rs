@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use datasets::loader::BatchLoader;
 use datasets::tokenizer::Tokenizer;
+use model::decoder::Decoder;
 use teacher::local::LocalTeacher;
 use teacher::teacher::Teacher;
 use teacher::vocabulary;
@@ -35,6 +36,7 @@ impl Chain<'_> {
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
         let student = self.open_model(stage, "model")?;
+        self.check_context("model", &student.decoder, &config.train)?;
         let data = self.training_data(
             stage,
             &config.inputs.data,
@@ -65,6 +67,8 @@ impl Chain<'_> {
     ) -> Result<Option<u64>> {
         let student = self.open_model(stage, "student")?;
         let teacher = self.open_model(stage, "teacher")?;
+        self.check_context("student", &student.decoder, &config.train)?;
+        self.check_context("teacher", &teacher.decoder, &config.train)?;
         let data = self.training_data(
             stage,
             &config.inputs.data,
@@ -100,6 +104,18 @@ impl Chain<'_> {
         self.train(stage, training, progress)
     }
 
+    /// Refuses rows that are longer than what a model was made for.
+    fn check_context(&self, side: &str, decoder: &Decoder, config: &TrainConfig) -> Result<()> {
+        let context = decoder.config.max_position_embeddings;
+        match config.sequence_length > context {
+            true => anyhow::bail!(
+                "`sequence_length` is {}, but the {side} sees {context} tokens at most\nhint: lower `sequence_length`",
+                config.sequence_length
+            ),
+            false => Ok(()),
+        }
+    }
+
     fn train(
         &self,
         stage: &PlannedStage,
@@ -123,6 +139,12 @@ impl Chain<'_> {
             stage_digest: stage.digest.to_string(),
             stop: self.stop,
         };
+        let (warmup, total) = (config.schedule.warmup_steps(), run.total_steps());
+        if warmup > total {
+            anyhow::bail!(
+                "`schedule.warmup_steps` is {warmup}, but the whole run has {total} steps"
+            );
+        }
         let mut observer = progress.training(&run.objective.entries);
         let outcome = run.train(&mut trainee, &mut observer);
         observer.finish();

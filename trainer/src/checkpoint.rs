@@ -120,6 +120,10 @@ impl Checkpoints {
             if !parameter.trainable {
                 continue;
             }
+            // A parameter that no gradient has reached has no moments yet.
+            if !moments.has(&format!("first.{}", parameter.name))? {
+                continue;
+            }
             let moments = Moments {
                 first: moments.tensor(&format!("first.{}", parameter.name), &parameter.value)?,
                 second: moments.tensor(&format!("second.{}", parameter.name), &parameter.value)?,
@@ -197,7 +201,7 @@ impl Checkpoints {
         for entry in entries {
             let path = entry.map_err(io_error(&self.directory))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.starts_with('.')) {
+            if name.is_some_and(|name| name.starts_with('.')) && path.is_dir() {
                 fs::remove_dir_all(&path).map_err(io_error(&path))?;
             }
         }
@@ -341,6 +345,12 @@ impl Arrays {
             path: path.to_path_buf(),
             map,
         })
+    }
+
+    fn has(&self, name: &str) -> Result<bool, CheckpointError> {
+        let file = SafeTensors::deserialize(&self.map)
+            .map_err(|error| broken(&self.path, error.to_string()))?;
+        Ok(file.tensor(name).is_ok())
     }
 
     /// The tensor `name`, with the shape, dtype and device of `like`.

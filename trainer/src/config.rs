@@ -41,6 +41,9 @@ pub struct TrainConfig {
     pub keep_checkpoints: usize,
 }
 
+/// Tokens of the largest step: far above what anybody trains with, far below what memory holds.
+const MOST_TOKENS: usize = 1 << 26;
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -106,6 +109,11 @@ impl TrainConfig {
                 "`tokens_per_step` ({}) must be a multiple of `sequence_length` ({})",
                 self.tokens_per_step, self.sequence_length
             ),
+        );
+        check(
+            self.tokens_per_step <= MOST_TOKENS,
+            "tokens_per_step",
+            &format!("`tokens_per_step` must be at most {MOST_TOKENS}"),
         );
         check(
             self.micro_batch != Some(0),

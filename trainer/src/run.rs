@@ -119,7 +119,10 @@ impl Run<'_> {
         for step in start..total {
             if self.stop.load(Ordering::Relaxed) {
                 check_weights(trainee).map_err(|source| step_error(step, last_good, source))?;
-                checkpoints.save(trainee, &optimizer, step, heldout_nll)?;
+                // Nothing is new before the first step of this process.
+                if step > start {
+                    checkpoints.save(trainee, &optimizer, step, heldout_nll)?;
+                }
                 return Ok(Outcome::Stopped { step });
             }
             let clock = Instant::now();

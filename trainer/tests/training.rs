@@ -375,3 +375,66 @@ fn three_steps_of_adamw_equal_pytorch() {
         assert!(square_sum(&parameter.value).is_finite());
     }
 }
+
+#[test]
+fn padding_rows_of_the_student_learn_to_be_improbable() {
+    let case = &json("losses.json")["linear_loss"];
+    let teacher = TeacherStates {
+        hidden: matrix(&case["teacher_hidden"]),
+        head: matrix(&case["teacher_head"]),
+    };
+    let (targets, supervised) = (vec![0; 7], vec![true; 7]);
+    let labels = Labels {
+        targets: &targets,
+        supervised: &supervised,
+    };
+    let shared = 30;
+    let head_gradient = |list: Value| {
+        let head = matrix(&case["head"]);
+        let mut head = Parameter::new("head", head.dims().to_vec(), head);
+        let hidden = matrix(&case["hidden"]);
+        let entries = losses(list);
+        let loss = linear_loss(
+            &entries,
+            &hidden,
+            &mut head,
+            Some(&teacher),
+            labels,
+            shared,
+            1.0,
+        );
+        assert!(loss.unwrap().values[0].is_finite());
+        let gradient = values(&head.gradient.unwrap());
+        gradient[shared * 16..].iter().map(|x| x.abs()).sum::<f64>()
+    };
+    for name in ["forward_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd"] {
+        assert!(
+            head_gradient(serde_json::json!([{ name: {} }])) > 1e-3,
+            "{name}"
+        );
+    }
+    // Where the teacher has 0 a reverse KL is infinite: the columns are left out on both sides.
+    assert_eq!(
+        head_gradient(serde_json::json!([{ "reverse_kl": {} }])),
+        0.0
+    );
+}
+
+#[test]
+fn a_head_that_no_loss_uses_gets_no_gradient() {
+    let teacher = Frozen(decoder("llama_tied", DType::F32));
+    let objective = Objective {
+        entries: losses(serde_json::json!([{ "hidden_cosine": { "layers": [[2, 2]] } }])),
+        teacher: Some(&teacher),
+        valid: 80,
+    };
+    let config = StepConfig {
+        micro_rows: 8,
+        checkpoint_blocks: false,
+        clip_norm: 1.0,
+    };
+    let mut trainee = Trainee::new(decoder("llama_gqa", DType::F32));
+    accumulate_gradients(&mut trainee, &objective, &batch(80), config).unwrap();
+    assert!(trainee.decoder.lm_head.as_ref().unwrap().gradient.is_none());
+    assert!(trainee.decoder.embed_tokens.gradient.is_some());
+}

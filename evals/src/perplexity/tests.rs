@@ -2,7 +2,6 @@ use std::path::Path;
 
 use model::build::Placement;
 use model::load::load_decoder;
-use model::score::sequence_log_probs;
 use model::weights::checkpoint::Checkpoint;
 
 use super::*;
@@ -146,4 +145,13 @@ fn bad_settings_and_data_are_told() {
         unknown.to_string().contains("expected one of `window`"),
         "{unknown}"
     );
+}
+
+/// Log-probabilities of `ids[1..]`, each given all before it.
+fn sequence_log_probs(decoder: &Decoder, ids: &[u32]) -> Vec<f64> {
+    if ids.len() < 2 {
+        return Vec::new();
+    }
+    let hidden = decoder.hidden(&TokenBatch::single(&ids[..ids.len() - 1]));
+    label_log_probs(decoder, &hidden, &ids[1..])
 }

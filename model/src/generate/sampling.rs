@@ -18,6 +18,9 @@ pub struct SamplingConfig {
     pub repetition_penalty: f32,
 }
 
+/// Below this the quotient of a logit would leave `f32`; the most probable token is then all but certain.
+const SMALLEST_TEMPERATURE: f32 = 1e-6;
+
 impl Default for SamplingConfig {
     fn default() -> Self {
         Self {
@@ -68,7 +71,7 @@ pub fn filtered_log_probs(config: &SamplingConfig, logits: &[f32], seen: &[u32])
 
 /// The next token; `uniform` in [0, 1) decides among the kept ones.
 pub fn next_token(config: &SamplingConfig, logits: &[f32], seen: &[u32], uniform: f64) -> u32 {
-    if config.temperature == 0.0 {
+    if config.temperature < SMALLEST_TEMPERATURE {
         return argmax(&penalised(logits, seen, config.repetition_penalty));
     }
     let log_probs = filtered_log_probs(config, logits, seen);

@@ -107,6 +107,15 @@ impl LossEntries {
         self.groups.iter().any(|g| !g.divergences.is_empty())
     }
 
+    /// Whether some term is KL(student ‖ teacher), which is infinite where only the teacher has 0.
+    pub fn has_reverse_kl(&self) -> bool {
+        self.configs.iter().any(|config| match config {
+            LossConfig::ReverseKl(_) => true,
+            LossConfig::Jsd(jsd) => jsd.beta == 1.0,
+            _ => false,
+        })
+    }
+
     /// Whether some term looks at the labels.
     pub fn needs_labels(&self) -> bool {
         self.groups.iter().any(|g| !g.labels.is_empty())

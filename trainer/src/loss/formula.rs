@@ -63,11 +63,15 @@ pub fn chunk_loss(
         .cast(dtype))
 }
 
+/// A finite stand-in for −∞: 0 · log 0 is then 0, not NaN.
+const MASKED: f64 = -1e30;
+
 fn widen(x: Tensor<2>) -> Tensor<2> {
     match x.dtype() {
         DType::F64 => x,
         _ => x.cast(DType::F32),
     }
+    .clamp_min(MASKED)
 }
 
 fn log_softmax_at(logits: &Tensor<2>, temperature: f64) -> Tensor<2> {

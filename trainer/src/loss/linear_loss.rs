@@ -5,6 +5,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::product::accumulate_transposed;
+use model::ops::real::Real;
 use model::parameter::Parameter;
 use model::score::chunk_rows;
 
@@ -29,7 +30,9 @@ pub struct LinearLoss {
 /// Computes the losses of `entries` over the supervised positions of `hidden` `[tokens, width]`, adds
 /// the head's gradient to `head` and returns the rest. Gradients are of `scale · Σ weight · value`.
 ///
-/// `valid` is how many leading vocabulary entries are real tokens of both models.
+/// `shared` is how many leading vocabulary entries are real tokens of both models. The teacher gives all
+/// others a probability of 0. The student's own padding columns stay in its softmax, so that it learns
+/// to give them none; but not in a reverse KL, which would be infinite: there they count as −∞.
 ///
 /// # Errors
 /// A label beyond `valid`, or a loss that needs a teacher where there is none.
@@ -39,7 +42,7 @@ pub fn linear_loss(
     head: &mut Parameter,
     teacher: Option<&TeacherStates>,
     labels: Labels,
-    valid: usize,
+    shared: usize,
     scale: f64,
 ) -> Result<LinearLoss, LossRowsError> {
     let positions: Vec<i32> = (0..labels.supervised.len())
@@ -53,12 +56,23 @@ pub fn linear_loss(
     let vocabulary = Vocabulary {
         student: head.value.dims()[0],
         teacher: teacher.map_or(0, |t| t.head.dims()[0]),
-        valid,
+        valid: match teacher {
+            Some(_) if entries.has_reverse_kl() => shared,
+            _ => head.value.dims()[0],
+        },
     };
-    let weight = head.value.clone().cast(hidden.dtype());
-    let teacher_head = teacher.map(|t| t.head.clone().cast(t.hidden.dtype()));
+    let vocabulary = Vocabulary {
+        teacher: vocabulary.teacher.max(vocabulary.valid),
+        ..vocabulary
+    };
     let mut values = vec![0.0; entries.count()];
     let mut d_hidden = hidden.zeros_like();
+    if !entries.needs_labels() && !entries.needs_teacher_logits() {
+        return Ok(LinearLoss { values, d_hidden });
+    }
+    let teacher = teacher.filter(|_| entries.needs_teacher_logits());
+    let weight = head.value.clone().cast(hidden.dtype());
+    let teacher_head = teacher.map(|t| t.head.clone().cast(t.hidden.dtype()));
     let rows = chunk_rows(vocabulary.student.max(vocabulary.teacher));
     for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
         let index = index(chunk, hidden);
@@ -66,7 +80,8 @@ pub fn linear_loss(
         let logits = h.clone().matmul(weight.clone().transpose());
         let teacher_logits = teacher.zip(teacher_head.as_ref()).map(|(t, head)| {
             let h = t.hidden.clone().select(0, index.clone());
-            h.matmul(head.clone().transpose())
+            let logits = h.matmul(head.clone().transpose());
+            without_padding(logits, shared, vocabulary.teacher)
         });
         let d_logits = chunk_loss(
             entries,
@@ -87,6 +102,17 @@ pub fn linear_loss(
         d_hidden = d_hidden.select_assign(0, index, d_chunk, add);
     }
     Ok(LinearLoss { values, d_hidden })
+}
+
+/// Teacher logits `[rows, columns]` in which only the first `shared` columns can be probable.
+fn without_padding(logits: Tensor<2>, shared: usize, columns: usize) -> Tensor<2> {
+    let [rows, found] = logits.dims();
+    if shared == columns && found == columns {
+        return logits;
+    }
+    let options = (&logits.device(), logits.dtype());
+    let padding = Tensor::full([rows, columns - shared], f32::MASKED, options);
+    Tensor::cat(vec![logits.narrow(1, 0, shared), padding], 1)
 }
 
 /// Gradient by the logits of one chunk; adds to `values`.

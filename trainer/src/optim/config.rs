@@ -28,7 +28,11 @@ impl Optimizer {
         let mut found = Vec::new();
         let mut check = |holds, key: &str, message: &str| require(&mut found, holds, key, message);
         check(*lr > 0.0 && lr.is_finite(), "lr", "`lr` must be above 0");
-        check(*eps > 0.0, "eps", "`eps` must be above 0");
+        check(
+            (1e-30..1.0).contains(eps),
+            "eps",
+            "`eps` must be at least 1e-30 (f32 holds nothing much smaller) and below 1",
+        );
         check(
             *weight_decay >= 0.0 && weight_decay.is_finite(),
             "weight_decay",
