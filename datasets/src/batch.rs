@@ -18,7 +18,8 @@ pub struct Batch {
     pub supervised: Vec<bool>,
     /// Distance from the start of the segment.
     pub positions: Vec<u32>,
-    /// 0 is padding; 1, 2, … count the pieces of samples in a row. Attention stays inside a segment.
+    /// 0 is padding; 1, 2, … count the pieces of samples in a row. Attention stays inside a segment. A piece that
+    /// continues a sample begins with the last token of the piece before, so that its next token has a context.
     pub segments: Vec<u32>,
 }
 

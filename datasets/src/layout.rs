@@ -23,6 +23,18 @@ pub enum DropReason {
     NoAssistantTurn,
 }
 
+impl DropReason {
+    /// For messages: rows with …
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Null => "null in a column that is needed",
+            Self::EmptyText => "an empty text, prompt or completion",
+            Self::EmptyConversation => "a conversation without turns",
+            Self::NoAssistantTurn => "a conversation without an assistant turn",
+        }
+    }
+}
+
 /// The layout of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Layout {

@@ -121,7 +121,8 @@ impl BatchLoader {
         })
     }
 
-    /// Batch `number`, counted from 0 over all epochs. The last batch of an epoch is filled up with padding rows.
+    /// Batch `number`, counted from 0 over all epochs. The last batch of an epoch is filled up with padding rows; every
+    /// batch holds at least one target.
     pub fn batch(&self, number: u64) -> Batch {
         let (epoch, first) = self.epoch_of(number);
         let plan = self.plan(epoch);
@@ -135,8 +136,9 @@ impl BatchLoader {
 
     /// The epoch that a batch belongs to, and the number of that epoch's first batch.
     pub fn epoch_of(&self, number: u64) -> (u64, u64) {
-        // The rows of a single data set are as many in every epoch, those of a mixture are not.
-        if self.corpus.parts() == 1 {
+        // The rows of a single data set are as many in every epoch; those of a mixture are not, nor those of a stream,
+        // where the order decides which samples are cut and which rows hold no target.
+        if self.corpus.parts() == 1 && self.config.packing != Packing::Stream {
             let batches = self.batches_in(&self.plan(0)).max(1);
             let epoch = number / batches;
             return (epoch, epoch * batches);
@@ -217,6 +219,10 @@ impl BatchLoader {
             &order,
             *sequence_length,
             *packing,
+            |piece| {
+                let sample = self.corpus.sample(piece.sample as usize);
+                sample.supervised[piece.predicted()].iter().any(|s| *s != 0)
+            },
             &mut random,
         ));
         let mut state = self.locked();

@@ -1,7 +1,12 @@
-//! Which pieces of which samples lie in which row: a pure function of lengths, the sequence length and an order.
+//! Which pieces of which samples lie in which row: a pure function of lengths and masks, the sequence length and an
+//! order.
+//!
+//! The first token of a piece is context only: nothing before it predicts it. So a piece that continues a sample begins
+//! with the last token of the piece before, and every row holds at least one target.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +19,7 @@ pub enum Packing {
     /// Several samples a row, by best fit: little padding, no sample cut that fits.
     #[default]
     Pack,
-    /// All samples in one stream, cut at every sequence length: no padding; meant for plain text.
+    /// All samples in one stream, cut at every sequence length: hardly any padding; meant for plain text.
     Stream,
     /// One sample a row, padded.
     None,
@@ -25,9 +30,10 @@ pub enum Packing {
 pub struct SampleShape {
     /// Tokens.
     pub length: u32,
-    /// Index of the first token that is a target.
+    /// Index of the first token that is a target; never 0.
     pub first_target: u32,
-    /// Whether it is split where it is longer than a row; it is truncated otherwise.
+    /// Whether it is split where it is longer than a row; it is truncated otherwise. All tokens from the first target
+    /// on are targets then.
     pub splittable: bool,
 }
 
@@ -39,12 +45,24 @@ impl SampleShape {
     }
 }
 
-/// Tokens `start..start + length` of a sample.
+/// Tokens `start..start + length` of a sample, at least two. The first of them is no target here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     pub sample: u32,
     pub start: u32,
     pub length: u32,
+}
+
+impl Piece {
+    /// The tokens of the sample that are predicted in this piece where they are targets: all but the first.
+    pub fn predicted(&self) -> Range<usize> {
+        self.start as usize + 1..(self.start + self.length) as usize
+    }
+
+    /// Whether the first token belongs to the piece before, too.
+    fn is_continued(&self) -> bool {
+        self.start > 0
+    }
 }
 
 /// The rows of one epoch.
@@ -66,22 +84,31 @@ pub struct PackingReport {
     /// Positions of the rows that hold no token.
     pub padding_tokens: u64,
     pub split_samples: u64,
+    /// Tokens that stand in rows twice: at the end of a piece, and as context at the start of the next.
+    pub repeated_tokens: u64,
     pub truncated_samples: u64,
     /// Tokens cut off from the ends of truncated samples.
     pub truncated_tokens: u64,
     /// Samples left out because their prompt alone fills the sequence length.
     pub dropped_samples: u64,
+    /// Rows left out because they would hold no target: a stream cuts prompts that are longer than a row.
+    pub dropped_rows: u64,
+    /// Tokens of the samples and rows that are left out.
     pub dropped_tokens: u64,
 }
 
 impl PackingPlan {
     /// Lays the samples of `order` (indices into `shapes`, repeats allowed) into rows and shuffles the rows.
     /// `sequence_length` is at least 2.
+    ///
+    /// `has_target` reads the mask: whether any of [`Piece::predicted`] is a target. Only pieces for which the shapes
+    /// leave that open are asked for.
     pub fn new(
         shapes: &[SampleShape],
         order: &[u32],
         sequence_length: usize,
         packing: Packing,
+        has_target: impl Fn(&Piece) -> bool,
         random: &mut Random,
     ) -> Self {
         let length = sequence_length as u32;
@@ -117,6 +144,22 @@ impl PackingPlan {
             Packing::Stream => stream(pieces, length, &mut report),
             Packing::None => pieces.into_iter().map(|piece| vec![piece]).collect(),
         };
+        rows.retain(|row| {
+            let is_kept = row.iter().any(|piece| {
+                let shape = shapes[piece.sample as usize];
+                let (first, predicted) = (shape.first_target as usize, piece.predicted());
+                first < predicted.end
+                    && (first >= predicted.start || shape.splittable || has_target(piece))
+            });
+            let continued = row.iter().filter(|piece| piece.is_continued()).count() as u64;
+            if is_kept {
+                report.repeated_tokens += continued;
+            } else {
+                report.dropped_rows += 1;
+                report.dropped_tokens += tokens_of(row) - continued;
+            }
+            is_kept
+        });
         random.shuffle(&mut rows);
         report.rows = rows.len() as u64;
         let mut row_ends = Vec::with_capacity(rows.len());
@@ -125,8 +168,7 @@ impl PackingPlan {
             pieces.extend(row);
             row_ends.push(pieces.len() as u32);
         }
-        let used: u64 = pieces.iter().map(|p| u64::from(p.length)).sum();
-        report.padding_tokens = report.rows * sequence_length as u64 - used;
+        report.padding_tokens = report.rows * sequence_length as u64 - tokens_of(&pieces);
         Self {
             pieces,
             row_ends,
@@ -153,13 +195,18 @@ impl PackingPlan {
     }
 }
 
-/// Cuts a piece after `first` tokens, then after every `length`.
+fn tokens_of(pieces: &[Piece]) -> u64 {
+    pieces.iter().map(|piece| u64::from(piece.length)).sum()
+}
+
+/// Cuts a piece into one of `first` tokens (at least 2) and others of `length`. Each begins with the last token of the
+/// one before, so none of them is of a single token.
 fn split(piece: Piece, first: u32, length: u32) -> impl Iterator<Item = Piece> {
     let end = piece.start + piece.length;
     let mut start = piece.start;
     let mut size = first;
     std::iter::from_fn(move || {
-        if start >= end {
+        if start + 1 >= end {
             return None;
         }
         let cut = Piece {
@@ -167,7 +214,7 @@ fn split(piece: Piece, first: u32, length: u32) -> impl Iterator<Item = Piece> {
             start,
             length: size.min(end - start),
         };
-        start += cut.length;
+        start += cut.length - 1;
         size = length;
         Some(cut)
     })
@@ -208,6 +255,10 @@ fn stream(pieces: Vec<Piece>, length: u32, report: &mut PackingReport) -> Vec<Ve
     let mut rows: Vec<Vec<Piece>> = Vec::new();
     let mut room = 0;
     for piece in pieces {
+        // One token alone has nothing to predict: the last position of such a row stays padding.
+        if room < 2 {
+            room = 0;
+        }
         let first = if room == 0 { length } else { room };
         let mut cuts = 0;
         for cut in split(piece, first, length) {
@@ -230,77 +281,110 @@ fn stream(pieces: Vec<Piece>, length: u32, report: &mut PackingReport) -> Vec<Ve
 mod tests {
     use super::*;
 
-    fn random_shapes(random: &mut Random, n: usize, longest: u64) -> Vec<SampleShape> {
+    /// Masks of text, where every token but the first is a target, and of others, where any may be.
+    fn random_masks(random: &mut Random, n: usize, longest: u64) -> (Vec<Vec<bool>>, Vec<bool>) {
         (0..n)
             .map(|_| {
-                let length = 2 + random.below(longest) as u32;
-                SampleShape {
-                    length,
-                    first_target: 1 + random.below(u64::from(length) - 1) as u32,
-                    splittable: random.below(2) == 0,
-                }
+                let length = 2 + random.below(longest) as usize;
+                let splittable = random.below(2) == 0;
+                let share = 1 + random.below(40);
+                let mut mask: Vec<bool> = (0..length)
+                    .map(|t| t > 0 && (splittable || random.below(share) == 0))
+                    .collect();
+                mask[1 + random.below(length as u64 - 1) as usize] = true;
+                (mask, splittable)
+            })
+            .unzip()
+    }
+
+    fn shapes_of(masks: &[Vec<bool>], splittable: &[bool]) -> Vec<SampleShape> {
+        (masks.iter().zip(splittable))
+            .map(|(mask, splittable)| SampleShape {
+                length: mask.len() as u32,
+                first_target: mask.iter().position(|t| *t).unwrap() as u32,
+                splittable: *splittable,
             })
             .collect()
     }
 
-    /// Every token of every sample is in the plan once, or in one of the report's counts.
+    /// Every target of every sample is predicted once, or it lies beyond a truncation; every token is in the plan or
+    /// in one of the report's counts; every row holds a target.
     #[test]
-    fn every_token_appears_once_or_is_counted() {
+    fn every_target_is_predicted_once_and_every_token_is_counted() {
+        let mut dropped_rows = 0;
         for case in 0..60 {
             let mut random = Random::new(case, "packing", 0, "test");
             let length = 2 + random.below(60) as usize;
             let n = 1 + random.below(200) as usize;
-            let shapes = random_shapes(&mut random, n, 150);
+            let (masks, splittable) = random_masks(&mut random, n, 150);
+            let shapes = shapes_of(&masks, &splittable);
+            let has_target =
+                |piece: &Piece| masks[piece.sample as usize][piece.predicted()].contains(&true);
             let order = random.permutation(shapes.len());
             for packing in [Packing::Pack, Packing::Stream, Packing::None] {
-                let plan = PackingPlan::new(&shapes, &order, length, packing, &mut random);
+                let plan =
+                    PackingPlan::new(&shapes, &order, length, packing, has_target, &mut random);
                 let report = plan.report();
-                let mut seen: Vec<Vec<bool>> = shapes
-                    .iter()
-                    .map(|s| vec![false; s.length as usize])
-                    .collect();
+                let mut predicted: Vec<Vec<u32>> =
+                    masks.iter().map(|mask| vec![0; mask.len()]).collect();
+                let mut used = 0;
                 for row in 0..plan.rows() {
-                    let used: u32 = plan.row(row).iter().map(|p| p.length).sum();
-                    assert!(used as usize <= length && used > 0);
-                    for piece in plan.row(row) {
-                        for token in piece.start..piece.start + piece.length {
-                            let cell = &mut seen[piece.sample as usize][token as usize];
-                            assert!(!*cell, "token twice");
-                            *cell = true;
+                    let row = plan.row(row);
+                    assert!(tokens_of(row) <= length as u64);
+                    assert!(row.iter().any(has_target), "a row without a target");
+                    used += tokens_of(row);
+                    for piece in row {
+                        assert!(piece.length > 1, "a token alone");
+                        for token in piece.predicted() {
+                            predicted[piece.sample as usize][token] += 1;
                         }
                     }
                 }
-                let used: u64 = seen.iter().flatten().filter(|s| **s).count() as u64;
                 assert_eq!(
                     used + report.truncated_tokens + report.dropped_tokens,
-                    report.tokens
+                    report.tokens + report.repeated_tokens
                 );
                 assert_eq!(report.rows * length as u64, used + report.padding_tokens);
                 assert_eq!(report.samples, shapes.len() as u64);
-                for (shape, seen) in shapes.iter().zip(&seen) {
-                    let count = seen.iter().filter(|s| **s).count();
-                    if shape.splittable || packing == Packing::Stream {
-                        assert_eq!(count, seen.len());
-                    } else if count > 0 {
-                        assert!(seen[shape.first_target as usize], "kept without a target");
-                        assert_eq!(count, seen.len().min(length));
+                for ((shape, mask), predicted) in shapes.iter().zip(&masks).zip(&predicted) {
+                    let whole = shape.splittable || packing == Packing::Stream;
+                    for (token, is_target) in mask.iter().enumerate() {
+                        let is_dropped = shape.first_target as usize >= length;
+                        let expected = whole || (token < length && !is_dropped);
+                        assert!(predicted[token] <= 1, "predicted twice");
+                        if *is_target {
+                            assert_eq!(predicted[token], u32::from(expected));
+                        }
                     }
                 }
                 if packing == Packing::Stream {
-                    assert!(report.padding_tokens < length as u64);
+                    // One position a row at most, but for the last.
+                    assert!(report.padding_tokens < report.rows + length as u64);
+                    dropped_rows += report.dropped_rows;
+                } else {
+                    assert_eq!(report.dropped_rows, 0);
                 }
             }
         }
+        assert!(dropped_rows > 0);
     }
 
     #[test]
     fn best_fit_fills_rows_and_its_row_count_ignores_the_order() {
         let mut random = Random::new(1, "packing", 0, "fill");
-        let shapes = random_shapes(&mut random, 3000, 100);
+        let (masks, splittable) = random_masks(&mut random, 3000, 400);
+        let shapes = shapes_of(&masks, &splittable);
         let mut counts = Vec::new();
         for _ in 0..3 {
             let order = random.permutation(shapes.len());
-            let plan = PackingPlan::new(&shapes, &order, 256, Packing::Pack, &mut random);
+            let plan = PackingPlan::new(
+                &shapes,
+                &order,
+                256,
+                Packing::Pack,
+                |_| panic!("shapes suffice"),
+                &mut random,
+            );
             let report = plan.report();
             assert!(
                 report.padding_tokens * 100 < report.rows * 256,
@@ -311,30 +395,99 @@ mod tests {
         assert!(counts.iter().all(|c| *c == counts[0]));
     }
 
-    #[test]
-    fn long_samples_are_split_truncated_or_dropped() {
-        let shape = |length, first_target, splittable| SampleShape {
+    fn shape(length: u32, first_target: u32, splittable: bool) -> SampleShape {
+        SampleShape {
             length,
             first_target,
             splittable,
-        };
+        }
+    }
+
+    #[test]
+    fn long_samples_are_split_truncated_or_dropped() {
         let shapes = [shape(10, 1, true), shape(10, 2, false), shape(10, 4, false)];
         let mut random = Random::new(0, "packing", 0, "test");
-        let plan = PackingPlan::new(&shapes, &[0, 1, 2], 4, Packing::Pack, &mut random);
+        let plan = PackingPlan::new(
+            &shapes,
+            &[0, 1, 2],
+            4,
+            Packing::Pack,
+            |_| panic!("shapes suffice"),
+            &mut random,
+        );
         assert_eq!(
             plan.report(),
             PackingReport {
                 samples: 3,
                 tokens: 30,
                 rows: 4,
-                padding_tokens: 2,
+                padding_tokens: 0,
                 split_samples: 1,
+                repeated_tokens: 2,
                 truncated_samples: 1,
                 truncated_tokens: 6,
                 dropped_samples: 1,
+                dropped_rows: 0,
                 dropped_tokens: 10,
             }
         );
         assert_eq!(plan.row(99), &[]);
+    }
+
+    #[test]
+    fn pieces_of_a_sample_overlap_by_one_token_and_none_is_a_token_alone() {
+        let mut random = Random::new(0, "packing", 0, "test");
+        for length in 2..20 {
+            let shapes = [shape(length, 1, true)];
+            let plan = PackingPlan::new(&shapes, &[0], 4, Packing::Pack, |_| false, &mut random);
+            let mut pieces: Vec<(u32, u32)> = (0..plan.rows())
+                .flat_map(|row| plan.row(row))
+                .map(|piece| (piece.start, piece.start + piece.length))
+                .collect();
+            pieces.sort_unstable();
+            let expected: Vec<(u32, u32)> = (0..length - 1)
+                .step_by(3)
+                .map(|start| (start, length.min(start + 4)))
+                .collect();
+            assert_eq!(pieces, expected);
+        }
+    }
+
+    #[test]
+    fn a_stream_leaves_out_rows_of_prompts_alone() {
+        // The second sample's only target is its last token.
+        let shapes = [shape(3, 1, true), shape(16, 15, false), shape(4, 1, true)];
+        let mut random = Random::new(0, "packing", 0, "test");
+        let has_target = |piece: &Piece| piece.sample == 1 && piece.predicted().contains(&15);
+        let plan = PackingPlan::new(
+            &shapes,
+            &[0, 1, 2],
+            4,
+            Packing::Stream,
+            has_target,
+            &mut random,
+        );
+        // The first sample and a free position; five rows of the second, of which the last is kept; the third sample.
+        let rows: Vec<&[Piece]> = (0..plan.rows()).map(|row| plan.row(row)).collect();
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        assert!(
+            rows.iter()
+                .flat_map(|row| row.iter())
+                .any(|piece| { (piece.sample, piece.start, piece.length) == (1, 12, 4) })
+        );
+        assert_eq!(
+            plan.report(),
+            PackingReport {
+                samples: 3,
+                tokens: 23,
+                rows: 3,
+                padding_tokens: 1,
+                split_samples: 1,
+                repeated_tokens: 1,
+                dropped_rows: 4,
+                dropped_tokens: 13,
+                ..PackingReport::default()
+            }
+        );
     }
 }

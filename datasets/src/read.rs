@@ -41,31 +41,53 @@ pub fn read_samples(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataErro
         ..ReadReport::default()
     };
     let limit = config.limit.unwrap_or(usize::MAX);
+    let mut is_text = true;
     for (path, format) in files {
         if report.samples.len() >= limit {
             break;
         }
         match format {
             Format::Text => read_text(&path, config.chunk, limit, &mut report)?,
-            _ => read_table(&path, format, config, limit, &mut report)?,
+            _ => {
+                is_text = false;
+                read_table(&path, format, config, limit, &mut report)?;
+            }
         }
         report.files.push(path);
     }
     if report.samples.is_empty() {
-        let found = if report.rows == 0 {
-            "the data is empty".to_string()
-        } else {
-            format!(
-                "all {} rows were dropped: {:?}",
-                report.rows, report.dropped
-            )
-        };
         return Err(DataError::Empty {
             path: config.source.clone(),
-            found,
+            found: nothing_left(&report, is_text),
         });
     }
     Ok(report)
+}
+
+/// Why no sample is left, and what to look at.
+fn nothing_left(report: &ReadReport, is_text: bool) -> String {
+    let files = report.files.len();
+    if is_text && files > 0 {
+        let what = match files {
+            1 => "the file is empty or holds only white space".to_string(),
+            _ => format!("all {files} text files are empty or hold only white space"),
+        };
+        return format!("{what}\nhint: check that `source` names the data that you meant");
+    }
+    if report.rows == 0 {
+        return "the data holds no rows\n\
+                hint: check that `source` names the data that you meant, and that `limit` is not 0"
+            .into();
+    }
+    let reasons: Vec<String> = (report.dropped.iter())
+        .map(|(reason, rows)| format!("{rows} with {}", reason.describe()))
+        .collect();
+    format!(
+        "none of {} rows can be used: {}\n\
+         hint: check that `source` names the data that you meant and that `columns` names its columns",
+        report.rows,
+        reasons.join(", ")
+    )
 }
 
 /// The SHA-256 (hexadecimal) of all that decides which samples are read: the files' contents, the layout and the limit.

@@ -107,8 +107,18 @@ fn expected_targets(sample: &TokenizedSample, start: usize, length: usize) -> Ve
         .collect()
 }
 
+/// The batches of one epoch.
+fn batches(loader: &BatchLoader, epoch: u64) -> Vec<Batch> {
+    (0..)
+        .map(|number| (loader.epoch_of(number).0, number))
+        .skip_while(|(e, _)| *e < epoch)
+        .take_while(|(e, _)| *e == epoch)
+        .map(|(_, number)| loader.batch(number))
+        .collect()
+}
+
 #[test]
-fn each_token_is_in_an_epoch_once_with_its_mask_one_position_earlier() {
+fn each_target_is_in_an_epoch_once_one_position_before_its_token() {
     let tokenizer = tiny();
     let encoder = SampleEncoder::new(&tokenizer).unwrap();
     for (case, packing) in [Packing::Pack, Packing::Stream, Packing::None]
@@ -122,25 +132,47 @@ fn each_token_is_in_an_epoch_once_with_its_mask_one_position_earlier() {
         let length = 64;
         let loader =
             BatchLoader::new(cache(directory.path(), samples), config(length, 4, packing)).unwrap();
-        for epoch in 0..2 {
+        for epoch in 0..3 {
             // Pieces of the epoch, by their tokens; equal pieces are counted.
             let mut pieces: HashMap<(Vec<u32>, Vec<Option<u32>>), i32> = HashMap::new();
+            // The same for (a token, the target after it).
+            let mut pairs: HashMap<(u32, u32), i32> = HashMap::new();
             let mut tokens = 0;
-            for number in 0..loader.batches_per_epoch() {
-                let batch = loader.batch(epoch * loader.batches_per_epoch() + number);
+            for batch in batches(&loader, epoch) {
+                assert!(batch.supervised_count() > 0);
                 for piece in segments(&batch) {
                     tokens += piece.0.len() as u64;
+                    for (id, target) in piece.0.iter().zip(&piece.1) {
+                        if let Some(target) = target {
+                            *pairs.entry((*id, *target)).or_default() += 1;
+                        }
+                    }
                     *pieces.entry(piece).or_default() += 1;
                 }
             }
             let report = loader.report();
             assert_eq!(
-                tokens + report.truncated_tokens + report.dropped_tokens,
-                report.tokens
-            );
-            assert_eq!(
                 report.tokens,
                 encoded.iter().map(|s| s.ids.len() as u64).sum::<u64>()
+            );
+            if epoch == 0 || packing != Packing::Stream {
+                assert_eq!(
+                    tokens + report.truncated_tokens + report.dropped_tokens,
+                    report.tokens + report.repeated_tokens
+                );
+            }
+            for sample in &encoded {
+                let whole = sample.ids.len();
+                let is_cut = !sample.splittable && packing != Packing::Stream;
+                let end = if is_cut { whole.min(length) } else { whole };
+                for t in (1..end).filter(|t| sample.supervised[*t]) {
+                    let pair = (sample.ids[t - 1], sample.ids[t]);
+                    *pairs.get_mut(&pair).expect("a target is missing") -= 1;
+                }
+            }
+            assert!(
+                pairs.values().all(|count| *count == 0),
+                "a target is missing or twice"
             );
             if packing == Packing::Stream {
                 continue;
@@ -148,8 +180,8 @@ fn each_token_is_in_an_epoch_once_with_its_mask_one_position_earlier() {
             for sample in &encoded {
                 let whole = sample.ids.len();
                 let parts: Vec<(usize, usize)> = if sample.splittable {
-                    (0..whole)
-                        .step_by(length)
+                    (0..whole - 1)
+                        .step_by(length - 1)
                         .map(|s| (s, length.min(whole - s)))
                         .collect()
                 } else if sample.supervised.iter().take(length).any(|s| *s) {
@@ -174,6 +206,65 @@ fn each_token_is_in_an_epoch_once_with_its_mask_one_position_earlier() {
             );
         }
     }
+}
+
+/// Whatever is left of a text after its full rows, even one token.
+#[test]
+fn every_batch_of_text_has_a_target() {
+    let directory = tempfile::tempdir().unwrap();
+    for n in 40..60 {
+        let text = || vec![Sample::Text("7".repeat(n))];
+        for packing in [Packing::Pack, Packing::Stream, Packing::None] {
+            let cache = cache(&directory.path().join(n.to_string()), text());
+            let supervised = cache.supervised() as usize;
+            assert_eq!(supervised as u64 + 1, cache.tokens());
+            let loader = BatchLoader::new(cache, config(8, 1, packing)).unwrap();
+            let counts: Vec<usize> = batches(&loader, 1)
+                .iter()
+                .map(Batch::supervised_count)
+                .collect();
+            assert!(counts.iter().all(|count| *count > 0), "{n}: {counts:?}");
+            assert_eq!(counts.iter().sum::<usize>(), supervised);
+        }
+    }
+}
+
+#[test]
+fn every_batch_of_a_stream_with_long_prompts_has_a_target() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut random = Random::new(3, "test", 0, "prompts");
+    let samples: Vec<Sample> = (0..40)
+        .map(|_| Sample::Completion {
+            prompt: "7".repeat(random.below(100) as usize),
+            completion: "7".repeat(1 + random.below(6) as usize),
+        })
+        .collect();
+    let tokenizer = tiny();
+    let encoder = SampleEncoder::with_template(&tokenizer, None);
+    let open = || {
+        TokenCache::build_or_open(
+            directory.path(),
+            "prompts",
+            &encoder,
+            || Ok(samples.clone()),
+        )
+        .unwrap()
+    };
+    let supervised = open().supervised() as usize;
+    let loader = BatchLoader::new(open(), config(8, 1, Packing::Stream)).unwrap();
+    for epoch in 0..4 {
+        let batches = batches(&loader, epoch);
+        assert!(batches.iter().all(|batch| batch.supervised_count() > 0));
+        let found: usize = batches.iter().map(Batch::supervised_count).sum();
+        assert_eq!(found, supervised);
+    }
+    let report = loader.report();
+    assert!(report.dropped_rows > 0, "{report:?}");
+    assert_eq!(report.dropped_samples, 0);
+    // Another loader that begins in a later epoch gives the same.
+    let fresh = BatchLoader::new(open(), config(8, 1, Packing::Stream)).unwrap();
+    let late = 3 * loader.batches_per_epoch();
+    assert_eq!(fresh.batch(late), loader.batch(late));
 }
 
 /// The regression test of an off-by-one at completion borders: the last prompt position predicts the first

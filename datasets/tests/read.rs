@@ -206,6 +206,29 @@ fn a_mapping_names_the_columns() {
 }
 
 #[test]
+fn data_without_any_sample_says_why() {
+    let error = |name: &str, content: &str| read(name, content).unwrap_err().to_string();
+    for content in ["", " \n\n "] {
+        let message = error("a.txt", content);
+        assert!(
+            message
+                .contains("a.txt: no samples: the file is empty or holds only white space\nhint: "),
+            "{message}"
+        );
+    }
+    let message = error(
+        "a.jsonl",
+        "{\"text\": \"\"}\n{\"text\": null}\n{\"text\": \" \"}\n",
+    );
+    assert!(
+        message.contains("none of 3 rows can be used: 1 with null in a column")
+            && message.contains("2 with an empty text")
+            && message.contains("\nhint: "),
+        "{message}"
+    );
+}
+
+#[test]
 fn rows_without_content_are_dropped_and_counted() {
     let report = read(
         "a.jsonl",
