@@ -53,14 +53,15 @@ impl Progress {
             data.batches_per_epoch(),
         );
         for (count, what) in [
-            (report.truncated_samples, "truncated"),
+            (report.truncated_samples, "samples truncated"),
             (
                 report.dropped_samples,
-                "dropped (no target within the sequence length)",
+                "samples dropped (no target within the sequence length)",
             ),
+            (report.dropped_rows, "rows dropped (no target in them)"),
         ] {
             if count > 0 {
-                line += &format!("; {count} samples {what}");
+                line += &format!("; {count} {what}");
             }
         }
         eprintln!("{line}");
