@@ -65,9 +65,7 @@ fn write_tokenizer(checkpoint: &Checkpoint, staged: &StagedDirectory) -> anyhow:
     let directory = match checkpoint.tokenizer_source()? {
         TokenizerSource::Directory(directory) => directory,
         TokenizerSource::Gguf(_) => {
-            let made = tempfile::tempdir().context("cannot create a temporary directory")?;
-            load_tokenizer(checkpoint)?.save(made.path())?;
-            return copy_files(made.path(), staged).map(drop);
+            return Ok(load_tokenizer(checkpoint)?.save(staged.path())?);
         }
     };
     if copy_files(&directory, staged)? == 0 {

@@ -85,8 +85,11 @@ impl Tokenizer {
     }
 }
 
+/// Waits until the file is on the disk: whoever renames the directory into place relies on that.
 fn write(path: &Path, text: &str) -> Result<(), DataError> {
-    fs::write(path, text).map_err(DataError::io("write", path))
+    fs::write(path, text)
+        .and_then(|()| fs::File::open(path)?.sync_all())
+        .map_err(DataError::io("write", path))
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, DataError> {

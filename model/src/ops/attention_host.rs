@@ -21,7 +21,11 @@ pub(super) fn forward_host(
 ) -> (Tensor<2>, Tensor<2>) {
     let queries = pattern.rows * pattern.query_length;
     for_real!(q.dtype(), F, {
-        let (q, k, v) = (host(q), host(k), host(v));
+        let (q, k, v) = (
+            HostTensor::held(q),
+            HostTensor::held(k),
+            HostTensor::held(v),
+        );
         let (q, k, v) = (q.slice::<F>(), k.slice::<F>(), v.slice::<F>());
         let mut out = vec![F::ZERO; queries * pattern.heads * pattern.head_dim];
         let mut log_sum_exp = vec![F::ZERO; queries * pattern.heads];
@@ -58,8 +62,16 @@ pub(super) fn backward_host(
 ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
     let (q_shape, kv_shape) = (q.dims(), k.dims());
     for_real!(q.dtype(), F, {
-        let (q, k, v) = (host(q), host(k), host(v));
-        let (d_out, out, lse) = (host(d_out), host(out), host(log_sum_exp));
+        let (q, k, v) = (
+            HostTensor::held(q),
+            HostTensor::held(k),
+            HostTensor::held(v),
+        );
+        let (d_out, out, lse) = (
+            HostTensor::held(d_out),
+            HostTensor::held(out),
+            HostTensor::held(log_sum_exp),
+        );
         let inputs = BackwardInputs {
             q: q.slice::<F>(),
             k: k.slice::<F>(),
@@ -361,8 +373,4 @@ unsafe fn product<F: Real>(
             gemm::Parallelism::None,
         );
     }
-}
-
-fn host(tensor: &Tensor<2>) -> HostTensor {
-    HostTensor::of(tensor).expect("checked to be on the CPU")
 }

@@ -12,7 +12,7 @@ pub fn forward(weight: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
     }
     let width = weight.dims()[1];
     for_real!(weight.dtype(), F, {
-        let weight = HostTensor::of(weight).expect("checked to be on the CPU");
+        let weight = HostTensor::held(weight);
         let weight = weight.slice::<F>();
         let mut out = Vec::with_capacity(ids.len() * width);
         for &id in ids {
@@ -32,7 +32,7 @@ pub fn accumulate_gradient(gradient: Tensor<2>, ids: &[u32], dy: &Tensor<2>) -> 
     }
     let width = dy.dims()[1];
     for_real!(dy.dtype(), F, {
-        let dy = HostTensor::of(dy).expect("checked to be on the CPU");
+        let dy = HostTensor::held(dy);
         let dy = dy.slice::<F>();
         map_in_place::<F, 2>(gradient, |gradient| {
             for (&id, dy) in ids.iter().zip(dy.chunks(width)) {

@@ -15,6 +15,14 @@ impl HostTensor {
         Some(Self(primitive.to_contiguous()))
     }
 
+    /// A tensor whose operation has already found its inputs on the CPU.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn held<const D: usize>(tensor: &Tensor<D>) -> Self {
+        Self::of(tensor).expect("checked to be on the CPU")
+    }
+
     /// The values in row-major order.
     ///
     /// # Panics

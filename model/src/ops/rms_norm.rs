@@ -15,7 +15,7 @@ pub fn forward(x: &Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     }
     let [rows, width] = x.dims();
     for_real!(x.dtype(), F, {
-        let (x, w) = (host(x), host(weight));
+        let (x, w) = (HostTensor::held(x), HostTensor::held(weight));
         let (x, w) = (x.slice::<F>(), w.slice::<F>());
         let mut y = vec![F::ZERO; rows * width];
         y.par_chunks_mut(width)
@@ -38,7 +38,11 @@ pub fn backward(
     }
     let [rows, width] = x.dims();
     for_real!(x.dtype(), F, {
-        let (dy, x, w) = (host(dy), host(x), host(weight));
+        let (dy, x, w) = (
+            HostTensor::held(dy),
+            HostTensor::held(x),
+            HostTensor::held(weight),
+        );
         let (dy, x, w) = (dy.slice::<F>(), x.slice::<F>(), w.slice::<F>());
         let mut dx = vec![F::ZERO; rows * width];
         // Fixed blocks of rows, combined in order: the bits do not depend on the threads.
@@ -70,10 +74,6 @@ pub fn backward(
         }
         (from_values(dx, [rows, width]), from_values(dw, [1, width]))
     })
-}
-
-fn host(tensor: &Tensor<2>) -> HostTensor {
-    HostTensor::of(tensor).expect("checked to be on the CPU")
 }
 
 fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {

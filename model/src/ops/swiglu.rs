@@ -17,7 +17,7 @@ pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
     }
     for_real!(gate.dtype(), F, {
         let shape = gate.dims();
-        let (gate, up) = (host(gate), host(up));
+        let (gate, up) = (HostTensor::held(gate), HostTensor::held(up));
         let (gate, up) = (gate.slice::<F>(), up.slice::<F>());
         let mut out = vec![F::ZERO; gate.len()];
         out.par_chunks_mut(BLOCK)
@@ -35,7 +35,11 @@ pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>,
     }
     for_real!(gate.dtype(), F, {
         let shape = gate.dims();
-        let (dy, gate, up) = (host(dy), host(gate), host(up));
+        let (dy, gate, up) = (
+            HostTensor::held(dy),
+            HostTensor::held(gate),
+            HostTensor::held(up),
+        );
         let (dy, gate, up) = (dy.slice::<F>(), gate.slice::<F>(), up.slice::<F>());
         let mut d_gate = vec![F::ZERO; gate.len()];
         let mut d_up = vec![F::ZERO; gate.len()];
@@ -55,10 +59,6 @@ pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>,
             });
         (from_values(d_gate, shape), from_values(d_up, shape))
     })
-}
-
-fn host(tensor: &Tensor<2>) -> HostTensor {
-    HostTensor::of(tensor).expect("checked to be on the CPU")
 }
 
 fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
