@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
+use crate::linear::weight::Array;
 use crate::ops::attention::{self, AttentionOutput, AttentionPattern};
 use crate::ops::rms_norm;
 use crate::ops::rope::Rotation;
@@ -100,12 +101,32 @@ impl Attention {
         self.q_proj.backward(&dq, x) + self.k_proj.backward(&dk, x) + self.v_proj.backward(&dv, x)
     }
 
+    pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
+        let norms = self.q_norm.iter().chain(&self.k_norm).map(Array::from);
+        self.projections().flat_map(Linear::arrays).chain(norms)
+    }
+
+    pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let projections = [
+            &mut self.q_proj,
+            &mut self.k_proj,
+            &mut self.v_proj,
+            &mut self.o_proj,
+        ];
+        let norms = self.q_norm.iter_mut().chain(&mut self.k_norm);
+        projections
+            .into_iter()
+            .flat_map(Linear::names_mut)
+            .chain(norms.map(|norm| &mut norm.name))
+    }
+
+    fn projections(&self) -> impl Iterator<Item = &Linear> {
+        [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj].into_iter()
+    }
+
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        self.q_proj
-            .parameters()
-            .chain(self.k_proj.parameters())
-            .chain(self.v_proj.parameters())
-            .chain(self.o_proj.parameters())
+        self.projections()
+            .flat_map(Linear::parameters)
             .chain(&self.q_norm)
             .chain(&self.k_norm)
     }

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::attention::{Attention, AttentionTape};
 use crate::kv_cache::LayerCache;
+use crate::linear::weight::Array;
 use crate::mlp::{Mlp, MlpTape};
 use crate::ops::attention::AttentionPattern;
 use crate::ops::rms_norm;
@@ -81,6 +82,21 @@ impl Block {
             .self_attn
             .backward(&dy, &normed, tape.attention, rotation, pattern);
         dy + self.norm_backward(d_normed, &tape.x, Norm::Input)
+    }
+
+    /// All arrays in checkpoint order.
+    pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
+        std::iter::once(Array::from(&self.input_layernorm))
+            .chain(self.self_attn.arrays())
+            .chain(std::iter::once(Array::from(&self.post_attention_layernorm)))
+            .chain(self.mlp.arrays())
+    }
+
+    pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        std::iter::once(&mut self.input_layernorm.name)
+            .chain(self.self_attn.names_mut())
+            .chain(std::iter::once(&mut self.post_attention_layernorm.name))
+            .chain(self.mlp.names_mut())
     }
 
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {

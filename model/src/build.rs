@@ -6,7 +6,8 @@ use crate::attention::Attention;
 use crate::block::Block;
 use crate::config::DecoderConfig;
 use crate::decoder::{Decoder, rope_frequencies};
-use crate::linear::Linear;
+use crate::linear::weight::Weight;
+use crate::linear::{Linear, Packed};
 use crate::mlp::Mlp;
 use crate::parameter::Parameter;
 
@@ -42,32 +43,38 @@ impl Placement {
     }
 }
 
+/// An array as it was found.
+pub enum Found {
+    /// Row after row.
+    Values(Vec<f32>),
+    /// A matrix that stays in its file's blocks, on the CPU.
+    Packed(Packed),
+}
+
 /// Builds a decoder from `array(name, shape)`, asked in checkpoint order for every array that the
-/// configuration has.
+/// configuration has. Only matrices may be packed.
 ///
 /// # Errors
 /// Whatever `array` fails with.
 pub fn build<E>(
     config: &DecoderConfig,
     placement: &Placement,
-    mut array: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    mut array: impl FnMut(&str, &[usize]) -> Result<Found, E>,
 ) -> Result<Decoder, E> {
     let mut arrays = Arrays {
         placement,
         array: &mut array,
     };
     let hidden = config.hidden_size;
-    let embed_tokens = arrays.parameter(
-        "model.embed_tokens.weight".into(),
-        &[config.vocab_size, hidden],
-    )?;
+    let vocabulary = [config.vocab_size, hidden];
+    let embed_tokens = arrays.weight("model.embed_tokens.weight".into(), vocabulary)?;
     let blocks = (0..config.num_hidden_layers)
         .map(|layer| arrays.block(config, layer))
         .collect::<Result<_, E>>()?;
     let norm = arrays.parameter("model.norm.weight".into(), &[hidden])?;
     let lm_head = match config.tie_word_embeddings {
         true => None,
-        false => Some(arrays.parameter("lm_head.weight".into(), &[config.vocab_size, hidden])?),
+        false => Some(arrays.weight("lm_head.weight".into(), vocabulary)?),
     };
     Ok(Decoder {
         config: config.clone(),
@@ -85,24 +92,34 @@ struct Arrays<'a, F> {
     array: &'a mut F,
 }
 
-impl<E, F: FnMut(&str, &[usize]) -> Result<Vec<f32>, E>> Arrays<'_, F> {
+impl<E, F: FnMut(&str, &[usize]) -> Result<Found, E>> Arrays<'_, F> {
     fn parameter(&mut self, name: String, shape: &[usize]) -> Result<Parameter, E> {
-        let values = (self.array)(&name, shape)?;
+        let values = match (self.array)(&name, shape)? {
+            Found::Values(values) => values,
+            Found::Packed(packed) => packed.values(),
+        };
+        Ok(self.dense(name, shape, values))
+    }
+
+    fn weight(&mut self, name: String, shape: [usize; 2]) -> Result<Weight, E> {
+        Ok(match (self.array)(&name, &shape)? {
+            Found::Values(values) => Weight::Dense(self.dense(name, &shape, values)),
+            Found::Packed(packed) => Weight::Packed(packed),
+        })
+    }
+
+    fn dense(&self, name: String, shape: &[usize], values: Vec<f32>) -> Parameter {
         let matrix = match *shape {
             [rows, columns] => [rows, columns],
             _ => [1, shape.iter().product()],
         };
         let device = &self.placement.device;
         let value = Tensor::<2>::from_data(TensorData::new(values, matrix), (device, DType::F32));
-        Ok(Parameter::new(
-            name,
-            shape.to_vec(),
-            value.cast(self.placement.weights),
-        ))
+        Parameter::new(name, shape.to_vec(), value.cast(self.placement.weights))
     }
 
     fn linear(&mut self, name: &str, output: usize, input: usize, bias: bool) -> Result<Linear, E> {
-        let weight = self.parameter(format!("{name}.weight"), &[output, input])?;
+        let weight = self.weight(format!("{name}.weight"), [output, input])?;
         let bias = match bias {
             true => Some(self.parameter(format!("{name}.bias"), &[output])?),
             false => None,

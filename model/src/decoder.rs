@@ -6,6 +6,7 @@ use crate::batch::TokenBatch;
 use crate::block::{Block, BlockTape};
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
+use crate::linear::weight::{Array, Weight};
 use crate::ops::attention::AttentionPattern;
 use crate::ops::rope::{Rotation, frequencies};
 use crate::ops::{embedding, rms_norm};
@@ -14,11 +15,11 @@ use crate::parameter::Parameter;
 #[derive(Debug, Clone)]
 pub struct Decoder {
     pub config: DecoderConfig,
-    pub embed_tokens: Parameter,
+    pub embed_tokens: Weight,
     pub blocks: Vec<Block>,
     pub norm: Parameter,
     /// `None` when the head is the embedding.
-    pub lm_head: Option<Parameter>,
+    pub lm_head: Option<Weight>,
     /// The dtype of activations; weights are cast to it where they are used.
     pub compute: DType,
     pub(crate) rope_frequencies: Vec<f32>,
@@ -57,15 +58,15 @@ impl LayerStates {
 
 impl Decoder {
     pub fn device(&self) -> Device {
-        self.embed_tokens.value.device()
+        self.embed_tokens.device()
     }
 
     /// The head's matrix `[vocabulary, hidden]`.
-    pub fn head(&self) -> &Parameter {
+    pub fn head(&self) -> &Weight {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    pub fn head_mut(&mut self) -> &mut Parameter {
+    pub fn head_mut(&mut self) -> &mut Weight {
         self.lm_head.as_mut().unwrap_or(&mut self.embed_tokens)
     }
 
@@ -149,8 +150,8 @@ impl Decoder {
         if let Some(extra) = d_layers.get(0) {
             dx = dx + extra.clone();
         }
-        if self.embed_tokens.trainable {
-            let embedding = &mut self.embed_tokens;
+        let embedding = self.embed_tokens.parameter_mut();
+        if let Some(embedding) = embedding.filter(|embedding| embedding.trainable) {
             let sum = match embedding.gradient.take() {
                 Some(sum) => sum,
                 None => embedding.value.zeros_like(),
@@ -196,31 +197,40 @@ impl Decoder {
 
     /// Logits `[tokens, vocabulary]` of hidden states, in `f32` or wider.
     pub fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
-        let head = self.head().value.clone().cast(hidden.dtype());
-        let logits = hidden.clone().matmul(head.transpose());
+        let logits = self.head().forward(hidden);
         match logits.dtype() {
             DType::F64 => logits,
             _ => logits.cast(DType::F32),
         }
     }
 
-    /// All parameters in checkpoint order.
+    /// All arrays in checkpoint order, however they are held.
+    pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
+        std::iter::once(Array::from(&self.embed_tokens))
+            .chain(self.blocks.iter().flat_map(Block::arrays))
+            .chain(std::iter::once(Array::from(&self.norm)))
+            .chain(self.lm_head.as_ref().map(Array::from))
+    }
+
+    /// What can be trained, in checkpoint order.
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        std::iter::once(&self.embed_tokens)
+        let head = self.lm_head.as_ref().and_then(Weight::parameter);
+        (self.embed_tokens.parameter().into_iter())
             .chain(self.blocks.iter().flat_map(Block::parameters))
             .chain(std::iter::once(&self.norm))
-            .chain(&self.lm_head)
+            .chain(head)
     }
 
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
-        std::iter::once(&mut self.embed_tokens)
+        let head = self.lm_head.as_mut().and_then(Weight::parameter_mut);
+        (self.embed_tokens.parameter_mut().into_iter())
             .chain(self.blocks.iter_mut().flat_map(Block::parameters_mut))
             .chain(std::iter::once(&mut self.norm))
-            .chain(&mut self.lm_head)
+            .chain(head)
     }
 
     fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        embedding::forward(&self.embed_tokens.value, ids).cast(self.compute)
+        self.embed_tokens.select_rows(ids).cast(self.compute)
     }
 
     fn final_norm(&self, x: &Tensor<2>) -> Tensor<2> {

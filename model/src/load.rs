@@ -1,8 +1,8 @@
 //! A decoder from a checkpoint, from nothing, and back to a directory.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 
-use crate::build::{Placement, build};
+use crate::build::{Found, Placement, build};
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::weights::checkpoint::Checkpoint;
@@ -14,7 +14,7 @@ use crate::weights::staged_directory::StagedDirectory;
 /// Standard deviation of a fresh matrix's values, as transformers initialises Llama.
 const INITIALIZER_RANGE: f64 = 0.02;
 
-/// Reads every tensor of a checkpoint, one at a time.
+/// Reads every tensor of a checkpoint, one at a time, into arrays that can be trained.
 ///
 /// # Errors
 /// What [`Checkpoint::tensor`] says of a missing, misshapen or unreadable tensor.
@@ -23,20 +23,41 @@ pub fn load_decoder(
     placement: &Placement,
 ) -> Result<Decoder, WeightsError> {
     build(checkpoint.config(), placement, |name, _| {
-        Ok(checkpoint.tensor(name)?.data)
+        Ok(Found::Values(checkpoint.tensor(name)?.data))
+    })
+}
+
+/// A decoder that is only read. On the CPU its matrices stay in the blocks of their file, and memory is about the
+/// file's size; other devices hold them dense.
+///
+/// # Errors
+/// As [`load_decoder`].
+pub fn load_frozen_decoder(
+    checkpoint: &Checkpoint,
+    placement: &Placement,
+) -> Result<Decoder, WeightsError> {
+    let packs = placement.device == Device::flex() && placement.compute == DType::F32;
+    build(checkpoint.config(), placement, |name, shape| {
+        if packs
+            && shape.len() == 2
+            && let Some(packed) = checkpoint.packed(name)?
+        {
+            return Ok(Found::Packed(packed));
+        }
+        Ok(Found::Values(checkpoint.tensor(name)?.data))
     })
 }
 
 /// A fresh model: matrices normal with deviation 0.02, norms 1, biases 0. The values follow from `seed`,
 /// the tensor's name and the place in it.
 pub fn random_decoder(config: &DecoderConfig, placement: &Placement, seed: u64) -> Decoder {
-    let array = |name: &str, shape: &[usize]| -> Result<Vec<f32>, std::convert::Infallible> {
+    let array = |name: &str, shape: &[usize]| -> Result<Found, std::convert::Infallible> {
         let count = shape.iter().product();
-        Ok(match shape.len() {
+        Ok(Found::Values(match shape.len() {
             1 if name.ends_with("bias") => vec![0.0; count],
             1 => vec![1.0; count],
             _ => normal_values(count, seed, name, INITIALIZER_RANGE),
-        })
+        }))
     };
     match build(config, placement, array) {
         Ok(decoder) => decoder,
@@ -80,16 +101,9 @@ pub fn save_decoder(
     staged: &StagedDirectory,
     dtype: WeightDtype,
 ) -> Result<(), WeightsError> {
-    let tensors = decoder.parameters().map(|parameter| {
-        let values = parameter
-            .value
-            .clone()
-            .cast(DType::F32)
-            .into_data()
-            .try_to_vec()
-            .expect("the parameter was cast to f32");
-        Ok((parameter.name.clone(), parameter.shape.clone(), values))
-    });
+    let tensors = decoder
+        .arrays()
+        .map(|array| Ok((array.name().to_owned(), array.shape(), array.values())));
     write_hf_files(
         staged,
         &decoder.config,
@@ -116,8 +130,8 @@ impl Decoder {
                 format!("model.layers.{old}."),
                 format!("model.layers.{new}."),
             );
-            for parameter in block.parameters_mut() {
-                parameter.name = parameter.name.replacen(&from, &to, 1);
+            for name in block.names_mut() {
+                *name = name.replacen(&from, &to, 1);
             }
             self.blocks.push(block);
             self.config.sliding_windows.push(windows[old]);

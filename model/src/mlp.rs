@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::linear::Linear;
+use crate::linear::weight::Array;
 use crate::ops::swiglu;
 use crate::parameter::Parameter;
 
@@ -40,11 +41,21 @@ impl Mlp {
         self.gate_proj.backward(&d_gate, x) + self.up_proj.backward(&d_up, x)
     }
 
+    pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
+        self.projections().flat_map(Linear::arrays)
+    }
+
+    pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let projections = [&mut self.gate_proj, &mut self.up_proj, &mut self.down_proj];
+        projections.into_iter().flat_map(Linear::names_mut)
+    }
+
+    fn projections(&self) -> impl Iterator<Item = &Linear> {
+        [&self.gate_proj, &self.up_proj, &self.down_proj].into_iter()
+    }
+
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        self.gate_proj
-            .parameters()
-            .chain(self.up_proj.parameters())
-            .chain(self.down_proj.parameters())
+        self.projections().flat_map(Linear::parameters)
     }
 
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {

@@ -1,6 +1,6 @@
 //! A trainable array: its value under its Hugging Face name, and the gradient that has gathered on it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::ops::product;
 
@@ -37,6 +37,14 @@ impl Parameter {
 
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Every value in `f32`, row after row.
+    pub fn values(&self) -> Vec<f32> {
+        let values = self.value.clone().cast(DType::F32).into_data();
+        values
+            .try_to_vec()
+            .expect("the parameter was cast to f32")
     }
 
     /// Adds `dyᵀ·x`, the gradient of y = x·Wᵀ.

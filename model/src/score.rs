@@ -60,7 +60,7 @@ fn top(row: &[f32], k: usize) -> Vec<(u32, f32)> {
 
 fn for_each_chunk(decoder: &Decoder, hidden: &Tensor<2>, mut f: impl FnMut(usize, &[f32], usize)) {
     let [tokens, width] = hidden.dims();
-    let vocabulary = decoder.head().value.dims()[0];
+    let vocabulary = decoder.head().rows();
     let rows = chunk_rows(vocabulary);
     for start in (0..tokens).step_by(rows) {
         let chunk = hidden

@@ -6,7 +6,7 @@ use datasets::config::DataConfig;
 use datasets::read::read_samples;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
 use indicatif::{ProgressBar, ProgressStyle};
-use model::load::load_decoder;
+use model::load::load_frozen_decoder;
 use serde::Serialize;
 use teacher::tokenizer::load_tokenizer;
 
@@ -43,7 +43,7 @@ fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
     let (window, stride) = config.window_and_stride(checkpoint.config().max_position_embeddings)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let documents = documents(&tokenizer, &samples)?;
-    let decoder = load_decoder(&checkpoint, &placement)?;
+    let decoder = load_frozen_decoder(&checkpoint, &placement)?;
     let bar = ProgressBar::new(0).with_style(style()?);
     let result = perplexity(
         &decoder,

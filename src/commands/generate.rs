@@ -18,7 +18,7 @@ pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let placement = place(arguments.model.device.device)?;
     let checkpoint = open(&arguments.model.model)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
-    let decoder = model::load::load_decoder(&checkpoint, &placement)?;
+    let decoder = model::load::load_frozen_decoder(&checkpoint, &placement)?;
     let model = LocalTeacher::new(decoder, tokenizer)?;
     let has_template = model.chat_template().is_some();
     let prompt = match arguments.chat || (has_template && !arguments.raw) {

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use datasets::tokenizer::Tokenizer;
 use model::batch::TokenBatch;
 use model::decoder::Decoder;
-use model::load::load_decoder;
+use model::load::load_frozen_decoder;
 use model::score::{label_log_probs, top_logits};
 use serde::Serialize;
 use teacher::tokenizer::load_tokenizer;
@@ -52,7 +52,7 @@ pub fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
         (None, None) => bail!("one of --text, --file and --ids is needed"),
     };
     check_length(ids.len(), checkpoint.config().max_position_embeddings)?;
-    let decoder = load_decoder(&checkpoint, &placement)?;
+    let decoder = load_frozen_decoder(&checkpoint, &placement)?;
     let scores = score(&decoder, ids, arguments.top);
     let mut out = std::io::stdout().lock();
     match arguments.json {

@@ -64,8 +64,8 @@ impl Chain<'_> {
                 model: name.clone(),
                 parameters: opened
                     .decoder
-                    .parameters()
-                    .map(|p| p.elements() as u64)
+                    .arrays()
+                    .map(|array| array.elements() as u64)
                     .sum(),
                 perplexity: score,
             });

@@ -6,9 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
-use model::load::{load_decoder, random_decoder, save_decoder};
+use model::build::Placement;
+use model::load::{load_decoder, load_frozen_decoder, random_decoder, save_decoder};
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
+use model::weights::error::WeightsError;
 use model::weights::staged_directory::StagedDirectory;
 use teacher::tokenizer::{check_fit, load_tokenizer};
 
@@ -17,6 +19,9 @@ use crate::plan::PlannedStage;
 use crate::recipe::Origin;
 use crate::source::{ModelSource, RandomModel};
 
+/// How a checkpoint becomes a decoder.
+type Load = fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>;
+
 /// A model with the tokenizer that its ids belong to.
 pub struct OpenModel {
     pub decoder: Decoder,
@@ -24,8 +29,17 @@ pub struct OpenModel {
 }
 
 impl Chain<'_> {
-    /// The model that `key` of the stage names, on the run's device.
+    /// The model that `key` of the stage names, on the run's device, to be read only.
     pub fn open_model(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        self.open(stage, key, load_frozen_decoder)
+    }
+
+    /// The model that `key` of the stage names, to be trained.
+    pub fn open_trainable(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        self.open(stage, key, load_decoder)
+    }
+
+    fn open(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
         let input = self.input(stage, key)?;
         let name = &input.reference.name;
         let opened = match &input.origin {
@@ -33,15 +47,15 @@ impl Chain<'_> {
                 let maker = self
                     .made_by(&input.origin)
                     .context("a stage of this recipe")?;
-                self.open_path(&maker.directory.join("model"))
+                self.open_path(&maker.directory.join("model"), load)
             }
-            Origin::Model(name) => self.open_declared(name),
+            Origin::Model(name) => self.open_declared(name, load),
             Origin::Data(_) => bail!("`{name}` is data, not a model"),
         };
         opened.with_context(|| format!("model `{name}`"))
     }
 
-    fn open_declared(&self, name: &str) -> Result<OpenModel> {
+    fn open_declared(&self, name: &str, load: Load) -> Result<OpenModel> {
         let model = &self.recipe.models[name];
         let tokenizer = match &model.tokenizer {
             Some(other) => Some(self.tokenizer_of(other)?),
@@ -49,7 +63,7 @@ impl Chain<'_> {
         };
         match &model.source {
             ModelSource::Stored(_) => {
-                let mut opened = self.open_path(&self.models[name])?;
+                let mut opened = self.open_path(&self.models[name], load)?;
                 if let Some(tokenizer) = tokenizer {
                     check_fit(
                         &self.models[name],
@@ -91,11 +105,11 @@ impl Chain<'_> {
         })
     }
 
-    fn open_path(&self, path: &Path) -> Result<OpenModel> {
+    fn open_path(&self, path: &Path, load: Load) -> Result<OpenModel> {
         let checkpoint = Checkpoint::open(path)?;
         Ok(OpenModel {
             tokenizer: load_tokenizer(&checkpoint)?,
-            decoder: load_decoder(&checkpoint, &self.placement)?,
+            decoder: load(&checkpoint, &self.placement)?,
         })
     }
 

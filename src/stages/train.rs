@@ -35,7 +35,7 @@ impl Chain<'_> {
         config: &Sft,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        let student = self.open_model(stage, "model")?;
+        let student = self.open_trainable(stage, "model")?;
         self.check_context("model", &student.decoder, &config.train)?;
         let data = self.training_data(
             stage,
@@ -47,7 +47,7 @@ impl Chain<'_> {
         let objective = Objective {
             entries,
             teacher: None,
-            valid: student.decoder.head().value.dims()[0],
+            valid: student.decoder.head().rows(),
         };
         let training = Training {
             trainee: Trainee::new(student.decoder),
@@ -65,7 +65,7 @@ impl Chain<'_> {
         config: &Distill,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        let student = self.open_model(stage, "student")?;
+        let student = self.open_trainable(stage, "student")?;
         let teacher = self.open_model(stage, "teacher")?;
         self.check_context("student", &student.decoder, &config.train)?;
         self.check_context("teacher", &teacher.decoder, &config.train)?;
@@ -79,8 +79,8 @@ impl Chain<'_> {
             &student.tokenizer,
             &teacher.tokenizer,
             used_ids(&data),
-            student.decoder.head().value.dims()[0],
-            teacher.decoder.head().value.dims()[0],
+            student.decoder.head().rows(),
+            teacher.decoder.head().rows(),
         )?;
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
         let objective = Objective {

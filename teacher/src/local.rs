@@ -10,7 +10,7 @@ use model::batch::TokenBatch;
 use model::build::Placement;
 use model::decoder::Decoder;
 use model::generate::engine::{GenerationConfig, generate};
-use model::load::load_decoder;
+use model::load::load_frozen_decoder;
 use model::weights::checkpoint::Checkpoint;
 
 use crate::error::TeacherError;
@@ -42,7 +42,7 @@ impl LocalTeacher {
     pub fn open(path: &Path, placement: &Placement) -> Result<Self, TeacherError> {
         let checkpoint = Checkpoint::open(path)?;
         let tokenizer = load_tokenizer(&checkpoint)?;
-        Self::new(load_decoder(&checkpoint, placement)?, tokenizer)
+        Self::new(load_frozen_decoder(&checkpoint, placement)?, tokenizer)
     }
 
     /// A model that is already there, with its own tokenizer or with another's.
@@ -229,7 +229,7 @@ impl Teacher for LocalTeacher {
         let (hidden, layers) = self.decoder.hidden_and_layers(batch, layers);
         Ok(Signal {
             hidden,
-            head: self.decoder.head().value.clone(),
+            head: self.decoder.head().clone(),
             layers,
         })
     }

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use model::decoder::LayerStates;
+use model::linear::Weight;
 
 /// Hidden states and the head that turns them into logits. The logits `hidden · headᵀ` of a whole batch are never
 /// held: who reads the signal computes them for some tokens at a time.
@@ -10,7 +11,7 @@ pub struct Signal {
     /// Hidden states after the final norm, `[tokens, width]`, row-major over the batch.
     pub hidden: Tensor<2>,
     /// `[vocabulary, width]`; rows beyond [`crate::vocabulary::compare`]'s count are padding.
-    pub head: Tensor<2>,
+    pub head: Weight,
     /// Outputs `[tokens, width]` of the layers that were asked for.
     pub layers: LayerStates,
 }

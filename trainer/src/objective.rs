@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use model::decoder::{Decoder, LayerStates};
-use model::linear::Linear;
+use model::linear::{Linear, Weight};
 use model::load::normal_values;
 use model::parameter::Parameter;
 use teacher::signal::Signal;
@@ -67,7 +67,7 @@ impl Trainee {
             let values = normal_values(teacher_width * width, seed, &name, deviation);
             let data = TensorData::new(values, [teacher_width, width]);
             let value = Tensor::from_data(data, (&self.decoder.device(), DType::F32));
-            let weight = Parameter::new(name, vec![teacher_width, width], value);
+            let weight = Weight::Dense(Parameter::new(name, vec![teacher_width, width], value));
             self.projections
                 .insert([student, teacher], Linear { weight, bias: None });
         }

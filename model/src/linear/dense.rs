@@ -2,19 +2,19 @@
 
 use burn::tensor::Tensor;
 
+use super::weight::{Array, Weight};
 use crate::parameter::Parameter;
 
 #[derive(Debug, Clone)]
 pub struct Linear {
-    pub weight: Parameter,
+    pub weight: Weight,
     pub bias: Option<Parameter>,
 }
 
 impl Linear {
     /// `x` `[tokens, in]` → `[tokens, out]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        let weight = self.weight.value.clone().cast(x.dtype());
-        let y = x.clone().matmul(weight.transpose());
+        let y = self.weight.forward(x);
         match &self.bias {
             Some(bias) => y + bias.value.clone().cast(x.dtype()),
             None => y,
@@ -23,21 +23,33 @@ impl Linear {
 
     /// Gathers the gradients of weight and bias, returns that of `x`.
     pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
-        if self.weight.trainable {
-            self.weight.accumulate_product(dy, x);
-        }
+        self.weight.accumulate_product(dy, x);
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));
         }
-        dy.clone()
-            .matmul(self.weight.value.clone().cast(dy.dtype()))
+        self.weight.backward(dy)
     }
 
+    /// Weight and bias as the checkpoint names them.
+    pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
+        std::iter::once(Array::from(&self.weight)).chain(self.bias.as_ref().map(Array::from))
+    }
+
+    /// The names of all arrays, to change.
+    pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let bias = self.bias.as_mut().map(|bias| &mut bias.name);
+        std::iter::once(self.weight.name_mut()).chain(bias)
+    }
+
+    /// What can be trained.
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        std::iter::once(&self.weight).chain(&self.bias)
+        self.weight.parameter().into_iter().chain(&self.bias)
     }
 
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
-        std::iter::once(&mut self.weight).chain(&mut self.bias)
+        self.weight
+            .parameter_mut()
+            .into_iter()
+            .chain(&mut self.bias)
     }
 }

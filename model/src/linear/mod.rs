@@ -1,5 +1,9 @@
 //! Linear layers: several ways to hold and adapt a weight, one forward and backward.
 
 mod dense;
+pub mod packed;
+pub mod weight;
 
 pub use dense::Linear;
+pub use packed::Packed;
+pub use weight::Weight;

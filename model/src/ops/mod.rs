@@ -11,6 +11,7 @@ mod attention_host;
 pub(crate) mod check;
 pub mod embedding;
 pub mod host;
+pub mod packed_product;
 pub mod product;
 pub mod real;
 pub mod rms_norm;

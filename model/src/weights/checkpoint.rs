@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::json;
@@ -17,6 +18,8 @@ use super::model_files::ModelFiles;
 use super::names::{self, expected_tensors};
 use super::shards::Shards;
 use crate::config::DecoderConfig;
+use crate::linear::Packed;
+use crate::quant::block_type::GgmlType;
 use crate::quant::blocks::dequantize_rows;
 
 /// An open model: its configuration, and its tensors on demand under Hugging Face's names.
@@ -142,6 +145,53 @@ impl Checkpoint {
             }
         };
         Ok(LoadedTensor { shape, data })
+    }
+
+    /// A matrix in the blocks of its file, rows in Hugging Face's order; `None` where the file has no such blocks
+    /// or holds full `f32`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn packed(&self, hf_name: &str) -> Result<Option<Packed>, WeightsError> {
+        let missing = || self.files.missing(&self.path, hf_name);
+        let Some(&[rows, columns]) = self.expected.get(hf_name).map(Vec::as_slice) else {
+            return Ok(None);
+        };
+        let (kind, bytes) = match &self.files {
+            ModelFiles::Gguf(gguf) => {
+                let tensor = names::to_gguf(hf_name)
+                    .and_then(|name| gguf.tensor(&name))
+                    .ok_or_else(missing)?;
+                (tensor.kind, gguf.tensor_bytes(tensor))
+            }
+            ModelFiles::Safetensors(shards) => {
+                let (file, tensor) = shards.find(hf_name).ok_or_else(missing)?;
+                let Some(kind) = tensor.ggml_type() else {
+                    return Ok(None);
+                };
+                (kind, file.tensor_bytes(tensor))
+            }
+        };
+        if kind == GgmlType::F32 {
+            return Ok(None);
+        }
+        let row_bytes = bytes.len() / rows.max(1);
+        let is_permuted = matches!(&self.files, ModelFiles::Gguf(_))
+            && names::permuted_heads(&self.config, hf_name).is_some();
+        let blocks: Arc<[u8]> = match is_permuted {
+            false => bytes.into(),
+            true => (0..rows)
+                .flat_map(|row| {
+                    let row = names::gguf_row(row, self.config.head_dim);
+                    &bytes[row * row_bytes..][..row_bytes]
+                })
+                .copied()
+                .collect(),
+        };
+        let packed = Packed::new(hf_name, [rows, columns], kind, blocks).map_err(|error| {
+            WeightsError::malformed(&self.path, format!("tensor `{hf_name}`: {error}"))
+        })?;
+        Ok(Some(packed))
     }
 
     fn read_gguf(

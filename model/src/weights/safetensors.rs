@@ -40,6 +40,16 @@ impl StoredDtype {
     }
 }
 
+impl StoredTensor {
+    /// GGUF's name for the tensor's type, where it has one.
+    pub(crate) fn ggml_type(&self) -> Option<GgmlType> {
+        match StoredDtype::parse(&self.dtype)? {
+            StoredDtype::Ggml(kind) => Some(kind),
+            StoredDtype::F64 => None,
+        }
+    }
+}
+
 /// An open file whose header was checked against its length.
 #[derive(Debug)]
 pub struct SafetensorsFile {

@@ -4,9 +4,8 @@
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
-use model::ops::product::accumulate_transposed;
 use model::ops::real::Real;
-use model::parameter::Parameter;
+use model::linear::Weight;
 use model::score::chunk_rows;
 
 use super::formula;
@@ -16,7 +15,7 @@ use super::{Labels, LossEntries, LossRowsError, Vocabulary, loss_rows};
 #[derive(Debug, Clone)]
 pub struct TeacherStates {
     pub hidden: Tensor<2>,
-    pub head: Tensor<2>,
+    pub head: Weight,
 }
 
 /// The loss of a batch and its gradient by the student's hidden states.
@@ -39,7 +38,7 @@ pub struct LinearLoss {
 pub fn linear_loss(
     entries: &LossEntries,
     hidden: &Tensor<2>,
-    head: &mut Parameter,
+    head: &mut Weight,
     teacher: Option<&TeacherStates>,
     labels: Labels,
     shared: usize,
@@ -54,11 +53,11 @@ pub fn linear_loss(
         .map(|&i| labels.targets[i as usize])
         .collect();
     let vocabulary = Vocabulary {
-        student: head.value.dims()[0],
-        teacher: teacher.map_or(0, |t| t.head.dims()[0]),
+        student: head.rows(),
+        teacher: teacher.map_or(0, |t| t.head.rows()),
         valid: match teacher {
             Some(_) if entries.has_reverse_kl() => shared,
-            _ => head.value.dims()[0],
+            _ => head.rows(),
         },
     };
     let vocabulary = Vocabulary {
@@ -71,16 +70,16 @@ pub fn linear_loss(
         return Ok(LinearLoss { values, d_hidden });
     }
     let teacher = teacher.filter(|_| entries.needs_teacher_logits());
-    let weight = head.value.clone().cast(hidden.dtype());
-    let teacher_head = teacher.map(|t| t.head.clone().cast(t.hidden.dtype()));
+    let weight = head.cast(hidden.dtype());
+    let teacher_head = teacher.map(|t| t.head.cast(t.hidden.dtype()));
     let rows = chunk_rows(vocabulary.student.max(vocabulary.teacher));
     for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
         let index = index(chunk, hidden);
         let h = hidden.clone().select(0, index.clone());
-        let logits = h.clone().matmul(weight.clone().transpose());
+        let logits = weight.forward(&h);
         let teacher_logits = teacher.zip(teacher_head.as_ref()).map(|(t, head)| {
             let h = t.hidden.clone().select(0, index.clone());
-            let logits = h.matmul(head.clone().transpose());
+            let logits = head.forward(&h);
             without_padding(logits, shared, vocabulary.teacher)
         });
         let d_logits = chunk_loss(
@@ -92,12 +91,8 @@ pub fn linear_loss(
             scale,
             &mut values,
         )?;
-        let d_chunk = d_logits.clone().matmul(weight.clone());
-        if head.trainable {
-            head.gradient = Some(
-                accumulate_transposed(head.gradient.take(), &d_logits, &h).cast(head.value.dtype()),
-            );
-        }
+        let d_chunk = weight.backward(&d_logits);
+        head.accumulate_product(&d_logits, &h);
         let add = burn::tensor::IndexingUpdateOp::Add;
         d_hidden = d_hidden.select_assign(0, index, d_chunk, add);
     }

@@ -1,0 +1,109 @@
+//! A frozen matrix in the blocks of its file: its memory is the file's, not 4 bytes a value.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use crate::ops::host::from_values;
+use crate::ops::packed_product;
+use crate::quant::block_type::GgmlType;
+use crate::quant::blocks::{BlockError, dequantize};
+
+/// A matrix `[rows, columns]` in GGUF blocks along its rows, on the CPU. Clones share the blocks.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// As a [`crate::parameter::Parameter`]'s.
+    pub name: String,
+    rows: usize,
+    columns: usize,
+    kind: GgmlType,
+    blocks: Arc<[u8]>,
+}
+
+impl Packed {
+    /// # Errors
+    /// When a row is not a whole number of blocks, or the bytes are not those of `rows` rows.
+    pub fn new(
+        name: impl Into<String>,
+        [rows, columns]: [usize; 2],
+        kind: GgmlType,
+        blocks: impl Into<Arc<[u8]>>,
+    ) -> Result<Self, BlockError> {
+        let row_bytes = kind
+            .bytes_of(columns)
+            .ok_or(BlockError::PartialBlock { kind, row: columns })?;
+        let blocks = blocks.into();
+        let expected = row_bytes.saturating_mul(rows);
+        if blocks.len() != expected {
+            return Err(BlockError::ByteCount {
+                kind,
+                values: rows.saturating_mul(columns),
+                expected,
+                found: blocks.len(),
+            });
+        }
+        Ok(Self {
+            name: name.into(),
+            rows,
+            columns,
+            kind,
+            blocks,
+        })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub fn kind(&self) -> GgmlType {
+        self.kind
+    }
+
+    /// The blocks of `count` rows from `first`.
+    pub fn row_blocks(&self, first: usize, count: usize) -> &[u8] {
+        let row_bytes = self.blocks.len() / self.rows;
+        &self.blocks[first * row_bytes..][..count * row_bytes]
+    }
+
+    /// Writes rows from `first` to `values`, which is a whole number of rows.
+    pub fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
+        let count = values.len() / self.columns;
+        dequantize(
+            self.kind,
+            self.row_blocks(first, count),
+            self.columns,
+            values,
+        )
+        .expect("the lengths were checked when the matrix was made");
+    }
+
+    /// Every value, row after row.
+    pub fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.rows * self.columns];
+        self.dequantize_rows(0, &mut values);
+        values
+    }
+
+    /// Rows `ids`: `[ids, columns]`, in `f32`.
+    pub fn select_rows(&self, ids: &[u32]) -> Tensor<2> {
+        let mut values = vec![0.0; ids.len() * self.columns];
+        for (&id, row) in ids.iter().zip(values.chunks_mut(self.columns)) {
+            self.dequantize_rows(id as usize, row);
+        }
+        from_values(values, [ids.len(), self.columns])
+    }
+
+    /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`.
+    pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        packed_product::forward(self, x)
+    }
+
+    /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`.
+    pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
+        packed_product::backward(self, dy)
+    }
+}

@@ -1,0 +1,180 @@
+//! How a matrix is held: as a trainable array, or frozen in the blocks of its file.
+
+use burn::tensor::{DType, Device, Tensor};
+
+use super::packed::Packed;
+use crate::ops::embedding;
+use crate::parameter::Parameter;
+
+/// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    Dense(Parameter),
+    Packed(Packed),
+}
+
+impl Weight {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Dense(parameter) => &parameter.name,
+            Self::Packed(packed) => &packed.name,
+        }
+    }
+
+    pub fn name_mut(&mut self) -> &mut String {
+        match self {
+            Self::Dense(parameter) => &mut parameter.name,
+            Self::Packed(packed) => &mut packed.name,
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Dense(parameter) => parameter.value.dims()[0],
+            Self::Packed(packed) => packed.rows(),
+        }
+    }
+
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Dense(parameter) => parameter.value.dims()[1],
+            Self::Packed(packed) => packed.columns(),
+        }
+    }
+
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Dense(parameter) => parameter.value.device(),
+            Self::Packed(_) => Device::flex(),
+        }
+    }
+
+    /// The array that training changes; `None` for a frozen one.
+    pub fn parameter(&self) -> Option<&Parameter> {
+        match self {
+            Self::Dense(parameter) => Some(parameter),
+            Self::Packed(_) => None,
+        }
+    }
+
+    pub fn parameter_mut(&mut self) -> Option<&mut Parameter> {
+        match self {
+            Self::Dense(parameter) => Some(parameter),
+            Self::Packed(_) => None,
+        }
+    }
+
+    /// Every value in `f32`, row after row.
+    pub fn values(&self) -> Vec<f32> {
+        match self {
+            Self::Dense(parameter) => parameter.values(),
+            Self::Packed(packed) => packed.values(),
+        }
+    }
+
+    /// Rows `ids`: `[ids, columns]`.
+    pub fn select_rows(&self, ids: &[u32]) -> Tensor<2> {
+        match self {
+            Self::Dense(parameter) => embedding::forward(&parameter.value, ids),
+            Self::Packed(packed) => packed.select_rows(ids),
+        }
+    }
+
+    /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`, in the dtype of `x`.
+    pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Dense(parameter) => {
+                let weight = parameter.value.clone().cast(x.dtype());
+                x.clone().matmul(weight.transpose())
+            }
+            Self::Packed(packed) => packed.forward(x),
+        }
+    }
+
+    /// The gradient of `x`, dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`, in the dtype of `dy`.
+    pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Dense(parameter) => {
+                let weight = parameter.value.clone().cast(dy.dtype());
+                dy.clone().matmul(weight)
+            }
+            Self::Packed(packed) => packed.backward(dy),
+        }
+    }
+
+    /// Adds dyᵀ·x to the gradient of a trainable array.
+    pub fn accumulate_product(&mut self, dy: &Tensor<2>, x: &Tensor<2>) {
+        if let Some(parameter) = self.parameter_mut().filter(|p| p.trainable) {
+            parameter.accumulate_product(dy, x);
+        }
+    }
+
+    /// A weight whose products are taken many times in `dtype`: cast once.
+    pub fn cast(&self, dtype: DType) -> Self {
+        match self {
+            Self::Dense(parameter) => {
+                let mut parameter = parameter.clone();
+                parameter.value = parameter.value.cast(dtype);
+                Self::Dense(parameter)
+            }
+            Self::Packed(packed) => Self::Packed(packed.clone()),
+        }
+    }
+}
+
+/// An array of a model under its checkpoint's name, however it is held.
+#[derive(Debug, Clone, Copy)]
+pub enum Array<'a> {
+    Dense(&'a Parameter),
+    Packed(&'a Packed),
+}
+
+impl<'a> Array<'a> {
+    pub fn name(&self) -> &'a str {
+        match self {
+            Self::Dense(parameter) => &parameter.name,
+            Self::Packed(packed) => &packed.name,
+        }
+    }
+
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Dense(parameter) => parameter.shape.clone(),
+            Self::Packed(packed) => vec![packed.rows(), packed.columns()],
+        }
+    }
+
+    pub fn elements(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// Every value in `f32`, row after row.
+    pub fn values(&self) -> Vec<f32> {
+        match self {
+            Self::Dense(parameter) => parameter.values(),
+            Self::Packed(packed) => packed.values(),
+        }
+    }
+
+    pub fn parameter(self) -> Option<&'a Parameter> {
+        match self {
+            Self::Dense(parameter) => Some(parameter),
+            Self::Packed(_) => None,
+        }
+    }
+}
+
+impl<'a> From<&'a Weight> for Array<'a> {
+    fn from(weight: &'a Weight) -> Self {
+        match weight {
+            Weight::Dense(parameter) => Self::Dense(parameter),
+            Weight::Packed(packed) => Self::Packed(packed),
+        }
+    }
+}
+
+impl<'a> From<&'a Parameter> for Array<'a> {
+    fn from(parameter: &'a Parameter) -> Self {
+        Self::Dense(parameter)
+    }
+}
