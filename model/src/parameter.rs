@@ -42,9 +42,7 @@ impl Parameter {
     /// Every value in `f32`, row after row.
     pub fn values(&self) -> Vec<f32> {
         let values = self.value.clone().cast(DType::F32).into_data();
-        values
-            .try_to_vec()
-            .expect("the parameter was cast to f32")
+        values.try_to_vec().expect("the parameter was cast to f32")
     }
 
     /// Adds `dyᵀ·x`, the gradient of y = x·Wᵀ.

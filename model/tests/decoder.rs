@@ -149,7 +149,9 @@ fn gradients_equal_pytorch_with_and_without_checkpointing() {
             row.iter_mut().for_each(|x| *x *= weight);
         }
         let d_logits = model::ops::host::from_values(d_logits, logits.dims());
-        let d_hidden = d_logits.clone().matmul(decoder.head().parameter().unwrap().value.clone());
+        let d_hidden = d_logits
+            .clone()
+            .matmul(decoder.head().parameter().unwrap().value.clone());
         decoder.head_mut().accumulate_product(&d_logits, &hidden);
         decoder.backward(tape, d_hidden, &LayerStates::default());
         for parameter in decoder.parameters() {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use datasets::tokenizer::Tokenizer;
-use model::decoder::Decoder;
 use model::build::Placement;
+use model::decoder::Decoder;
 use model::load::{load_decoder, load_frozen_decoder, random_decoder, save_decoder};
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;

@@ -8,6 +8,7 @@ use datasets::batch::Batch;
 use model::batch::TokenBatch;
 use model::build::Placement;
 use model::decoder::Decoder;
+use model::linear::Weight;
 use model::load::load_decoder;
 use model::parameter::Parameter;
 use model::weights::checkpoint::Checkpoint;
@@ -61,6 +62,10 @@ fn relative(a: &[f64], b: &[f64]) -> f64 {
     (distance / norm.max(1e-30)).sqrt()
 }
 
+fn weight(value: Tensor<2>) -> Weight {
+    Weight::Dense(Parameter::new("head", value.dims().to_vec(), value))
+}
+
 #[test]
 fn the_linear_loss_equals_pytorch() {
     let case = &json("losses.json")["linear_loss"];
@@ -74,10 +79,10 @@ fn the_linear_loss_equals_pytorch() {
         let at = |key: &str| matrix(&case[key]).cast(dtype);
         let head = at("head");
         let vocabulary = head.dims()[0];
-        let mut head = Parameter::new("head", head.dims().to_vec(), head);
+        let mut head = weight(head);
         let teacher = TeacherStates {
             hidden: at("teacher_hidden"),
-            head: at("teacher_head"),
+            head: weight(at("teacher_head")),
         };
         let labels = Labels {
             targets: &targets,
@@ -102,7 +107,12 @@ fn the_linear_loss_equals_pytorch() {
         let d_hidden = values(&matrix(&case["hidden_gradient"]));
         assert!(relative(&values(&loss.d_hidden), &d_hidden) <= tolerance);
         let d_head = values(&matrix(&case["head_gradient"]));
-        assert!(relative(&values(&head.gradient.unwrap()), &d_head) <= tolerance);
+        assert!(
+            relative(
+                &values(&head.parameter().unwrap().gradient.clone().unwrap()),
+                &d_head
+            ) <= tolerance
+        );
     }
 }
 
@@ -381,7 +391,7 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
     let case = &json("losses.json")["linear_loss"];
     let teacher = TeacherStates {
         hidden: matrix(&case["teacher_hidden"]),
-        head: matrix(&case["teacher_head"]),
+        head: weight(matrix(&case["teacher_head"])),
     };
     let (targets, supervised) = (vec![0; 7], vec![true; 7]);
     let labels = Labels {
@@ -391,7 +401,7 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
     let shared = 30;
     let head_gradient = |list: Value| {
         let head = matrix(&case["head"]);
-        let mut head = Parameter::new("head", head.dims().to_vec(), head);
+        let mut head = weight(head);
         let hidden = matrix(&case["hidden"]);
         let entries = losses(list);
         let loss = linear_loss(
@@ -404,7 +414,7 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
             1.0,
         );
         assert!(loss.unwrap().values[0].is_finite());
-        let gradient = values(&head.gradient.unwrap());
+        let gradient = values(&head.parameter().unwrap().gradient.clone().unwrap());
         gradient[shared * 16..].iter().map(|x| x.abs()).sum::<f64>()
     };
     for name in ["forward_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd"] {
@@ -435,6 +445,22 @@ fn a_head_that_no_loss_uses_gets_no_gradient() {
     };
     let mut trainee = Trainee::new(decoder("llama_gqa", DType::F32));
     accumulate_gradients(&mut trainee, &objective, &batch(80), config).unwrap();
-    assert!(trainee.decoder.head().parameter().unwrap().gradient.is_none());
-    assert!(trainee.decoder.embed_tokens.parameter().unwrap().gradient.is_some());
+    assert!(
+        trainee
+            .decoder
+            .head()
+            .parameter()
+            .unwrap()
+            .gradient
+            .is_none()
+    );
+    assert!(
+        trainee
+            .decoder
+            .embed_tokens
+            .parameter()
+            .unwrap()
+            .gradient
+            .is_some()
+    );
 }

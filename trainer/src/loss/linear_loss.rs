@@ -3,9 +3,9 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use model::for_real;
+use model::linear::Weight;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
-use model::linear::Weight;
 use model::score::chunk_rows;
 
 use super::formula;
