@@ -338,7 +338,7 @@ mod tests {
         let batch = TokenBatch::single(&[1, 2, 3]);
         let signal = teacher.signal(&batch, &[0, 2]).unwrap();
         assert_eq!(signal.hidden.dims()[0], 3);
-        assert_eq!(signal.head.dims()[0], 16);
+        assert_eq!(signal.head.rows(), 16);
         assert!(signal.layers.get(2).is_some() && signal.layers.get(1).is_none());
         let error = teacher.signal(&batch, &[3]).unwrap_err();
         assert!(matches!(

@@ -220,6 +220,26 @@ fn perplexity_is_that_of_transformers() {
     assert!((0.01..0.2).contains(&error), "{report}");
 }
 
+/// Equal but for numbers that differ by at most `tolerance`.
+fn assert_near(a: &Value, b: &Value, tolerance: f64) {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let difference = (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
+            assert!(difference <= tolerance, "{a} {b}");
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter()
+                .zip(b)
+                .for_each(|(a, b)| assert_near(a, b, tolerance));
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+            a.iter()
+                .for_each(|(key, a)| assert_near(a, &b[key], tolerance));
+        }
+        _ => assert_eq!(a, b),
+    }
+}
+
 #[test]
 fn an_exported_model_opens_again_with_the_same_logits() {
     let home = tempfile::tempdir().unwrap();
@@ -244,7 +264,8 @@ fn an_exported_model_opens_again_with_the_same_logits() {
         json(home.path(), &arguments)
     };
     export(SMOLLM2, "a", "f32");
-    assert_eq!(score("a"), score(SMOLLM2));
+    // The file's blocks are multiplied as they are, the export's values as f32: the order of sums differs.
+    assert_near(&score("a"), &score(SMOLLM2), 2e-4);
     for file in [
         "config.json",
         "generation_config.json",
