@@ -6,10 +6,12 @@ use crate::batch::TokenBatch;
 use crate::block::{Block, BlockTape};
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
+use crate::operation;
 use crate::ops::attention::AttentionPattern;
 use crate::ops::rope::{Rotation, frequencies};
 use crate::ops::{embedding, rms_norm};
 use crate::parameter::Parameter;
+use crate::span::Cost;
 
 #[derive(Debug, Clone)]
 pub struct Decoder {
@@ -196,6 +198,10 @@ impl Decoder {
 
     /// Logits `[tokens, vocabulary]` of hidden states, in `f32` or wider.
     pub fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!(
+            "logits",
+            Cost::product(hidden, &self.head().value, hidden.dims()[1])
+        );
         let head = self.head().value.clone().cast(hidden.dtype());
         let logits = hidden.clone().matmul(head.transpose());
         match logits.dtype() {

@@ -2,7 +2,9 @@
 
 use burn::tensor::Tensor;
 
+use crate::operation;
 use crate::parameter::Parameter;
+use crate::span::Cost;
 
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -13,6 +15,10 @@ pub struct Linear {
 impl Linear {
     /// `x` `[tokens, in]` → `[tokens, out]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!(
+            "linear forward",
+            Cost::product(x, &self.weight.value, x.dims()[1])
+        );
         let weight = self.weight.value.clone().cast(x.dtype());
         let y = x.clone().matmul(weight.transpose());
         match &self.bias {
@@ -23,6 +29,10 @@ impl Linear {
 
     /// Gathers the gradients of weight and bias, returns that of `x`.
     pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!(
+            "linear backward",
+            Cost::product(dy, &self.weight.value, dy.dims()[1])
+        );
         if self.weight.trainable {
             self.weight.accumulate_product(dy, x);
         }

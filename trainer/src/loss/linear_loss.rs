@@ -2,12 +2,13 @@
 //! held, only those of a chunk of positions, and unsupervised positions cost nothing.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::product::accumulate_transposed;
 use model::ops::real::Real;
 use model::parameter::Parameter;
 use model::score::chunk_rows;
+use model::span::Cost;
+use model::{for_real, operation, phase};
 
 use super::formula;
 use super::{Labels, LossEntries, LossRowsError, Vocabulary, loss_rows};
@@ -45,6 +46,7 @@ pub fn linear_loss(
     shared: usize,
     scale: f64,
 ) -> Result<LinearLoss, LossRowsError> {
+    let _phase = phase!("loss");
     let positions: Vec<i32> = (0..labels.supervised.len())
         .filter(|&i| labels.supervised[i])
         .map(|i| i as i32)
@@ -77,9 +79,13 @@ pub fn linear_loss(
     for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
         let index = index(chunk, hidden);
         let h = hidden.clone().select(0, index.clone());
-        let logits = h.clone().matmul(weight.clone().transpose());
+        let logits = {
+            let _span = operation!("logits", Cost::product(&h, &weight, h.dims()[1]));
+            h.clone().matmul(weight.clone().transpose())
+        };
         let teacher_logits = teacher.zip(teacher_head.as_ref()).map(|(t, head)| {
             let h = t.hidden.clone().select(0, index.clone());
+            let _span = operation!("teacher logits", Cost::product(&h, head, h.dims()[1]));
             let logits = h.matmul(head.clone().transpose());
             without_padding(logits, shared, vocabulary.teacher)
         });
@@ -92,7 +98,11 @@ pub fn linear_loss(
             scale,
             &mut values,
         )?;
-        let d_chunk = d_logits.clone().matmul(weight.clone());
+        let d_chunk = {
+            let inner = d_logits.dims()[1];
+            let _span = operation!("head backward", Cost::product(&d_logits, &weight, inner));
+            d_logits.clone().matmul(weight.clone())
+        };
         if head.trainable {
             head.gradient = Some(
                 accumulate_transposed(head.gradient.take(), &d_logits, &h).cast(head.value.dtype()),
@@ -129,6 +139,10 @@ fn chunk_loss(
         targets,
         supervised: &vec![true; targets.len()],
     };
+    let _span = operation!(
+        "loss of rows",
+        Cost::arrays(teacher.iter().chain([&logits; 2]))
+    );
     if !is_host(&logits) {
         return formula::chunk_loss(entries, vocabulary, logits, teacher, labels, scale, values);
     }
