@@ -164,7 +164,7 @@ pub fn perplexity(
     let mut sums = Sums::default();
     let mut rest = windows.as_slice();
     while let Some(first) = rest.first() {
-        let _span = step!("batch of windows");
+        let _span = step!("batch");
         let length = first.inputs.len();
         let together = (POSITIONS_AT_A_TIME / length).max(1);
         let same = rest.iter().take_while(|w| w.inputs.len() == length);

@@ -46,7 +46,7 @@ macro_rules! operation {
 }
 
 /// What an operation has to do at least: each array counts once for each time that it has to be read or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
     pub bytes: u64,
     pub flops: u64,
@@ -74,6 +74,11 @@ impl Cost {
             bytes: Self::arrays([a, b]).bytes + rows * columns * size(a.dtype()),
             flops: 2 * rows * columns * inner,
         }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.flops += other.flops;
     }
 
     pub fn with_flops(self, flops: u64) -> Self {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
 use model::load::{load_decoder, random_decoder, save_decoder};
+use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::staged_directory::StagedDirectory;
@@ -26,6 +27,7 @@ pub struct OpenModel {
 impl Chain<'_> {
     /// The model that `key` of the stage names, on the run's device.
     pub fn open_model(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        let _phase = phase!("open models");
         let input = self.input(stage, key)?;
         let name = &input.reference.name;
         let opened = match &input.origin {
@@ -131,6 +133,7 @@ pub fn write_model(
     tokenizer: &Tokenizer,
     dtype: WeightDtype,
 ) -> Result<()> {
+    let _phase = phase!("write the model");
     let staged = StagedDirectory::new(target)?;
     save_decoder(decoder, &staged, dtype)?;
     tokenizer.save(staged.path())?;
