@@ -38,7 +38,7 @@ struct Shared {
 impl Profiler {
     /// The part of the logging that hears the spans.
     pub fn layer<S: Subscriber + for<'s> LookupSpan<'s>>(self) -> impl Layer<S> {
-        self.with_filter(Targets::new().with_target("profile", Level::TRACE))
+        self.with_filter(Targets::new().with_target("profile::", Level::TRACE))
     }
 
     /// Waits for this device at both ends of every span. Elsewhere than on the CPU an operation is only handed

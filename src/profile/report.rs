@@ -10,6 +10,8 @@ use super::recording::{Key, Recording, Sum};
 
 /// Rows of the table.
 const LARGEST: usize = 10;
+/// What is less than this share of a list is not shown in it.
+const LEAST_SHARE: f64 = 5e-3;
 
 /// Where the time of a stage went. Shares are of its steps; times of operations and of `elsewhere` are without what
 /// spans within them took, so that they add up to the steps.
@@ -181,7 +183,7 @@ impl Report {
         let mut list = |title: &str, parts: &[Part], show: &dyn Fn(&Part) -> String| {
             let all: f64 = parts.iter().map(|part| part.seconds).sum();
             let parts: Vec<String> = (parts.iter())
-                .filter(|part| part.seconds >= all * 1e-3)
+                .filter(|part| part.seconds >= all * LEAST_SHARE)
                 .map(|part| format!("{} {}", part.phase, show(part)))
                 .collect();
             let _ = writeln!(text, "{title}: {}", parts.join(", "));
