@@ -14,6 +14,7 @@ pub use generate::GenerateArgs;
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 
+use crate::profile::Profiler;
 use crate::recipe::{ExportFormat, FloatType};
 use crate::source::Source;
 
@@ -46,6 +47,16 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write a model in a format that other programs read
     Export(ExportArgs),
+}
+
+impl Command {
+    /// What listens to the work, where that is asked for.
+    pub fn profiler(&self) -> Option<Profiler> {
+        match self {
+            Self::Run(run) if run.profile => Some(Profiler::default()),
+            _ => None,
+        }
+    }
 }
 
 /// The model that a verb works on.

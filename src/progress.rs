@@ -17,11 +17,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The stages of a run.
 pub struct Progress {
     total: usize,
+    profiles: Vec<String>,
 }
 
 impl Progress {
     pub fn new(total: usize) -> Self {
-        Self { total }
+        let profiles = Vec::new();
+        Self { total, profiles }
     }
 
     pub fn stage(&mut self, stage: &PlannedStage) {
@@ -74,6 +76,22 @@ impl Progress {
             recent: Vec::new(),
             line_at: Instant::now(),
             heldout: None,
+        }
+    }
+
+    /// Keeps the profile of a stage for the end of the run.
+    pub fn profile(&mut self, table: Option<String>) {
+        self.profiles.extend(table);
+    }
+
+    pub fn show_profiles(&self) {
+        for table in &self.profiles {
+            eprint!("\n{table}");
+        }
+        if self.profiles.is_empty() {
+            eprintln!(
+                "nothing to profile: no stage has trained or evaluated\nhint: stages that are done run again with another --out"
+            );
         }
     }
 

@@ -7,10 +7,12 @@ use crate::block::{Block, BlockTape};
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
 use crate::linear::weight::{Array, Weight};
+use crate::operation;
 use crate::ops::attention::AttentionPattern;
 use crate::ops::rope::{Rotation, frequencies};
 use crate::ops::{embedding, rms_norm};
 use crate::parameter::Parameter;
+use crate::span::Cost;
 
 #[derive(Debug, Clone)]
 pub struct Decoder {
@@ -197,6 +199,7 @@ impl Decoder {
 
     /// Logits `[tokens, vocabulary]` of hidden states, in `f32` or wider.
     pub fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!("logits", Cost::weight_product(hidden, self.head()));
         let logits = self.head().forward(hidden);
         match logits.dtype() {
             DType::F64 => logits,

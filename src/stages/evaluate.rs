@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use datasets::read::read_samples;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
+use model::phase;
 use serde::{Deserialize, Serialize};
 
 use super::models::OpenModel;
@@ -82,6 +83,7 @@ impl Chain<'_> {
     }
 
     fn documents(&self, stage: &PlannedStage, opened: &OpenModel) -> Result<Vec<Vec<u32>>> {
+        let _phase = phase!("tokenise");
         let input = self.input(stage, "data")?;
         let Origin::Data(name) = &input.origin else {
             anyhow::bail!("`{}` is not data", input.reference.name);

@@ -8,6 +8,7 @@ use datasets::tokenizer::Tokenizer;
 use model::build::Placement;
 use model::decoder::Decoder;
 use model::load::{load_decoder, load_frozen_decoder, random_decoder, save_decoder};
+use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
@@ -40,6 +41,7 @@ impl Chain<'_> {
     }
 
     fn open(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
+        let _phase = phase!("open models");
         let input = self.input(stage, key)?;
         let name = &input.reference.name;
         let opened = match &input.origin {
@@ -145,6 +147,7 @@ pub fn write_model(
     tokenizer: &Tokenizer,
     dtype: WeightDtype,
 ) -> Result<()> {
+    let _phase = phase!("write the model");
     let staged = StagedDirectory::new(target)?;
     save_decoder(decoder, &staged, dtype)?;
     tokenizer.save(staged.path())?;

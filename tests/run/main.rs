@@ -13,5 +13,6 @@ mod hub;
 mod kills;
 mod models;
 mod packages;
+mod profiles;
 mod real_model;
 mod weights;

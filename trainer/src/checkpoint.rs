@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Tensor, TensorData};
 use memmap2::Mmap;
 use model::ops::host::HostTensor;
+use model::phase;
 use model::weights::error::WeightsError;
 use model::weights::staged_directory::StagedDirectory;
 use safetensors::{Dtype, SafeTensors, View};
@@ -144,6 +145,7 @@ impl Checkpoints {
         step: u64,
         heldout_nll: Option<f64>,
     ) -> Result<(), CheckpointError> {
+        let _phase = phase!("checkpoint");
         let path = self.directory.join(format!("step-{step:08}"));
         if path.exists() {
             return Ok(());

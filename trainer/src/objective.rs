@@ -7,6 +7,7 @@ use model::decoder::{Decoder, LayerStates};
 use model::linear::{Linear, Weight};
 use model::load::normal_values;
 use model::parameter::Parameter;
+use model::phase;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
 
@@ -97,6 +98,7 @@ impl Objective<'_> {
         scale: f64,
         values: &mut [f64],
     ) -> LayerStates {
+        let _phase = phase!("hidden losses");
         let mut gradients = LayerStates::default();
         for (entry, value) in self.entries.configs().iter().zip(values) {
             let loss = match entry {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use datasets::loader::BatchLoader;
+use model::{phase, step};
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
@@ -126,8 +127,12 @@ impl Run<'_> {
                 return Ok(Outcome::Stopped { step });
             }
             let clock = Instant::now();
+            let span = step!("step");
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
-            let batch = batches.next().unwrap_or_else(|| self.data.batch(step));
+            let batch = {
+                let _phase = phase!("wait for data");
+                batches.next().unwrap_or_else(|| self.data.batch(step))
+            };
             let report = train_step(
                 trainee,
                 &mut optimizer,
@@ -141,6 +146,7 @@ impl Run<'_> {
             let done = step + 1;
             self.write(&mut metrics, &self.record(done, &report, seconds))?;
             observer.stepped(done, &report, seconds);
+            drop(span);
             let every = |n: Option<u64>| n.is_some_and(|n| done % n == 0);
             if every(self.config.evaluate_every) || done == total {
                 let measured = self.evaluate(trainee, done, &mut metrics, observer)?;

@@ -3,6 +3,7 @@
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
 use model::parameter::Parameter;
+use model::phase;
 use teacher::error::TeacherError;
 use thiserror::Error;
 
@@ -136,16 +137,21 @@ fn accumulate_microbatch(
     let tokens = token_batch(batch);
     let (student_layers, teacher_layers) = objective.layers();
     let signal = match objective.teacher {
-        Some(teacher) => Some(teacher.signal(&tokens, &teacher_layers)?),
+        Some(teacher) => {
+            let _phase = phase!("teacher");
+            Some(teacher.signal(&tokens, &teacher_layers)?)
+        }
         None => None,
     };
     let teacher_states = signal.as_ref().map(|signal| TeacherStates {
         hidden: signal.hidden.clone(),
         head: signal.head.clone(),
     });
+    let forward = phase!("student forward");
     let decoder = &mut trainee.decoder;
     let (hidden, layers, tape) =
         decoder.forward_with_tape(&tokens, config.checkpoint_blocks, &student_layers);
+    drop(forward);
     let labels = Labels {
         targets: &batch.targets,
         supervised: &batch.supervised,
@@ -175,6 +181,7 @@ fn accumulate_microbatch(
         None => Default::default(),
     };
     drop(signal);
+    let _phase = phase!("student backward");
     trainee.decoder.backward(tape, loss.d_hidden, &d_layers);
     Ok(())
 }
@@ -184,6 +191,7 @@ fn accumulate_microbatch(
 /// # Errors
 /// [`StepError::NotFinite`], which names the first such weight.
 pub fn check_weights(trainee: &Trainee) -> Result<(), StepError> {
+    let _phase = phase!("check of the weights");
     let ruined = |parameter: &&Parameter| !square_sum(&parameter.value).is_finite();
     match trainee.parameters().find(ruined) {
         Some(parameter) => {

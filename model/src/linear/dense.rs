@@ -3,7 +3,9 @@
 use burn::tensor::Tensor;
 
 use super::weight::{Array, Weight};
+use crate::operation;
 use crate::parameter::Parameter;
+use crate::span::Cost;
 
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -14,6 +16,7 @@ pub struct Linear {
 impl Linear {
     /// `x` `[tokens, in]` → `[tokens, out]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!("linear forward", Cost::weight_product(x, &self.weight));
         let y = self.weight.forward(x);
         match &self.bias {
             Some(bias) => y + bias.value.clone().cast(x.dtype()),
@@ -23,6 +26,7 @@ impl Linear {
 
     /// Gathers the gradients of weight and bias, returns that of `x`.
     pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!("linear backward", Cost::weight_product(dy, &self.weight));
         self.weight.accumulate_product(dy, x);
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));

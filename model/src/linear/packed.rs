@@ -59,6 +59,11 @@ impl Packed {
         self.columns
     }
 
+    /// What the blocks take in memory.
+    pub fn bytes(&self) -> usize {
+        self.blocks.len()
+    }
+
     pub fn kind(&self) -> GgmlType {
         self.kind
     }

@@ -42,6 +42,14 @@ impl Weight {
         }
     }
 
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(parameter) => parameter.elements() * parameter.value.dtype().size(),
+            Self::Packed(packed) => packed.bytes(),
+        }
+    }
+
     pub fn device(&self) -> Device {
         match self {
             Self::Dense(parameter) => parameter.value.device(),

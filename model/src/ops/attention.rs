@@ -7,6 +7,8 @@ use burn::tensor::{Bool, DType, Tensor, TensorData, activation};
 
 use super::attention_host::{backward_host, forward_host};
 use super::host::is_host;
+use crate::operation;
+use crate::span::Cost;
 
 /// Which keys each query sees, and how the columns of q, k and v fall into heads.
 #[derive(Debug, Clone)]
@@ -24,6 +26,14 @@ pub struct AttentionPattern {
 impl AttentionPattern {
     pub fn scale(&self) -> f64 {
         1.0 / (self.head_dim as f64).sqrt()
+    }
+
+    /// Of `products` products between queries and the keys that they see, the fewest that the operation can do with.
+    fn cost<const N: usize>(&self, arrays: [&Tensor<2>; N], products: u64) -> Cost {
+        let seen = |&(start, end): &(u32, u32)| u64::from(end - start);
+        let pairs: u64 = self.visible.iter().map(seen).sum();
+        let width = (self.heads * self.head_dim) as u64;
+        Cost::arrays(arrays).with_flops(2 * products * pairs * width)
     }
 
     /// Ranges of a batch that attends to itself: within its own segment (0 is padding), causally, and
@@ -67,6 +77,7 @@ pub fn forward(
     k: &Tensor<2>,
     v: &Tensor<2>,
 ) -> AttentionOutput {
+    let _span = operation!("attention forward", pattern.cost([q, k, v, q], 2));
     if is_host(q) {
         let (out, log_sum_exp) = forward_host(pattern, q, k, v);
         return AttentionOutput {
@@ -94,6 +105,10 @@ pub fn backward(
     v: &Tensor<2>,
     output: &AttentionOutput,
 ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    let _span = operation!(
+        "attention backward",
+        pattern.cost([d_out, d_out, q, q, k, k, v, v], 5)
+    );
     match &output.log_sum_exp {
         Some(log_sum_exp) => backward_host(pattern, d_out, q, k, v, &output.out, log_sum_exp),
         None => backward_formula(pattern, d_out, q, k, v),

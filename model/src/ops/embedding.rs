@@ -3,10 +3,13 @@
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::host::{HostTensor, from_values, is_host, map_in_place};
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 /// Rows `ids` of `weight` `[vocabulary, width]`: `[ids, width]`.
 pub fn forward(weight: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
+    let numbers = 2 * ids.len() * weight.dims()[1];
+    let _span = operation!("embedding forward", Cost::numbers(numbers, weight.dtype()));
     if !is_host(weight) {
         return weight.clone().select(0, index_tensor(weight, ids));
     }
@@ -25,6 +28,7 @@ pub fn forward(weight: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
 /// Adds the rows of `dy` `[ids, width]` to rows `ids` of `gradient` `[vocabulary, width]`, in order,
 /// so that repeated ids always sum to the same bits.
 pub fn accumulate_gradient(gradient: Tensor<2>, ids: &[u32], dy: &Tensor<2>) -> Tensor<2> {
+    let _span = operation!("embedding backward", Cost::arrays([dy, dy, dy]));
     if !is_host(dy) {
         let index = index_tensor(dy, ids);
         let dy = dy.clone().cast(gradient.dtype());

@@ -3,10 +3,12 @@
 use burn::tensor::Tensor;
 
 use super::host::{HostTensor, is_host, map_in_place};
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 /// `sum + aᵀ·b` for `a` `[tokens, out]` and `b` `[tokens, in]`: `[out, in]`, in the dtype of `sum`.
 pub fn accumulate_transposed(sum: Option<Tensor<2>>, a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
+    let _span = operation!("weight gradient", Cost::product(a, b, a.dims()[0]));
     let Some(sum) = sum else {
         return a.clone().transpose().matmul(b.clone());
     };

@@ -6,10 +6,12 @@ use rayon::prelude::*;
 use super::host::{HostTensor, from_values, is_host};
 use super::real::{Real, lane_sum};
 use super::simd::widest;
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 /// Normalises each row of `x` `[rows, width]` with `weight` `[1, width]`.
 pub fn forward(x: &Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let _span = operation!("rms_norm forward", Cost::arrays([x, x, weight]));
     if !is_host(x) {
         return forward_formula(x, weight, epsilon);
     }
@@ -33,6 +35,10 @@ pub fn backward(
     weight: &Tensor<2>,
     epsilon: f64,
 ) -> (Tensor<2>, Tensor<2>) {
+    let _span = operation!(
+        "rms_norm backward",
+        Cost::arrays([dy, x, x, weight, weight])
+    );
     if !is_host(x) {
         return backward_formula(dy, x, weight, epsilon);
     }

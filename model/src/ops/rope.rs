@@ -8,7 +8,8 @@ use super::host::{HostTensor, is_host, map_in_place};
 use super::real::Real;
 use super::simd::widest;
 use crate::config::{RopeConfig, RopeScaling};
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 /// Angle per position step of each of the `head_dim / 2` pairs.
 ///
@@ -85,6 +86,7 @@ impl Rotation {
     }
 
     fn turn(&self, x: Tensor<2>, backwards: bool) -> Tensor<2> {
+        let _span = operation!("rope", Cost::arrays([&x, &x, &self.cos, &self.sin]));
         if !is_host(&x) {
             return self.turn_formula(x, backwards);
         }

@@ -6,12 +6,14 @@ use rayon::prelude::*;
 use super::host::{HostTensor, from_values, is_host};
 use super::real::Real;
 use super::simd::widest;
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 const BLOCK: usize = 4096;
 
 /// silu(`gate`) · `up`, all `[rows, width]`.
 pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
+    let _span = operation!("swiglu forward", Cost::arrays([gate, up, up]));
     if !is_host(gate) {
         return activation::silu(gate.clone()) * up.clone();
     }
@@ -30,6 +32,7 @@ pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
 
 /// Gradients of (`gate`, `up`).
 pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let _span = operation!("swiglu backward", Cost::arrays([dy, gate, gate, up, up]));
     if !is_host(gate) {
         return backward_formula(dy, gate, up);
     }

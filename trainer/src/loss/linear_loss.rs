@@ -2,11 +2,12 @@
 //! held, only those of a chunk of positions, and unsupervised positions cost nothing.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use model::for_real;
 use model::linear::Weight;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
 use model::score::chunk_rows;
+use model::span::Cost;
+use model::{for_real, operation, phase};
 
 use super::formula;
 use super::{Labels, LossEntries, LossRowsError, Vocabulary, loss_rows};
@@ -44,6 +45,7 @@ pub fn linear_loss(
     shared: usize,
     scale: f64,
 ) -> Result<LinearLoss, LossRowsError> {
+    let _phase = phase!("loss");
     let positions: Vec<i32> = (0..labels.supervised.len())
         .filter(|&i| labels.supervised[i])
         .map(|i| i as i32)
@@ -76,9 +78,13 @@ pub fn linear_loss(
     for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
         let index = index(chunk, hidden);
         let h = hidden.clone().select(0, index.clone());
-        let logits = weight.forward(&h);
+        let logits = {
+            let _span = operation!("logits", Cost::weight_product(&h, &weight));
+            weight.forward(&h)
+        };
         let teacher_logits = teacher.zip(teacher_head.as_ref()).map(|(t, head)| {
             let h = t.hidden.clone().select(0, index.clone());
+            let _span = operation!("teacher logits", Cost::weight_product(&h, head));
             let logits = head.forward(&h);
             without_padding(logits, shared, vocabulary.teacher)
         });
@@ -91,7 +97,10 @@ pub fn linear_loss(
             scale,
             &mut values,
         )?;
-        let d_chunk = weight.backward(&d_logits);
+        let d_chunk = {
+            let _span = operation!("head backward", Cost::weight_product(&d_logits, &weight));
+            weight.backward(&d_logits)
+        };
         head.accumulate_product(&d_logits, &h);
         let add = burn::tensor::IndexingUpdateOp::Add;
         d_hidden = d_hidden.select_assign(0, index, d_chunk, add);
@@ -124,6 +133,10 @@ fn chunk_loss(
         targets,
         supervised: &vec![true; targets.len()],
     };
+    let _span = operation!(
+        "loss of rows",
+        Cost::arrays(teacher.iter().chain([&logits; 2]))
+    );
     if !is_host(&logits) {
         return formula::chunk_loss(entries, vocabulary, logits, teacher, labels, scale, values);
     }

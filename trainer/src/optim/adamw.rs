@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
 use model::ops::simd::widest;
 use model::parameter::Parameter;
+use model::span::Cost;
+use model::{for_real, operation, phase};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,7 @@ impl AdamW {
         lr: f64,
         gradient_scale: f64,
     ) {
+        let _phase = phase!("optimizer");
         self.steps += 1;
         let [beta1, beta2] = self.config.betas;
         let power = self.steps.min(i32::MAX as u64) as i32;
@@ -124,6 +126,8 @@ impl Update {
         moments: Moments,
         gradient: Tensor<2>,
     ) -> (Tensor<2>, Moments) {
+        // Four arrays of one shape are read, three of them written.
+        let _span = operation!("adamw", Cost::arrays([&gradient; 7]));
         if !is_host(&value) {
             return self.apply_formula(value, moments, gradient);
         }
