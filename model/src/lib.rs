@@ -15,4 +15,5 @@ pub mod ops;
 pub mod parameter;
 pub mod quant;
 pub mod score;
+pub mod surgery;
 pub mod weights;
