@@ -13,7 +13,10 @@ const MULTIPLE: usize = 32;
 
 /// The most active channels of every layer, measured on some sequences of the data.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{ keep = 1024, by = \"activation\", data = \"NAME\" }"
+)]
 pub struct FfnWidth {
     pub keep: Channels,
     pub by: ChannelMeasure,

@@ -14,4 +14,5 @@ mod kills;
 mod models;
 mod packages;
 mod real_model;
+mod surgery;
 mod weights;
