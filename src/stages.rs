@@ -6,6 +6,7 @@
 mod corpus;
 mod evaluate;
 mod export;
+mod gqa;
 mod importance;
 mod models;
 mod prune;
@@ -152,6 +153,7 @@ impl<'a> Chain<'a> {
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
         match &stage.action {
             Action::Prune(config) => self.prune(stage, config).map(|()| None),
+            Action::Gqa(config) => self.gqa(stage, config).map(|()| None),
             Action::Sft(config) => self.sft(stage, config, progress),
             Action::Distill(config) => self.distill(stage, config, progress),
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),

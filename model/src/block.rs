@@ -38,10 +38,34 @@ impl Block {
         pattern: &AttentionPattern,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
-        let normed = self.norm(&self.input_layernorm, &x);
-        let x = x + self.self_attn.forward(&normed, rotation, pattern, cache);
+        let x = self.attend(x, rotation, pattern, cache);
         let normed = self.norm(&self.post_attention_layernorm, &x);
         x + self.mlp.forward(&normed)
+    }
+
+    /// `forward`, and the activation of the FFN `[tokens, intermediate]`.
+    pub fn forward_with_activation(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let x = self.attend(x, rotation, pattern, None);
+        let normed = self.norm(&self.post_attention_layernorm, &x);
+        let activation = self.mlp.activation(&normed);
+        (x + self.mlp.down_proj.forward(&activation), activation)
+    }
+
+    /// The first half: x + attention(norm(x)).
+    fn attend(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
+        let normed = self.norm(&self.input_layernorm, &x);
+        x + self.self_attn.forward(&normed, rotation, pattern, cache)
     }
 
     /// The forward pass that keeps what `backward` needs.

@@ -94,6 +94,22 @@ impl Decoder {
         (self.final_norm(&x), layers)
     }
 
+    /// Runs the blocks and shows what each FFN's `down_proj` reads: its layer, and `[tokens, intermediate]`.
+    pub fn visit_ffn_activations(
+        &self,
+        batch: &TokenBatch,
+        visit: &mut dyn FnMut(usize, &Tensor<2>),
+    ) {
+        let rotation = self.rotation(&batch.positions);
+        let mut x = self.embed(&batch.ids);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let pattern = self.pattern(batch, i);
+            let (y, activation) = block.forward_with_activation(x, &rotation, &pattern);
+            visit(i, &activation);
+            x = y;
+        }
+    }
+
     /// `hidden_and_layers` that records what `backward` needs. With `checkpoint_blocks` only each
     /// block's input is kept and the block runs twice.
     pub fn forward_with_tape(

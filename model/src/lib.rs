@@ -16,4 +16,5 @@ pub mod parameter;
 pub mod quant;
 pub mod score;
 pub mod span;
+pub mod surgery;
 pub mod weights;

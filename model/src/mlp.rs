@@ -26,6 +26,11 @@ impl Mlp {
         self.forward_with_tape(x).0
     }
 
+    /// What `down_proj` reads: `[tokens, intermediate]`.
+    pub fn activation(&self, x: &Tensor<2>) -> Tensor<2> {
+        swiglu::forward(&self.gate_proj.forward(x), &self.up_proj.forward(x))
+    }
+
     pub fn forward_with_tape(&self, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
         let (gate, up) = (self.gate_proj.forward(x), self.up_proj.forward(x));
         let y = self.down_proj.forward(&swiglu::forward(&gate, &up));

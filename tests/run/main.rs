@@ -15,4 +15,5 @@ mod models;
 mod packages;
 mod profiles;
 mod real_model;
+mod surgery;
 mod weights;
