@@ -23,6 +23,10 @@ pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, TeacherError
             Tokenizer::from_directory(&directory)?
         }
         TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(plain(*vocabulary))?,
+        TokenizerSource::Absent => {
+            let path = checkpoint.path().to_owned();
+            return Err(TeacherError::NoTokenizer { path });
+        }
     };
     let config = checkpoint.config();
     check_fit(checkpoint.path(), &tokenizer, config.vocab_size)?;
@@ -66,7 +70,34 @@ fn plain(vocabulary: GgufVocabulary) -> datasets::gguf_tokenizer::GgufVocabulary
         pad: vocabulary.pad,
         unk: vocabulary.unk,
         add_bos: vocabulary.add_bos,
+        add_eos: vocabulary.add_eos,
         add_space_prefix: vocabulary.add_space_prefix,
         chat_template: vocabulary.chat_template,
     }
+}
+
+/// The vocabulary that a GGUF file of a model of `rows` rows carries.
+///
+/// # Errors
+/// A tokenizer that the format has no words for.
+pub fn gguf_vocabulary(tokenizer: &Tokenizer, rows: usize) -> Result<GgufVocabulary, TeacherError> {
+    let vocabulary = tokenizer.to_gguf(rows)?;
+    Ok(GgufVocabulary {
+        model: vocabulary.model,
+        pre: vocabulary.pre,
+        tokens: vocabulary.tokens,
+        merges: vocabulary.merges,
+        scores: vocabulary.scores,
+        token_types: (vocabulary.token_types.iter())
+            .map(|&kind| kind as i32)
+            .collect(),
+        bos: vocabulary.bos,
+        eos: vocabulary.eos,
+        pad: vocabulary.pad,
+        unk: vocabulary.unk,
+        add_bos: vocabulary.add_bos,
+        add_eos: vocabulary.add_eos,
+        add_space_prefix: vocabulary.add_space_prefix,
+        chat_template: vocabulary.chat_template,
+    })
 }

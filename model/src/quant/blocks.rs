@@ -31,7 +31,7 @@ pub enum BlockError {
     },
     #[error("{values} values do not form whole rows of {row}")]
     PartialRow { values: usize, row: usize },
-    #[error("value {index} is {value}, which {kind} cannot hold", kind = kind.name())]
+    #[error("value {index} is {value:?}, which {kind} cannot hold", kind = kind.name())]
     OutOfRange {
         kind: GgmlType,
         index: usize,

@@ -116,11 +116,14 @@ fn each_block<const N: usize, const B: usize>(
     lost
 }
 
-/// Where the value of largest magnitude is; one that is not a number counts as the largest.
+/// Where the value of largest magnitude is, the first of equals; one that is not a number counts as the largest.
 fn largest(values: &[f32]) -> Option<usize> {
     let order = |a: &f32, b: &f32| a.abs().total_cmp(&b.abs());
     let places = values.iter().enumerate();
-    places.max_by(|a, b| order(a.1, b.1)).map(|(at, _)| at)
+    places
+        .rev()
+        .max_by(|a, b| order(a.1, b.1))
+        .map(|(at, _)| at)
 }
 
 /// In runs, because `half` converts slices with the processor's own instruction.

@@ -44,6 +44,8 @@ pub enum TokenizerSource {
     Directory(PathBuf),
     /// The model's own file.
     Gguf(Box<GgufVocabulary>),
+    /// A GGUF file that says that there is none.
+    Absent,
 }
 
 impl Checkpoint {
@@ -120,6 +122,14 @@ impl Checkpoint {
         &self.unknown
     }
 
+    /// The open file of a model in GGUF.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.files {
+            ModelFiles::Gguf(gguf) => Some(gguf),
+            ModelFiles::Safetensors(_) => None,
+        }
+    }
+
     /// Number of values in all tensors.
     pub fn parameter_count(&self) -> u64 {
         let count = |shape: &Vec<usize>| shape.iter().map(|axis| *axis as u64).product::<u64>();
@@ -180,7 +190,10 @@ impl Checkpoint {
     pub fn tokenizer_source(&self) -> Result<TokenizerSource, WeightsError> {
         match &self.files {
             ModelFiles::Gguf(gguf) => {
-                Ok(TokenizerSource::Gguf(Box::new(GgufVocabulary::read(gguf)?)))
+                let vocabulary = GgufVocabulary::read(gguf)?;
+                Ok(vocabulary.map_or(TokenizerSource::Absent, |vocabulary| {
+                    TokenizerSource::Gguf(Box::new(vocabulary))
+                }))
             }
             ModelFiles::Safetensors(shards) => {
                 Ok(TokenizerSource::Directory(shards.directory().to_owned()))
