@@ -37,6 +37,18 @@ pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, TeacherError
     Ok(tokenizer)
 }
 
+/// The tokenizer, or none for a model without one, which can still be fed token ids.
+///
+/// # Errors
+/// As [`load_tokenizer`], but for [`TeacherError::NoTokenizer`].
+pub fn optional_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, TeacherError> {
+    match load_tokenizer(checkpoint) {
+        Ok(tokenizer) => Ok(Some(tokenizer)),
+        Err(TeacherError::NoTokenizer { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Checks that every token has a row in a model of `rows` rows. More rows than tokens are usual.
 ///
 /// # Errors
