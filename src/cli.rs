@@ -1,24 +1,19 @@
 //! The command line: the verbs and their arguments.
 
 mod device;
+mod export;
 mod generate;
 mod recipe;
 mod score;
 
-use std::path::PathBuf;
-
-use clap::builder::PossibleValuesParser;
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 pub use device::DeviceChoice;
+pub use export::ExportArgs;
 pub use generate::GenerateArgs;
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 
-use model::quant::block_type::GgmlType;
-
-use crate::recipe::{ExportFormat, ExportTo, FloatType};
 use crate::source::Source;
 
 /// Distil language models: a teacher, a student, a recipe.
@@ -69,78 +64,6 @@ pub struct DeviceArgs {
     pub device: DeviceChoice,
 }
 
-/// Write a model in a format that other programs read
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  distill export --model runs/quickstart/distill-0123456789ab/model \
-                        --to safetensors --out student\n  distill export --model student \
-                        --to gguf --type q4_k --out student.gguf --verify"
-)]
-pub struct ExportArgs {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// The format to write
-    #[arg(long, value_enum)]
-    pub to: ExportTo,
-    /// The directory or the GGUF file to write; nothing is overwritten
-    #[arg(long, value_name = "PATH", visible_alias = "path")]
-    pub out: PathBuf,
-    /// The type of the weights in safetensors; f32 when left out
-    #[arg(long, value_enum, conflicts_with = "kind")]
-    pub dtype: Option<FloatType>,
-    /// The type of the matrices in GGUF. Norms and biases stay f32; the head is q8_0, or q6_k beside K types; rows that
-    /// are not whole blocks get a finer type
-    #[arg(
-        long = "type",
-        value_name = "TYPE",
-        ignore_case = true,
-        required_if_eq("to", "gguf")
-    )]
-    #[arg(value_parser = PossibleValuesParser::new(GgmlType::ALL.map(GgmlType::name)))]
-    pub kind: Option<String>,
-    /// Run the result and its source on a text, of the program's own when left out, and compare their logits
-    #[arg(long, value_name = "TEXT FILE", num_args = 0..=1)]
-    pub verify: Option<Option<PathBuf>>,
-    /// The mean KL in nats a token that is accepted; by the type when left out
-    #[arg(long, value_name = "NATS", requires = "verify", value_parser = parse_bound)]
-    pub max_kl: Option<f64>,
-}
-
-impl ExportArgs {
-    /// # Errors
-    /// A type that belongs to another format.
-    pub fn format(&self) -> Result<ExportFormat, clap::Error> {
-        let kind = self.kind.as_deref().and_then(GgmlType::from_name);
-        match (self.to, kind) {
-            (ExportTo::Safetensors, None) => Ok(ExportFormat::Safetensors {
-                dtype: self.dtype.unwrap_or_default(),
-            }),
-            (ExportTo::Gguf, Some(kind)) => Ok(ExportFormat::Gguf { kind }),
-            (ExportTo::Safetensors, Some(_)) => {
-                Err(usage("--type belongs to gguf; safetensors take --dtype"))
-            }
-            (ExportTo::Gguf, None) => Err(usage("--to gguf needs a --type")),
-        }
-    }
-}
-
-fn usage(message: &str) -> clap::Error {
-    let mut command = Cli::command();
-    let export = command.find_subcommand_mut("export");
-    match export {
-        Some(export) => export.error(ErrorKind::ArgumentConflict, message),
-        None => command.error(ErrorKind::ArgumentConflict, message),
-    }
-}
-
-fn parse_bound(text: &str) -> Result<f64, String> {
-    let bound = text.parse().map_err(|_| "expected a number".to_owned())?;
-    match bound >= 0.0 {
-        true => Ok(bound),
-        false => Err("must be at least 0".to_owned()),
-    }
-}
-
 fn parse_source(text: &str) -> Result<Source, String> {
     let parsed = match text.trim_start().starts_with('{') {
         true => Source::from_inline_table(text),
@@ -152,6 +75,7 @@ fn parse_source(text: &str) -> Result<Source, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_hold_together_and_every_help_ends_with_an_example() {

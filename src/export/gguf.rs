@@ -43,12 +43,11 @@ pub(super) fn write(
         source.tensor(name).map(|(_, _, values)| values)
     })?;
     eprint!("{}", table(&summary));
-    if config.architecture == Architecture::Mistral {
-        if let Some(window) = config.sliding_windows.iter().flatten().next() {
-            tracing::warn!(
-                "llama.cpp has no sliding window for this architecture: it differs beyond {window} tokens"
-            );
-        }
+    let window = config.sliding_windows.iter().flatten().next();
+    if let (Architecture::Mistral, Some(window)) = (config.architecture, window) {
+        tracing::warn!(
+            "llama.cpp has no sliding window for this architecture: it differs beyond {window} tokens"
+        );
     }
     Ok(staged)
 }
@@ -88,7 +87,7 @@ fn has_whole_vocabulary(gguf: &Gguf, rows: usize) -> Result<bool> {
     Ok(vocabulary.is_some_and(|vocabulary| vocabulary.tokens.len() == rows))
 }
 
-/// The tokens that end a text; first comes the one that ends a turn, where there are several.
+/// The tokens that end a text.
 fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
     let ends = tokenizer.eos_ids();
     if ends.len() > NAMED_ENDS {
@@ -125,10 +124,10 @@ fn table(summary: &GgufSummary) -> String {
     let mut text = format!("wrote {} tensors\n", summary.tensors.len());
     for (kind, count, bytes) in types.values() {
         let size = HumanBytes(*bytes).to_string();
-        text += &format!("  {:5} {count:4} tensors  {size:>10}\n", kind.name());
+        text += &format!("  {:4}  {count:5}  {size:>10}\n", kind.name());
     }
     for (line, count) in instead.values() {
-        text += &format!("  {count} tensors are {line}\n");
+        text += &format!("  {count} × {line}\n");
     }
     text += &format!("  {} in all\n", HumanBytes(summary.bytes));
     text
