@@ -5,6 +5,7 @@
 
 mod data;
 mod document;
+mod export;
 mod ffn_width;
 mod invalid;
 mod keep_layers;
@@ -25,12 +26,11 @@ use thiserror::Error;
 pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;
+pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
 pub use keep_layers::{BestLayers, KeepLayers};
 pub use names::{Input, Origin};
-pub use stage::{
-    Action, Distill, Eval, Export, ExportFormat, FloatType, Gqa, Prune, Sft, Stage, Task,
-};
+pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
 pub use trainer::config::TrainConfig;
 
 use crate::source::{ModelSource, Source};

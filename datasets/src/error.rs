@@ -60,6 +60,13 @@ pub enum DataError {
         found: String,
         known: String,
     },
+    #[error("tokenizer {name}: GGUF has no name for its {part} {found}; known: {known}")]
+    NotInGguf {
+        name: String,
+        part: &'static str,
+        found: String,
+        known: String,
+    },
     #[error("chat template: {found}")]
     Template { found: String },
     #[error(

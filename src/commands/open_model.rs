@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use datasets::tokenizer::Tokenizer;
 use model::weights::checkpoint::Checkpoint;
-use teacher::TeacherError;
-use teacher::tokenizer::load_tokenizer;
 
 use crate::source::{Cache, Source};
 
@@ -26,13 +23,4 @@ pub fn open_path(path: &Path) -> anyhow::Result<Checkpoint> {
         );
     }
     Ok(Checkpoint::open(path)?)
-}
-
-/// The tokenizer, or none for a model without one, which can still be fed token ids.
-pub fn optional_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, TeacherError> {
-    match load_tokenizer(checkpoint) {
-        Ok(tokenizer) => Ok(Some(tokenizer)),
-        Err(TeacherError::NoTokenizer { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -1,7 +1,5 @@
 //! The stages of a recipe: what each kind takes, names and makes.
 
-use std::path::PathBuf;
-
 use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
 use trainer::config::TrainConfig;
@@ -9,6 +7,7 @@ use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
 use super::data::DataMix;
 use super::document::Node;
+use super::export::Export;
 use super::ffn_width::FfnWidth;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
@@ -104,32 +103,6 @@ pub enum Task {
     Perplexity,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Export {
-    #[serde(skip_serializing)]
-    pub model: String,
-    pub to: ExportFormat,
-    #[serde(default)]
-    pub dtype: FloatType,
-    /// Where to write; into the stage's own directory when left out.
-    pub path: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum ExportFormat {
-    Safetensors,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum FloatType {
-    #[default]
-    F32,
-    F16,
-    Bf16,
-}
-
 /// What a name can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
@@ -145,7 +118,7 @@ impl Thing {
             Self::Model => "a model",
             Self::Data => "data",
             Self::Scores => "a table of scores",
-            Self::Files => "a directory of files",
+            Self::Files => "exported files",
         }
     }
 }
@@ -197,7 +170,7 @@ impl Stage {
                 })
             }
             "eval" => parts.take().map(Action::Eval),
-            "export" => parts.take().map(Action::Export),
+            "export" => Export::read(&mut parts).map(Action::Export),
             other => {
                 return Err(Problem::new(format!("unknown stage kind `{other}`"))
                     .accepting(other, Action::KINDS)
@@ -287,7 +260,13 @@ impl Action {
                 }
                 uses("data", &eval.data, Thing::Data);
             }
-            Self::Export(export) => uses("model", &export.model, Thing::Model),
+            Self::Export(Export { inputs, .. }) => {
+                uses("model", &inputs.model, Thing::Model);
+                let verify = inputs.verify.as_ref();
+                if let Some(data) = verify.and_then(|verify| verify.data.as_deref()) {
+                    uses("verify.data", data, Thing::Data);
+                }
+            }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
             uses("heldout", heldout, Thing::Data);
@@ -344,7 +323,7 @@ impl Action {
                     "`stride` must lie between 1 and `window`",
                 );
             }
-            Self::Export(_) => {}
+            Self::Export(export) => found.extend(export.check()),
         }
         found
     }

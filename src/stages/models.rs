@@ -16,6 +16,7 @@ use model::weights::staged_directory::StagedDirectory;
 use teacher::tokenizer::{check_fit, load_tokenizer};
 
 use super::Chain;
+use crate::export::{ExportSource, Weights};
 use crate::plan::PlannedStage;
 use crate::recipe::Origin;
 use crate::source::{ModelSource, RandomModel};
@@ -105,6 +106,49 @@ impl Chain<'_> {
             decoder: random_decoder(&config, &self.placement, random.seed),
             tokenizer,
         })
+    }
+
+    /// The same model to be exported: what is stored is not unpacked.
+    pub fn open_to_export(&self, stage: &PlannedStage, key: &str) -> Result<ExportSource> {
+        let input = self.input(stage, key)?;
+        let name = &input.reference.name;
+        let stored = |path: &Path| -> Result<ExportSource> {
+            Ok(ExportSource {
+                weights: Weights::Stored(Checkpoint::open(path)?),
+                tokenizer: None,
+            })
+        };
+        let opened = match &input.origin {
+            Origin::Stage(_) => {
+                let maker = self
+                    .made_by(&input.origin)
+                    .context("a stage of this recipe")?;
+                stored(&maker.directory.join("model"))
+            }
+            Origin::Model(name) => {
+                match (self.models.get(name), &self.recipe.models[name].tokenizer) {
+                    (Some(path), None) => stored(path),
+                    (Some(path), Some(other)) => self.tokenizer_of(other).and_then(|tokenizer| {
+                        let source = stored(path)?;
+                        check_fit(path, &tokenizer, source.config().vocab_size)?;
+                        let tokenizer = Some(tokenizer);
+                        Ok(ExportSource {
+                            tokenizer,
+                            ..source
+                        })
+                    }),
+                    (None, _) => {
+                        self.open_declared(name, load_frozen_decoder)
+                            .map(|opened| ExportSource {
+                                weights: Weights::Made(opened.decoder),
+                                tokenizer: Some(opened.tokenizer),
+                            })
+                    }
+                }
+            }
+            Origin::Data(name) => bail!("`{name}` is data, not a model"),
+        };
+        opened.with_context(|| format!("model `{name}`"))
     }
 
     fn open_path(&self, path: &Path, load: Load) -> Result<OpenModel> {

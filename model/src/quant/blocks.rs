@@ -12,10 +12,10 @@ use super::{k_quants, legacy_quants};
 
 /// Rows are handed to threads in groups of at least this many values, so that short rows cost
 /// nothing.
-const VALUES_PER_TASK: usize = 1 << 16;
+pub(super) const VALUES_PER_TASK: usize = 1 << 16;
 
-/// Lengths that do not belong together.
-#[derive(Debug, Error, PartialEq, Eq)]
+/// Lengths that do not belong together, and values that have no place in a type.
+#[derive(Debug, Error, PartialEq)]
 pub enum BlockError {
     #[error(
         "a row of {row} values is not a whole number of {kind} blocks of {block}",
@@ -31,6 +31,12 @@ pub enum BlockError {
     },
     #[error("{values} values do not form whole rows of {row}")]
     PartialRow { values: usize, row: usize },
+    #[error("value {index} is {value:?}, which {kind} cannot hold", kind = kind.name())]
+    OutOfRange {
+        kind: GgmlType,
+        index: usize,
+        value: f32,
+    },
 }
 
 /// Dequantises rows of `row` values each: `bytes` (little endian, row after row) to `values`.

@@ -7,7 +7,7 @@ use super::legacy_quants::half_at;
 
 pub(super) const BLOCK: usize = 256;
 /// Values that share one scale of Q4_K and Q5_K.
-const RUN: usize = 32;
+pub(super) const RUN: usize = 32;
 
 /// The eight 6-bit scales and minima, unpacked from 12 bytes.
 ///

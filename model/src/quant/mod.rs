@@ -4,3 +4,6 @@ pub mod block_type;
 pub mod blocks;
 mod k_quants;
 mod legacy_quants;
+pub mod quantise;
+mod quantise_k;
+mod quantise_legacy;
