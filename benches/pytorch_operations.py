@@ -146,7 +146,8 @@ def liger_linear_loss(losses):
         return lambda hidden, head, _, __, targets: cross_entropy(head, hidden, targets)
     assert name == "jsd", f"Liger has no fused linear {name}"
     jsd = LigerFusedLinearJSD(jsd_beta=keys.get("beta", 0.5))
-    return lambda hidden, head, teacher_hidden, teacher_head, targets: jsd(hidden, head, teacher_hidden, teacher_head)
+    return lambda hidden, head, teacher_hidden, teacher_head, targets: jsd(
+        hidden, head, teacher_hidden, teacher_head, targets)
 
 
 def linear_loss(rows, width, vocabulary, losses, which):
