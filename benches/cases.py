@@ -98,6 +98,11 @@ def large_attention():
             for case in attention(name, 16384 // length, length, heads, 2, head_dim, segment)]
 
 
+def large_products():
+    """What the products of a large step reach."""
+    return product("product", 8192, 8192, 8192)
+
+
 def tiny():
     """One of each, to see that everything works."""
     shapes = {"shapes": [[8, 16], [1, 16]], "pass": "both"}
@@ -115,4 +120,5 @@ def tiny():
     ]
 
 
-SETS = {"step": step, "large-losses": large_losses, "large-attention": large_attention, "tiny": tiny}
+SETS = {"step": step, "large-losses": large_losses, "large-attention": large_attention,
+        "large-products": large_products, "tiny": tiny}
