@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every GPU measurement, or the named sections of them; the tables come last, the logs go to DIR.
 #
-#   DISTILL=distill OPERATIONS=operations benches/gpu.sh DIR [smoke|step|profile|losses|attention|adapters|on-policy|long]...
+#   DISTILL=distill OPERATIONS=operations benches/gpu.sh DIR [smoke|step|jsd|profile|losses|attention|adapters|on-policy|long]...
 #
 # DISTILL     the binary, built with --features cuda
 # OPERATIONS  the built benchmark `operations`: cargo build --release --features cuda --bench operations
@@ -21,7 +21,7 @@ logs=$(cd "$1" && pwd)
 shift
 sections=("$@")
 if [ ${#sections[@]} -eq 0 ]; then
-    sections=(smoke step profile losses attention adapters on-policy long)
+    sections=(smoke step jsd profile losses attention adapters on-policy long)
 fi
 
 cd "$(dirname "$0")/.." || exit 1
@@ -80,9 +80,9 @@ for section in "${sections[@]}"; do
         item product operations --set "$(chosen large-products)" --rounds 1 --lengths
         ;;
     step)
-        item step-kl "$python" benches/gpu/step.py kl --device "$device" "${tiny[@]}" "${rounds[@]}"
-        item step-jsd "$python" benches/gpu/step.py jsd --device "$device" "${tiny[@]}" "${rounds[@]}"
+        item step "$python" benches/gpu/step.py kl --device "$device" "${tiny[@]}" "${rounds[@]}"
         ;;
+    jsd) item jsd "$python" benches/gpu/step.py jsd --device "$device" "${tiny[@]}" "${rounds[@]}" ;;
     profile) item profile "$python" benches/gpu/top_kernels.py ;;
     losses) item losses operations --set "$(chosen large-losses)" --liger --rounds 2 --lengths ;;
     attention)
@@ -98,7 +98,7 @@ for section in "${sections[@]}"; do
         fi
         ;;
     *)
-        echo "unknown section $section: smoke, step, profile, losses, attention, adapters, on-policy or long" >&2
+        echo "unknown section $section: smoke, step, jsd, profile, losses, attention, adapters, on-policy or long" >&2
         exit 2
         ;;
     esac
