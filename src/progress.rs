@@ -198,7 +198,7 @@ impl Observer for TrainingProgress {
 }
 
 /// Memory of this process, where the system tells.
-fn resident_bytes() -> Option<u64> {
+pub fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 

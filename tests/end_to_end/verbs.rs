@@ -130,6 +130,60 @@ fn a_model_without_a_tokenizer_is_scored_by_ids() {
 }
 
 #[test]
+fn generate_takes_several_prompts_and_tells_what_they_cost() {
+    let home = tempfile::tempdir().unwrap();
+    let prompts = "\"The capital of France is\"\n\n\"Once upon a\"\n";
+    fs::write(home.path().join("prompts.jsonl"), prompts).unwrap();
+    let file = ["--prompts", "prompts.jsonl"];
+    let flags = [
+        "--prompt",
+        "The capital of France is",
+        "--prompt",
+        "Once upon a",
+    ];
+    let generate = ["generate", "--model", SMOLLM2, "--raw", "--max-tokens", "3"];
+    let text = printed(home.path(), &[&generate[..], &file].concat());
+    assert!(
+        text.starts_with("=== 1\n Paris") && text.contains("\n=== 2\n time"),
+        "{text}"
+    );
+    assert_eq!(
+        printed(home.path(), &[&generate[..], &flags].concat()),
+        text
+    );
+    let lines = printed(
+        home.path(),
+        &[&generate[..], &file, &["--json", "--stats"]].concat(),
+    );
+    let lines: Vec<Value> = (lines.lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1]["text"].as_str().unwrap().starts_with(" time"));
+    let stats = &lines[2]["stats"];
+    assert_eq!(
+        (&stats["prompt_tokens"], &stats["new_tokens"]),
+        (&8.into(), &6.into())
+    );
+    for key in [
+        "load_seconds",
+        "prefill_seconds",
+        "decode_tokens_per_second",
+        "peak_bytes",
+    ] {
+        assert!(number(&stats[key]) > 0.0, "{key}: {stats}");
+    }
+    fs::write(home.path().join("prompts.jsonl"), "\"a\"\nb\n").unwrap();
+    let output = distill(home.path(), &[&generate[..], &file].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let shown = stderr(&output);
+    assert!(
+        shown.contains("prompts.jsonl: line 2 is no JSON string"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn generate_answers_and_repeats_itself() {
     let arguments = [
         "generate",

@@ -42,10 +42,13 @@ pub fn map_in_place<F: Real, const D: usize>(
     tensor: Tensor<D>,
     f: impl FnOnce(&mut [F]),
 ) -> Tensor<D> {
-    let primitive = tensor
-        .try_into_primitive::<Flex>()
-        .expect("a tensor on the CPU");
-    let mut primitive = primitive.to_contiguous();
+    let mut primitive = {
+        // Held here only: a second holder would make `storage_mut` copy.
+        let given = tensor
+            .try_into_primitive::<Flex>()
+            .expect("a tensor on the CPU");
+        given.to_contiguous()
+    };
     let (start, end) = primitive
         .layout()
         .contiguous_offsets()
@@ -85,5 +88,23 @@ impl<F> SharedOutput<F> {
     /// `offset` lies inside the slice, and no two tasks touch the same element through the pointer.
     pub(crate) unsafe fn at(&self, offset: usize) -> *mut F {
         unsafe { self.0.add(offset) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_else_holds_changes_where_it_lies() {
+        let tensor = from_values(vec![1.0_f32; 8], [2, 4]);
+        let place = |tensor: &Tensor<2>| HostTensor::held(tensor).slice::<f32>().as_ptr();
+        let before = place(&tensor);
+        let tensor = map_in_place::<f32, 2>(tensor, |values| values[0] = 2.0);
+        assert_eq!(place(&tensor), before);
+        let shared = tensor.clone();
+        let changed = map_in_place::<f32, 2>(tensor, |values| values[0] = 3.0);
+        assert_ne!(place(&changed), before);
+        assert_eq!(HostTensor::held(&shared).slice::<f32>()[0], 2.0);
     }
 }
