@@ -14,4 +14,6 @@ mod kills;
 mod models;
 mod packages;
 mod real_model;
+#[cfg(feature = "vulkan")]
+mod vulkan;
 mod weights;

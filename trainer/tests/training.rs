@@ -94,7 +94,7 @@ fn the_linear_loss_equals_pytorch() {
         );
         let loss = loss.unwrap();
         let expected = case["value"].as_f64().unwrap();
-        let total = entries.total(&loss.values);
+        let total = entries.total(&loss.values.read());
         assert!(
             (total - expected).abs() <= tolerance * expected,
             "{total} {expected}"
@@ -281,7 +281,7 @@ fn the_whole_gradient_equals_finite_differences() {
             let data = TensorData::new(changed, parameter.value.dims());
             parameter.value = Tensor::from_data(data, (&Device::flex(), DType::F64));
             let sums = accumulate_gradients(&mut moved, &objective, &batch, config).unwrap();
-            objective.entries.total(&sums) / count
+            objective.entries.total(&sums.read()) / count
         };
         for (at, (name, gradient)) in analytic.iter().enumerate() {
             let element = (at * 7919) % gradient.len();
