@@ -55,7 +55,7 @@ impl Placement {
 /// The Vulkan devices of this machine, cards of their own first; a software renderer counts as one, the last.
 #[cfg(feature = "vulkan")]
 pub fn vulkan_devices() -> Vec<Device> {
-    Device::enumerate(burn::tensor::DeviceType::Vulkan)
+    Device::enumerate(burn::tensor::DeviceType::Vulkan).to_vec()
 }
 
 /// Builds a decoder from `array(name, shape)`, asked in checkpoint order for every array that the

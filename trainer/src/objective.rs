@@ -138,7 +138,7 @@ fn compare(
         LossSums::Host(values) => values,
         #[cfg(feature = "cube")]
         LossSums::Device(sums) => {
-            let to = (sums, slot);
+            let to = (&mut **sums, slot);
             return crate::loss::cube::hidden::hidden_rows(loss, a, b, supervised, scale, to);
         }
         #[cfg(not(feature = "cube"))]

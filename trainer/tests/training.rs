@@ -403,7 +403,7 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
             shared,
             1.0,
         );
-        assert!(loss.unwrap().values[0].is_finite());
+        assert!(loss.unwrap().values.read()[0].is_finite());
         let gradient = values(&head.gradient.unwrap());
         gradient[shared * 16..].iter().map(|x| x.abs()).sum::<f64>()
     };

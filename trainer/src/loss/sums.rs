@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 pub enum LossSums {
     Host(Vec<f64>),
     /// `f32`, `[losses]`.
-    Device(Tensor<1>),
+    Device(Box<Tensor<1>>),
 }
 
 impl LossSums {
@@ -16,7 +16,7 @@ impl LossSums {
         #[cfg(feature = "cube")]
         if model::ops::cube::runs(like) {
             let options = (&like.device(), burn::tensor::DType::F32);
-            return Self::Device(Tensor::zeros([count], options));
+            return Self::Device(Box::new(Tensor::zeros([count], options)));
         }
         let _ = like;
         Self::Host(vec![0.0; count])
@@ -30,7 +30,7 @@ impl LossSums {
                     *sum += value;
                 }
             }
-            (Self::Device(sums), Self::Device(others)) => *sums = sums.clone() + others,
+            (Self::Device(sums), Self::Device(others)) => **sums = *sums.clone() + *others,
             _ => unreachable!("the losses of one step live on one device"),
         }
     }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 /// `[gradient norm, clip factor, halted, sums of the losses...]` in `f32`. `halted` is 1 from the first step on whose loss or
 /// norm is not finite: the weights then stay as they are.
 #[derive(Debug, Clone)]
-pub struct Verdict(pub(super) Tensor<1>);
+pub struct Verdict(pub(super) Box<Tensor<1>>);
 
 /// Numbers before the sums.
 pub(super) const HEADER: usize = 3;
@@ -27,7 +27,7 @@ impl Verdict {
         if verdicts.is_empty() {
             return Vec::new();
         }
-        let tensors = verdicts.iter().map(|v| v.0.clone()).collect();
+        let tensors = verdicts.iter().map(|v| *v.0.clone()).collect();
         let values = Tensor::cat(tensors, 0).into_data();
         let values: Vec<f32> = values.try_to_vec().expect("verdicts are f32");
         let mut rest = &values[..];

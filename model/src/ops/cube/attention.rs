@@ -123,12 +123,11 @@ impl Tile {
     /// Takes these keys out of `[rows · kv_heads, key_length, head_dim]`; `None` where no query sees any.
     fn keys(&self) -> Option<impl Fn(&Tensor<3>) -> Tensor<3>> {
         let range = self.first_key..self.last_key;
-        (!range.is_empty()).then(|| {
-            move |x: &Tensor<3>| {
-                let [heads, _, head_dim] = x.dims();
-                x.clone().slice([0..heads, range.clone(), 0..head_dim])
-            }
-        })
+        let take = move |x: &Tensor<3>| {
+            let [heads, _, head_dim] = x.dims();
+            x.clone().slice([0..heads, range.clone(), 0..head_dim])
+        };
+        (self.first_key < self.last_key).then_some(take)
     }
 
     /// These queries of a stack: `[rows · kv_heads, group · queries, head_dim]`.
@@ -270,7 +269,7 @@ fn softmax_kernel<F: Float>(
     let start = row * tile.keys;
     let mut shared = Shared::new_slice(UNITS as usize);
 
-    let mut largest = -1e30f32;
+    let mut largest = f32::new(-1e30);
     let mut key = UNIT_POS as usize;
     while key < tile.keys {
         let seen = key + tile.first_key >= first && key + tile.first_key < last;

@@ -190,9 +190,11 @@ fn weight_gradient_kernel<F: Float>(
     let first = block * block_rows;
     let last = min(first + block_rows, rows);
     let mut sum = 0.0f32;
-    for row in first..last {
+    let mut row = first;
+    while row < last {
         let at = row * width + column;
         sum += f32::cast_from(dy[at]) * f32::cast_from(x[at]) * scales[row];
+        row += 1;
     }
     partial[position] = sum;
 }

@@ -5,7 +5,7 @@ use model::ops::cube::UNITS;
 use model::ops::cube::reduce::{largest_of_units, sum_of_units};
 
 use super::column::column;
-use super::plan::Plan;
+use super::plan::{Kind, Plan};
 
 /// Stands in for −∞; logits at or below it count as −∞.
 const MASKED: f32 = -1e30;
@@ -224,10 +224,10 @@ pub(super) fn row_kernel<F: Float, T: Float>(
         if unit == 0 {
             let factor = comptime!(term.value_factor.value()).runtime();
             let mut value = factor * sum;
-            if comptime!(term.kind == super::plan::Kind::ForwardKl) {
+            if comptime!(term.kind == Kind::ForwardKl) {
                 value = select(student_lacks > 0.0f32, shape.infinity, value);
             }
-            if comptime!(term.kind == super::plan::Kind::ReverseKl) {
+            if comptime!(term.kind == Kind::ReverseKl) {
                 value = select(teacher_lacks > 0.0f32, shape.infinity, value);
             }
             row_values[to + comptime!(term.slot)] = value;

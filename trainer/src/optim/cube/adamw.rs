@@ -8,7 +8,7 @@ use crate::optim::adamw::{Moments, Update};
 use crate::optim::verdict::Verdict;
 
 /// One update, scaled as `verdict` says; none where it halts.
-pub fn apply(
+pub(in crate::optim) fn apply(
     update: &Update,
     value: Tensor<2>,
     moments: Moments,

@@ -39,7 +39,7 @@ pub fn judge(
         loss_weights.len(),
         clip_norm as f32,
     );
-    Verdict(tensor(values))
+    Verdict(Box::new(tensor(values)))
 }
 
 #[cube(launch)]
