@@ -70,7 +70,7 @@ pub struct ModelArgs {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DeviceArgs {
-    /// auto, cpu, cuda or cuda:N
+    /// auto, cpu, cuda, cuda:N, vulkan or vulkan:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use model::config::{RopeConfig, RopeScaling};
-use model::linear::Linear;
+use model::linear::{Linear, Weight};
 use model::ops::attention::{self, AttentionPattern};
 use model::ops::rope::{Rotation, frequencies};
 use model::ops::{embedding, rms_norm, swiglu};
@@ -10,7 +10,7 @@ use model::parameter::Parameter;
 use rayon::prelude::*;
 use serde::Deserialize;
 use trainer::loss::LossConfig;
-use trainer::optim::adamw::{AdamW, AdamWConfig};
+use trainer::optim::adamw::{AdamW, AdamWConfig, GradientScale};
 use trainer::optim::clip::global_norm;
 
 use crate::Pass;
@@ -213,7 +213,7 @@ impl Work {
             } => {
                 let (x, dy) = (make([rows, input]), make([rows, output]));
                 let mut linear = Linear {
-                    weight: parameter(0, [output, input]),
+                    weight: Weight::Dense(parameter(0, [output, input])),
                     bias: None,
                 };
                 Box::new(move || {
@@ -241,7 +241,7 @@ impl Work {
                     for (parameter, gradient) in parameters.iter_mut().zip(&gradients) {
                         parameter.gradient.clone_from(gradient);
                     }
-                    optimizer.step(parameters.iter_mut(), 3e-4, 0.5);
+                    optimizer.step(parameters.iter_mut(), 3e-4, GradientScale::Known(0.5));
                 })
             }
             Self::GlobalNorm { ref shapes } => {

@@ -16,4 +16,6 @@ mod packages;
 mod profiles;
 mod real_model;
 mod surgery;
+#[cfg(feature = "vulkan")]
+mod vulkan;
 mod weights;

@@ -1,7 +1,7 @@
 //! `linear_loss`, and the same chunk by chunk in Burn's tensor formulas.
 
 use burn::tensor::{DType, Tensor};
-use model::ops::product::accumulate_transposed;
+use model::linear::Weight;
 use model::parameter::Parameter;
 use model::score::chunk_rows;
 use trainer::loss::linear_loss::{TeacherStates, linear_loss};
@@ -24,10 +24,10 @@ pub fn prepare(
     let hidden = random([rows, width], place, place.compute);
     let teacher = entries.needs_teacher_logits().then(|| TeacherStates {
         hidden: random([rows, width], place, place.compute),
-        head: random([vocabulary, width], place, place.compute) * HEAD,
+        head: weight(random([vocabulary, width], place, place.compute) * HEAD),
     });
     let value = random([vocabulary, width], place, DType::F32) * HEAD;
-    let mut head = Parameter::new("head", vec![vocabulary, width], value);
+    let mut head = weight(value);
     let targets = tokens(rows, vocabulary);
     let scale = 1.0 / rows as f64;
     if formula {
@@ -49,20 +49,25 @@ pub fn prepare(
     })
 }
 
+fn weight(value: Tensor<2>) -> Weight {
+    let shape = value.dims().to_vec();
+    Weight::Dense(Parameter::new("head", shape, value))
+}
+
 fn by_formula(
     entries: &LossEntries,
     hidden: &Tensor<2>,
-    head: &mut Parameter,
+    head: &mut Weight,
     teacher: Option<&TeacherStates>,
     targets: &[u32],
 ) {
-    let ([tokens, width], columns) = (hidden.dims(), head.value.dims()[0]);
+    let ([tokens, width], columns) = (hidden.dims(), head.rows());
     let vocabulary = Vocabulary {
         student: columns,
         teacher: columns,
         valid: columns,
     };
-    let weight = head.value.clone().cast(hidden.dtype());
+    let weight = head.cast(hidden.dtype());
     let mut values = vec![0.0; entries.count()];
     let mut parts = Vec::new();
     let rows = chunk_rows(columns);
@@ -70,8 +75,8 @@ fn by_formula(
         let end = (start + rows).min(tokens);
         let part = |x: &Tensor<2>| x.clone().slice([start..end, 0..width]);
         let h = part(hidden);
-        let logits = h.clone().matmul(weight.clone().transpose());
-        let teacher = teacher.map(|t| part(&t.hidden).matmul(t.head.clone().transpose()));
+        let logits = weight.forward(&h);
+        let teacher = teacher.map(|t| t.head.forward(&part(&t.hidden)));
         let labels = Labels {
             targets: &targets[start..end],
             supervised: &vec![true; end - start],
@@ -87,12 +92,10 @@ fn by_formula(
             &mut values,
         )
         .expect("the shapes fit");
-        parts.push(d_logits.clone().matmul(weight.clone()));
-        let sum = head.gradient.take();
-        head.gradient = Some(match sum {
-            Some(sum) => sum + d_logits.transpose().matmul(h).cast(DType::F32),
-            None => accumulate_transposed(None, &d_logits, &h).cast(DType::F32),
-        });
+        parts.push(weight.backward(&d_logits));
+        let head = head.parameter_mut().expect("a dense head");
+        let product = d_logits.transpose().matmul(h).cast(DType::F32);
+        head.accumulate(product);
     }
     std::hint::black_box(Tensor::cat(parts, 0));
 }

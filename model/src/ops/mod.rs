@@ -9,6 +9,8 @@ pub mod attention;
 mod attention_host;
 #[cfg(test)]
 pub(crate) mod check;
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod embedding;
 pub mod host;
 pub mod packed_product;

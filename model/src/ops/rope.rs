@@ -87,6 +87,10 @@ impl Rotation {
 
     fn turn(&self, x: Tensor<2>, backwards: bool) -> Tensor<2> {
         let _span = operation!("rope", Cost::arrays([&x, &x, &self.cos, &self.sin]));
+        #[cfg(feature = "cube")]
+        if super::cube::runs(&x) {
+            return super::cube::rope::turn(x, &self.cos, &self.sin, backwards);
+        }
         if !is_host(&x) {
             return self.turn_formula(x, backwards);
         }
@@ -173,5 +177,27 @@ mod tests {
         assert_gradient(&x, &dx, |x| {
             (rotation.forward(x.clone()) * dy.clone()).sum()
         });
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn the_kernel_equals_formula_and_loop() {
+        use crate::ops::check::{pair, vulkan};
+        let Some(device) = vulkan() else { return };
+        for (tokens, heads, head_dim) in [(1, 1, 2), (5, 3, 8), (300, 9, 64)] {
+            let positions: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % 311).collect();
+            let cpu = rotation(head_dim, &positions);
+            let rotation = Rotation {
+                cos: pair(cpu.cos.clone(), &device).0,
+                sin: pair(cpu.sin.clone(), &device).0,
+            };
+            let (x, cpu_x) = pair(random([tokens, heads * head_dim], 1), &device);
+            let turned = rotation.forward(x.clone());
+            assert_close(&turned, &cpu.forward(cpu_x.clone()), 1e-6);
+            assert_close(&turned, &rotation.turn_formula(x.clone(), false), 1e-6);
+            // The input was still held, so it must not have changed.
+            assert_close(&x, &cpu_x, 0.0);
+            assert_close(&rotation.backward(turned), &cpu_x, 1e-6);
+        }
     }
 }

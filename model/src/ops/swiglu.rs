@@ -14,6 +14,10 @@ const BLOCK: usize = 4096;
 /// silu(`gate`) · `up`, all `[rows, width]`.
 pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
     let _span = operation!("swiglu forward", Cost::arrays([gate, up, up]));
+    #[cfg(feature = "cube")]
+    if super::cube::runs(gate) {
+        return super::cube::swiglu::forward(gate, up);
+    }
     if !is_host(gate) {
         return activation::silu(gate.clone()) * up.clone();
     }
@@ -33,6 +37,10 @@ pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
 /// Gradients of (`gate`, `up`).
 pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     let _span = operation!("swiglu backward", Cost::arrays([dy, gate, gate, up, up]));
+    #[cfg(feature = "cube")]
+    if super::cube::runs(gate) {
+        return super::cube::swiglu::backward(dy, gate, up);
+    }
     if !is_host(gate) {
         return backward_formula(dy, gate, up);
     }
@@ -121,5 +129,27 @@ mod tests {
         let loss = |g: &Tensor<2>, u: &Tensor<2>| (forward(g, u) * dy.clone()).sum();
         assert_gradient(&gate, &d_gate, |g| loss(g, &up));
         assert_gradient(&up, &d_up, |u| loss(&gate, u));
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn the_kernel_equals_formula_and_loop() {
+        use crate::ops::check::{pair, vulkan};
+        let Some(device) = vulkan() else { return };
+        for shape in [[1, 1], [3, 7], [129, 65], [1000, 300]] {
+            let (gate, cpu_gate) = pair(random(shape, 1) * 20.0, &device);
+            let (up, cpu_up) = pair(random(shape, 2), &device);
+            let (dy, cpu_dy) = pair(random(shape, 3), &device);
+            let y = forward(&gate, &up);
+            assert_close(&y, &forward(&cpu_gate, &cpu_up), 1e-6);
+            assert_close(&y, &(activation::silu(gate.clone()) * up.clone()), 1e-6);
+            let (d_gate, d_up) = backward(&dy, &gate, &up);
+            let (cpu_d_gate, cpu_d_up) = backward(&cpu_dy, &cpu_gate, &cpu_up);
+            assert_close(&d_gate, &cpu_d_gate, 1e-5);
+            assert_close(&d_up, &cpu_d_up, 1e-5);
+            let (d_gate_formula, d_up_formula) = backward_formula(&dy, &gate, &up);
+            assert_close(&d_gate, &d_gate_formula, 1e-5);
+            assert_close(&d_up, &d_up_formula, 1e-5);
+        }
     }
 }

@@ -10,7 +10,7 @@ use model::span::Cost;
 use model::{for_real, operation, phase};
 
 use super::formula;
-use super::{Labels, LossEntries, LossRowsError, Vocabulary, loss_rows};
+use super::{Labels, LossEntries, LossRowsError, LossSums, Vocabulary, loss_rows};
 
 /// Hidden states `[tokens, width]` and head `[vocabulary, width]` of the teacher.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct TeacherStates {
 /// The loss of a batch and its gradient by the student's hidden states.
 pub struct LinearLoss {
     /// One sum over supervised positions an entry, times T² where that belongs, not times its weight.
-    pub values: Vec<f64>,
+    pub values: LossSums,
     /// `[tokens, width]`; zero at unsupervised positions.
     pub d_hidden: Tensor<2>,
 }
@@ -66,7 +66,7 @@ pub fn linear_loss(
         teacher: vocabulary.teacher.max(vocabulary.valid),
         ..vocabulary
     };
-    let mut values = vec![0.0; entries.count()];
+    let mut values = LossSums::zeros(entries.count(), hidden);
     let mut d_hidden = hidden.zeros_like();
     if !entries.needs_labels() && !entries.needs_teacher_logits() {
         return Ok(LinearLoss { values, d_hidden });
@@ -127,7 +127,7 @@ fn chunk_loss(
     teacher: Option<Tensor<2>>,
     targets: &[u32],
     scale: f64,
-    values: &mut [f64],
+    values: &mut LossSums,
 ) -> Result<Tensor<2>, LossRowsError> {
     let labels = Labels {
         targets,
@@ -137,6 +137,16 @@ fn chunk_loss(
         "loss of rows",
         Cost::arrays(teacher.iter().chain([&logits; 2]))
     );
+    let values = match values {
+        LossSums::Host(values) => values,
+        #[cfg(feature = "cube")]
+        LossSums::Device(sums) => {
+            let rows = super::cube::rows::loss_rows;
+            return rows(entries, vocabulary, logits, teacher, labels, scale, sums);
+        }
+        #[cfg(not(feature = "cube"))]
+        LossSums::Device(_) => unreachable!("this program knows no device"),
+    };
     if !is_host(&logits) {
         return formula::chunk_loss(entries, vocabulary, logits, teacher, labels, scale, values);
     }

@@ -24,6 +24,15 @@ pub fn clip_factor(norm: f64, limit: f64) -> f64 {
     if norm > limit { limit / norm } else { 1.0 }
 }
 
+/// The sum of squares of each tensor; a device is waited for once.
+pub fn square_sums(tensors: &[&Tensor<2>]) -> Vec<f64> {
+    #[cfg(feature = "cube")]
+    if tensors.iter().all(|x| model::ops::cube::runs(x)) {
+        return super::cube::norm::square_sums(tensors);
+    }
+    tensors.iter().map(|x| square_sum(x)).collect()
+}
+
 /// Sum of squares in fixed blocks, combined in order: the same bits on any number of threads.
 pub fn square_sum(gradient: &Tensor<2>) -> f64 {
     let _span = operation!("square sum", Cost::arrays([gradient]));
