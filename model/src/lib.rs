@@ -5,6 +5,7 @@ pub mod batch;
 pub mod block;
 pub mod build;
 pub mod config;
+pub mod decode;
 pub mod decoder;
 pub mod generate;
 pub mod kv_cache;

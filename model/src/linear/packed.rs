@@ -6,8 +6,9 @@ use burn::tensor::Tensor;
 
 use crate::ops::host::from_values;
 use crate::ops::packed_product;
+use crate::ops::row_product::BlockMatrix;
 use crate::quant::block_type::GgmlType;
-use crate::quant::blocks::{BlockError, dequantize};
+use crate::quant::blocks::BlockError;
 
 /// A matrix `[rows, columns]` in GGUF blocks along its rows, on the CPU. Clones share the blocks.
 #[derive(Debug, Clone)]
@@ -68,28 +69,14 @@ impl Packed {
         self.kind
     }
 
-    /// The blocks of `count` rows from `first`.
-    pub fn row_blocks(&self, first: usize, count: usize) -> &[u8] {
-        let row_bytes = self.blocks.len() / self.rows;
-        &self.blocks[first * row_bytes..][..count * row_bytes]
-    }
-
-    /// Writes rows from `first` to `values`, which is a whole number of rows.
-    pub fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
-        let count = values.len() / self.columns;
-        dequantize(
-            self.kind,
-            self.row_blocks(first, count),
-            self.columns,
-            values,
-        )
-        .expect("the lengths were checked when the matrix was made");
+    pub fn blocks(&self) -> BlockMatrix<'_> {
+        BlockMatrix::new(self.kind, self.columns, &self.blocks)
     }
 
     /// Every value, row after row.
     pub fn values(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows * self.columns];
-        self.dequantize_rows(0, &mut values);
+        self.blocks().rows_from(0, &mut values);
         values
     }
 
@@ -97,18 +84,18 @@ impl Packed {
     pub fn select_rows(&self, ids: &[u32]) -> Tensor<2> {
         let mut values = vec![0.0; ids.len() * self.columns];
         for (&id, row) in ids.iter().zip(values.chunks_mut(self.columns)) {
-            self.dequantize_rows(id as usize, row);
+            self.blocks().rows_from(id as usize, row);
         }
         from_values(values, [ids.len(), self.columns])
     }
 
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        packed_product::forward(self, x)
+        packed_product::forward(self.blocks(), x)
     }
 
     /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`.
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
-        packed_product::backward(self, dy)
+        packed_product::backward(self.blocks(), dy)
     }
 }

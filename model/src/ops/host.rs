@@ -84,6 +84,20 @@ impl<F> SharedOutput<F> {
         Self(values.as_mut_ptr())
     }
 
+    /// The part from `offset`.
+    ///
+    /// # Safety
+    /// `offset` lies inside the slice or at its end.
+    pub(crate) unsafe fn from(self, offset: usize) -> Self {
+        Self(unsafe { self.0.add(offset) })
+    }
+
+    /// # Safety
+    /// The range lies inside the slice, and as long as the result lives nobody else touches its elements.
+    pub(crate) unsafe fn slice<'a>(self, offset: usize, length: usize) -> &'a mut [F] {
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), length) }
+    }
+
     /// # Safety
     /// `offset` lies inside the slice, and no two tasks touch the same element through the pointer.
     pub(crate) unsafe fn at(&self, offset: usize) -> *mut F {

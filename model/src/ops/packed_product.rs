@@ -4,22 +4,40 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::host::{HostTensor, SharedOutput, from_values};
-use crate::linear::packed::Packed;
+use super::row_product::{self, BlockMatrix, Destination};
 
 /// Values of a dequantised panel: 256 KiB, so that it stays in a core's cache while all tokens use it.
 const PANEL_VALUES: usize = 1 << 16;
+
+/// So few tokens are multiplied with the blocks directly, in tasks of so many rows.
+const FEW_TOKENS: usize = 16;
+const FEW_ROWS: usize = 256;
 
 fn panel_rows(columns: usize) -> usize {
     (PANEL_VALUES / columns.max(1)).max(8)
 }
 
 /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`. Does not depend on the number of threads.
-pub fn forward(weight: &Packed, x: &Tensor<2>) -> Tensor<2> {
+pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
     let ([tokens, columns], rows) = (x.dims(), weight.rows());
     let x = HostTensor::held(x);
     let x = x.slice::<f32>();
     let mut y = vec![0.0; tokens * rows];
     let shared = SharedOutput::new(&mut y);
+    if tokens <= FEW_TOKENS {
+        (0..rows.div_ceil(FEW_ROWS)).into_par_iter().for_each(|task| {
+            let own = task * FEW_ROWS..rows.min((task + 1) * FEW_ROWS);
+            let destination = Destination {
+                out: shared,
+                stride: rows,
+                bias: None,
+                add: false,
+            };
+            // Safety: each task writes its own columns of y.
+            unsafe { row_product::product(weight, own, x, destination) };
+        });
+        return from_values(y, [tokens, rows]);
+    }
     let panel = panel_rows(columns);
     (0..rows.div_ceil(panel))
         .into_par_iter()
@@ -27,7 +45,7 @@ pub fn forward(weight: &Packed, x: &Tensor<2>) -> Tensor<2> {
             let first = task * panel;
             let count = panel.min(rows - first);
             values.resize(count * columns, 0.0);
-            weight.dequantize_rows(first, values);
+            weight.rows_from(first, values);
             // Safety: each task writes its own columns of y.
             unsafe {
                 product(
@@ -44,7 +62,7 @@ pub fn forward(weight: &Packed, x: &Tensor<2>) -> Tensor<2> {
 }
 
 /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`. Panels are added in order.
-pub fn backward(weight: &Packed, dy: &Tensor<2>) -> Tensor<2> {
+pub fn backward(weight: BlockMatrix, dy: &Tensor<2>) -> Tensor<2> {
     let ([tokens, rows], columns) = (dy.dims(), weight.columns());
     let dy = HostTensor::held(dy);
     let dy = dy.slice::<f32>();
@@ -54,7 +72,7 @@ pub fn backward(weight: &Packed, dy: &Tensor<2>) -> Tensor<2> {
     for first in (0..rows).step_by(panel) {
         let count = panel.min(rows - first);
         let values = &mut values[..count * columns];
-        weight.dequantize_rows(first, values);
+        weight.rows_from(first, values);
         // Safety: `dx` belongs to this call; the shapes are those of the slices.
         unsafe {
             product(
@@ -113,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::ops::check::{assert_close, random};
+    use crate::linear::packed::Packed;
     use crate::quant::block_type::GgmlType;
 
     /// Q8_0 rows with a scale of 1/64 and any codes.
@@ -135,9 +154,9 @@ mod tests {
             let dense = Tensor::<2>::from_data(data, (&device, DType::F32));
             let x = random([tokens, columns], 1).cast(DType::F32);
             let plain = x.clone().matmul(dense.clone().transpose());
-            assert_close(&forward(&weight, &x), &plain, 1e-5);
+            assert_close(&forward(weight.blocks(), &x), &plain, 1e-5);
             let dy = random([tokens, rows], 2).cast(DType::F32);
-            assert_close(&backward(&weight, &dy), &dy.clone().matmul(dense), 1e-5);
+            assert_close(&backward(weight.blocks(), &dy), &dy.clone().matmul(dense), 1e-5);
         }
     }
 }

@@ -90,7 +90,7 @@ pub fn backward(
     })
 }
 
-fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {
+pub(crate) fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {
     widest(
         #[inline(always)]
         || {

@@ -127,7 +127,7 @@ impl Rotation {
     }
 }
 
-fn turn_row<F: Real>(row: &mut [F], cos: &[F], sin: &[F], backwards: bool) {
+pub(crate) fn turn_row<F: Real>(row: &mut [F], cos: &[F], sin: &[F], backwards: bool) {
     let half = cos.len();
     let sign = if backwards { -F::ONE } else { F::ONE };
     widest(

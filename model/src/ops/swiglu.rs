@@ -72,7 +72,7 @@ pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>,
     })
 }
 
-fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
+pub(crate) fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
     widest(
         #[inline(always)]
         || {
