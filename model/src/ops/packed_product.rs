@@ -25,17 +25,19 @@ pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
     let mut y = vec![0.0; tokens * rows];
     let shared = SharedOutput::new(&mut y);
     if tokens <= FEW_TOKENS {
-        (0..rows.div_ceil(FEW_ROWS)).into_par_iter().for_each(|task| {
-            let own = task * FEW_ROWS..rows.min((task + 1) * FEW_ROWS);
-            let destination = Destination {
-                out: shared,
-                stride: rows,
-                bias: None,
-                add: false,
-            };
-            // Safety: each task writes its own columns of y.
-            unsafe { row_product::product(weight, own, x, destination) };
-        });
+        (0..rows.div_ceil(FEW_ROWS))
+            .into_par_iter()
+            .for_each(|task| {
+                let own = task * FEW_ROWS..rows.min((task + 1) * FEW_ROWS);
+                let destination = Destination {
+                    out: shared,
+                    stride: rows,
+                    bias: None,
+                    add: false,
+                };
+                // Safety: each task writes its own columns of y.
+                unsafe { row_product::product(weight, own, x, destination) };
+            });
         return from_values(y, [tokens, rows]);
     }
     let panel = panel_rows(columns);
@@ -130,8 +132,8 @@ mod tests {
     use burn::tensor::{DType, TensorData};
 
     use super::*;
-    use crate::ops::check::{assert_close, random};
     use crate::linear::packed::Packed;
+    use crate::ops::check::{assert_close, random};
     use crate::quant::block_type::GgmlType;
 
     /// Q8_0 rows with a scale of 1/64 and any codes.
@@ -156,7 +158,11 @@ mod tests {
             let plain = x.clone().matmul(dense.clone().transpose());
             assert_close(&forward(weight.blocks(), &x), &plain, 1e-5);
             let dy = random([tokens, rows], 2).cast(DType::F32);
-            assert_close(&backward(weight.blocks(), &dy), &dy.clone().matmul(dense), 1e-5);
+            assert_close(
+                &backward(weight.blocks(), &dy),
+                &dy.clone().matmul(dense),
+                1e-5,
+            );
         }
     }
 }

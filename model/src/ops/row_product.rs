@@ -321,7 +321,13 @@ mod tests {
             assert_eq!(parts, whole);
             for t in 0..tokens {
                 let mut alone = vec![0.0; rows];
-                run(matrix, 0..rows, &x[t * columns..][..columns], &mut alone, false);
+                run(
+                    matrix,
+                    0..rows,
+                    &x[t * columns..][..columns],
+                    &mut alone,
+                    false,
+                );
                 assert_eq!(alone, whole[t * rows..][..rows]);
             }
         }

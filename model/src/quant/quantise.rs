@@ -9,7 +9,6 @@ use rayon::prelude::*;
 
 use super::block_type::GgmlType;
 use super::blocks::{BlockError, VALUES_PER_TASK, dequantize};
-use super::legacy_quants::half_at;
 use super::{quantise_k, quantise_legacy};
 
 /// Rows of `row` values each as blocks of `kind`, row after row.
@@ -108,7 +107,9 @@ fn each_block<const N: usize, const B: usize>(
     for (number, (block, values)) in blocks.iter_mut().zip(values).enumerate() {
         encode(values, block);
         let held = values.iter().all(|value| value.abs() < BEYOND)
-            && scales.iter().all(|&at| half_at(block, at).is_finite());
+            && scales
+                .iter()
+                .all(|&at| f16::from_le_bytes([block[at], block[at + 1]]).is_finite());
         if !held && lost.is_none() {
             lost = largest(values).map(|at| number * N + at);
         }
