@@ -84,11 +84,12 @@ impl Progress {
         self.profiles.extend(table);
     }
 
-    pub fn show_profiles(&self) {
+    /// The profiles so far, at the end of a run that has `finished` or not.
+    pub fn show_profiles(&self, finished: bool) {
         for table in &self.profiles {
             eprint!("\n{table}");
         }
-        if self.profiles.is_empty() {
+        if finished && self.profiles.is_empty() {
             eprintln!(
                 "nothing to profile: no stage has trained or evaluated\nhint: stages that are done run again with another --out"
             );

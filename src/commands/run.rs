@@ -47,7 +47,7 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     let mut progress = Progress::new(chain.stages.len());
     let ending = chain.run(profiler.as_ref(), &mut progress);
     if profiler.is_some() {
-        progress.show_profiles();
+        progress.show_profiles(matches!(ending, Ok(Ending::Finished)));
     }
     match ending? {
         Ending::Finished => {
