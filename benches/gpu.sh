@@ -18,6 +18,7 @@ if [ $# -lt 1 ]; then
 fi
 mkdir -p "$1"
 logs=$(cd "$1" && pwd)
+: >"$logs/items.txt"
 shift
 sections=("$@")
 if [ ${#sections[@]} -eq 0 ]; then
