@@ -91,7 +91,7 @@ fn logits_when_read_again(decoder: &Decoder, batch: &TokenBatch) -> Vec<f32> {
 
 fn logits(decoder: &Decoder, batch: &TokenBatch) -> Vec<f32> {
     let logits: Tensor<2> = decoder.logits(&decoder.hidden(batch));
-    let first = logits.slice([0..batch.length]).cast(DType::F32);
+    let first = logits.slice(0..batch.length).cast(DType::F32);
     first.into_data().try_to_vec().unwrap()
 }
 

@@ -193,6 +193,21 @@ fn bad_recipes() {
             "accepted: importance",
         ),
         (
+            "keep_layers = \"every-third\"",
+            "",
+            "`prune` needs `keep_layers` or `ffn_width`: what is to go is not said\n  --> r.toml:13:1",
+        ),
+        (
+            "keep_layers = \"every-third\"",
+            "ffn_width = { keep = 48, by = \"activation\", data = \"train\" }",
+            "`keep` must be a multiple of 32 channels, or a share such as 0.5\n  --> r.toml:16:22",
+        ),
+        (
+            "kind = \"prune\"\nmodel = \"teacher\"\nkeep_layers = \"every-third\"",
+            "kind = \"gqa\"\nmodel = \"teacher\"\nkv_heads = 0",
+            "`kv_heads` must be at least 1; 1 is multi-query attention\n  --> r.toml:16:12",
+        ),
+        (
             "student = \"start\"",
             "student = \"strat\"",
             "hint: did you mean `start`?",

@@ -35,7 +35,9 @@ impl Chain<'_> {
             .decoder
             .keep_layers(&layers)
             .with_context(|| self.key_of(stage, "keep_layers"))?;
-        tracing::info!("kept {} of {blocks} layers: {layers:?}", layers.len());
+        if layers.len() < blocks {
+            tracing::info!("kept {} of {blocks} layers: {layers:?}", layers.len());
+        }
         if let Some(channels) = channels {
             let kept: Vec<_> = layers
                 .iter()
