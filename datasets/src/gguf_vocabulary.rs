@@ -70,7 +70,8 @@ impl Tokenizer {
         DataError::NotInGguf {
             name: self.name.clone(),
             part,
-            found: found.to_string(),
+            // Some parts hold whole tables.
+            found: found.to_string().chars().take(200).collect(),
             known: known.to_string(),
         }
     }
