@@ -98,7 +98,7 @@ impl Chain<'_> {
         let name = &input.reference.name;
         let stored = |path: &Path| -> Result<ExportSource> {
             Ok(ExportSource {
-                weights: Weights::Stored(Checkpoint::open(path)?),
+                weights: Weights::Stored(Box::new(Checkpoint::open(path)?)),
                 tokenizer: None,
             })
         };
@@ -122,7 +122,7 @@ impl Chain<'_> {
                         })
                     }),
                     (None, _) => self.open_declared(name).map(|opened| ExportSource {
-                        weights: Weights::Made(opened.decoder),
+                        weights: Weights::Made(Box::new(opened.decoder)),
                         tokenizer: Some(opened.tokenizer),
                     }),
                 }
