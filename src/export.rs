@@ -31,8 +31,8 @@ pub struct ExportSource {
 
 pub enum Weights {
     /// Read tensor by tensor.
-    Stored(Checkpoint),
-    Made(Decoder),
+    Stored(Box<Checkpoint>),
+    Made(Box<Decoder>),
 }
 
 /// What is written and has not taken its place yet.

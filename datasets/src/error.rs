@@ -60,7 +60,10 @@ pub enum DataError {
         found: String,
         known: String,
     },
-    #[error("tokenizer {name}: GGUF has no name for its {part} {found}; known: {known}")]
+    #[error(
+        "tokenizer {name}: GGUF has no name for its {part} {found}; known: {known}\n\
+         hint: safetensors go with any tokenizer"
+    )]
     NotInGguf {
         name: String,
         part: &'static str,

@@ -227,7 +227,7 @@ impl GgufVocabulary {
 
     /// SentencePiece joins the neighbours whose union scores best: every way to split an entry in two becomes a merge,
     /// ranked by the entry's score (and as Hugging Face does among equals: the longer left part first).
-    fn merges_from_scores(&self) -> Merges {
+    pub(crate) fn merges_from_scores(&self) -> Merges {
         let vocab = self.vocab();
         let mut ranked: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
         for (id, token) in self.tokens.iter().enumerate() {

@@ -55,7 +55,11 @@ impl Tokenizer {
             Alphabet::SentencePiece if json["model"]["byte_fallback"] == true => {
                 vocabulary.model = "llama".to_string();
                 vocabulary.add_space_prefix = Some(self.continuation.is_some());
-                vocabulary.scores = self.scores(&vocabulary.tokens, &merges)?;
+                vocabulary.scores = scores(&vocabulary.tokens, &merges);
+                if vocabulary.merges_from_scores() != merges {
+                    let found = Value::from("merges in an order that no scores give");
+                    return Err(self.without_name("model", &found, "SentencePiece's"));
+                }
             }
             _ => {
                 let decoder = &json["decoder"];
@@ -70,7 +74,8 @@ impl Tokenizer {
         DataError::NotInGguf {
             name: self.name.clone(),
             part,
-            found: found.to_string(),
+            // Some parts hold whole tables.
+            found: found.to_string().chars().take(200).collect(),
             known: known.to_string(),
         }
     }
@@ -140,33 +145,33 @@ impl Tokenizer {
             }
         }
     }
+}
 
-    /// SentencePiece joins the neighbours whose union scores best, Hugging Face those whose merge is listed first: a
-    /// token scores by the place of its first merge.
-    fn scores(
-        &self,
-        tokens: &[String],
-        merges: &[(String, String)],
-    ) -> Result<Vec<f32>, DataError> {
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut previous = None;
-        for (place, (left, right)) in merges.iter().enumerate() {
-            let union = format!("{left}{right}");
-            if previous.as_ref() == Some(&union) {
-                continue;
-            }
-            if places.insert(union.clone(), place).is_some() {
-                let found = Value::from(format!("merges to {union:?} in two places"));
-                return Err(self.without_name("model", &found, "merges in the order of scores"));
-            }
-            previous = Some(union);
-        }
-        let score = |token: &String| match places.get(token) {
-            Some(place) => -(*place as f32),
-            None => -(merges.len() as f32),
-        };
-        Ok(tokens.iter().map(score).collect())
+/// SentencePiece joins the neighbours whose union scores best, Hugging Face those whose merge is listed first: a token
+/// scores by the place of its first merge. Tokens whose merges interleave were equals.
+fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
+    let mut spans: HashMap<String, (usize, usize)> = HashMap::new();
+    for (place, (left, right)) in merges.iter().enumerate() {
+        let span = spans.entry(format!("{left}{right}"));
+        span.or_insert((place, place)).1 = place;
     }
+    let mut ordered: Vec<(usize, usize)> = spans.values().copied().collect();
+    ordered.sort_unstable();
+    // The first place of the equals that a place belongs to.
+    let mut starts = HashMap::new();
+    let (mut start, mut end) = (0, None);
+    for (first, last) in ordered {
+        if end.is_none_or(|end| first > end) {
+            start = first;
+        }
+        end = end.max(Some(last));
+        starts.insert(first, start);
+    }
+    let score = |token: &String| match spans.get(token) {
+        Some((first, _)) => -(starts[first] as f32),
+        None => -(merges.len() as f32),
+    };
+    tokens.iter().map(score).collect()
 }
 
 /// What a pre-tokenizer does, step by step: a pattern, or a name for what needs none.

@@ -59,10 +59,7 @@ impl LogitComparison {
         assert_eq!(rows.len(), ids.len(), "logits for each token");
         self.positions += rows.len();
         for (at, row) in rows.iter().enumerate() {
-            // `f64::max` would lose a NaN.
-            if !(row.largest <= self.largest) {
-                self.largest = row.largest;
-            }
+            self.largest = larger(self.largest, row.largest);
             self.divergence += row.divergence;
             if let Some(next) = ids.get(at + 1) {
                 let place = at * vocabulary + *next as usize;
@@ -91,10 +88,7 @@ impl Row {
         let (mut largest, mut divergence) = (0.0_f64, 0.0);
         for (a, b) in first.iter().zip(second) {
             let (a, b) = (f64::from(*a), f64::from(*b));
-            let difference = (a - b).abs();
-            if !(difference <= largest) {
-                largest = difference;
-            }
+            largest = larger(largest, (a - b).abs());
             let (log_p, log_q) = (a - log_sums[0], b - log_sums[1]);
             divergence += log_p.exp() * (log_p - log_q);
         }
@@ -104,6 +98,14 @@ impl Row {
             divergence: if divergence < 0.0 { 0.0 } else { divergence },
             log_sums,
         }
+    }
+}
+
+/// Unlike `f64::max`, keeps a NaN.
+fn larger(most: f64, other: f64) -> f64 {
+    match other > most || other.is_nan() {
+        true => other,
+        false => most,
     }
 }
 

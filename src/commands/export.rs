@@ -25,7 +25,7 @@ pub fn run(arguments: ExportArgs) -> anyhow::Result<()> {
     let placement = text.is_some().then(|| place(arguments.model.device.device));
     let placement = placement.transpose()?;
     let source = ExportSource {
-        weights: Weights::Stored(open(&arguments.model.model)?),
+        weights: Weights::Stored(Box::new(open(&arguments.model.model)?)),
         tokenizer: None,
     };
     let name = arguments.out.file_stem().unwrap_or_default();

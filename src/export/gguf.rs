@@ -18,13 +18,12 @@ use teacher::tokenizer::gguf_vocabulary;
 use super::{ExportSource, Weights};
 
 /// Keys of the file as a whole that follow from what is written.
-const OWN_KEYS: [&str; 6] = [
+const OWN_KEYS: [&str; 5] = [
     "general.architecture",
     "general.type",
     "general.file_type",
     "general.quantization_version",
     "general.alignment",
-    "general.size_label",
 ];
 
 /// Ends of a text that GGUF has names for: `eos`, `eot`, `eom`.

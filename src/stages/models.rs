@@ -114,7 +114,7 @@ impl Chain<'_> {
         let name = &input.reference.name;
         let stored = |path: &Path| -> Result<ExportSource> {
             Ok(ExportSource {
-                weights: Weights::Stored(Checkpoint::open(path)?),
+                weights: Weights::Stored(Box::new(Checkpoint::open(path)?)),
                 tokenizer: None,
             })
         };
@@ -140,7 +140,7 @@ impl Chain<'_> {
                     (None, _) => {
                         self.open_declared(name, load_frozen_decoder)
                             .map(|opened| ExportSource {
-                                weights: Weights::Made(opened.decoder),
+                                weights: Weights::Made(Box::new(opened.decoder)),
                                 tokenizer: Some(opened.tokenizer),
                             })
                     }

@@ -6,8 +6,8 @@ DISTILL is the binary. Without a MODEL it takes the checkpoints beside it, one f
 compares the log-probabilities of llama.cpp on the F32 export with ours. MODEL is what `distill export --model` takes; for each type
 of it the script prints
 - how many tensors are, byte for byte, what ggml's own quantisers make of the F32 export;
-- how far the log-probabilities of llama.cpp are from ours on 256 tokens that it generates greedily (it rounds the activations
-  of quantised types to 8 bits, which we do not);
+- how far the log-probabilities of llama.cpp are from ours on 256 tokens that it generates greedily, and the same for the values of
+  that file as F32 (beside quantised weights it rounds activations to 8 bits, which we do not);
 - the NLL of transformers, which reads the file with its own code, against ours, on 2,000 tokens,
 and, once, on how many of a list of texts llama.cpp's tokenizer, from the exported file, gives other ids than ours.
 """
@@ -182,6 +182,12 @@ def main():
         if number == 0:
             print_texts(path, place, llama)
         del llama
+        if kind.startswith("Q"):
+            values = place / "values.gguf"
+            distill("export", "--model", path, "--to", "gguf", "--type", "F32", "--out", values)
+            _, difference = compare(values, place, prompt, 256)
+            print(f"      its values as F32: mean {difference.mean():.5f} largest {difference.max():.4f}", flush=True)
+            values.unlink()
         if kind != "F32":
             path.unlink()
 

@@ -71,7 +71,7 @@ fn a_gguf_file_is_verified_recorded_and_never_overwritten() {
     let output = home.run();
     assert_success(&output);
     assert!(
-        stderr(&output).contains("Q8_0     15"),
+        stderr(&output).contains("Q8_0     13"),
         "{}",
         stderr(&output)
     );
