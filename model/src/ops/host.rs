@@ -42,16 +42,18 @@ pub fn map_in_place<F: Real, const D: usize>(
     tensor: Tensor<D>,
     f: impl FnOnce(&mut [F]),
 ) -> Tensor<D> {
-    let primitive = tensor
+    let given = tensor
         .try_into_primitive::<Flex>()
         .expect("a tensor on the CPU");
-    let mut primitive = primitive.to_contiguous();
-    let (start, end) = primitive
+    let mut held = given.to_contiguous();
+    // A second handle would make the write below copy the values first.
+    drop(given);
+    let (start, end) = held
         .layout()
         .contiguous_offsets()
         .expect("to_contiguous gives a contiguous tensor");
-    f(&mut primitive.storage_mut::<F>()[start..end]);
-    Tensor::from_primitive::<Flex>(primitive)
+    f(&mut held.storage_mut::<F>()[start..end]);
+    Tensor::from_primitive::<Flex>(held)
 }
 
 /// Whether the fused CPU loops apply.
@@ -85,5 +87,23 @@ impl<F> SharedOutput<F> {
     /// `offset` lies inside the slice, and no two tasks touch the same element through the pointer.
     pub(crate) unsafe fn at(&self, offset: usize) -> *mut F {
         unsafe { self.0.add(offset) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::random;
+
+    #[test]
+    fn values_change_where_they_lie_unless_somebody_else_holds_them() {
+        let address = |tensor: &Tensor<2>| HostTensor::held(tensor).slice::<f64>().as_ptr();
+        let tensor = random([3, 5], 1);
+        let before = address(&tensor);
+        let tensor = map_in_place::<f64, 2>(tensor, |values| values[0] = 7.0);
+        assert_eq!(address(&tensor), before);
+        let changed = map_in_place::<f64, 2>(tensor.clone(), |values| values[0] = 8.0);
+        assert_ne!(address(&changed), before);
+        assert_eq!(HostTensor::held(&tensor).slice::<f64>()[0], 7.0);
     }
 }
