@@ -21,6 +21,7 @@ use model::build::Placement;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
+use crate::memory::return_freed_memory;
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
@@ -130,6 +131,7 @@ impl<'a> Chain<'a> {
             let finished = self
                 .run_stage(stage, progress)
                 .with_context(|| format!("stage {} ({})", stage.index + 1, stage.action.kind()))?;
+            return_freed_memory();
             if finished.is_some() {
                 let (stage, step) = (stage.index, finished);
                 return Ok(Ending::Stopped { stage, step });

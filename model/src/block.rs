@@ -7,8 +7,8 @@ use crate::kv_cache::LayerCache;
 use crate::linear::weight::Array;
 use crate::mlp::{Mlp, MlpTape};
 use crate::ops::attention::AttentionPattern;
-use crate::ops::rms_norm;
 use crate::ops::rope::Rotation;
+use crate::ops::{residual, rms_norm};
 use crate::parameter::Parameter;
 
 #[derive(Debug, Clone)]
@@ -39,9 +39,12 @@ impl Block {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let normed = self.norm(&self.input_layernorm, &x);
-        let x = x + self.self_attn.forward(&normed, rotation, pattern, cache);
+        let x = residual::add(
+            &x,
+            self.self_attn.forward(&normed, rotation, pattern, cache),
+        );
         let normed = self.norm(&self.post_attention_layernorm, &x);
-        x + self.mlp.forward(&normed)
+        residual::add(&x, self.mlp.forward(&normed))
     }
 
     /// The forward pass that keeps what `backward` needs.
@@ -53,10 +56,10 @@ impl Block {
     ) -> (Tensor<2>, BlockTape) {
         let normed = self.norm(&self.input_layernorm, &x);
         let (y, attention) = self.self_attn.forward_with_tape(&normed, rotation, pattern);
-        let middle = x.clone() + y;
+        let middle = residual::add(&x, y);
         let normed = self.norm(&self.post_attention_layernorm, &middle);
         let (y, mlp) = self.mlp.forward_with_tape(&normed);
-        let out = middle.clone() + y;
+        let out = residual::add(&middle, y);
         let tape = BlockTape {
             x,
             attention,
@@ -76,12 +79,13 @@ impl Block {
     ) -> Tensor<2> {
         let normed = self.norm(&self.post_attention_layernorm, &tape.middle);
         let d_normed = self.mlp.backward(&dy, &normed, tape.mlp);
-        let dy = dy + self.norm_backward(d_normed, &tape.middle, Norm::PostAttention);
+        let dx = self.norm_backward(d_normed, &tape.middle, Norm::PostAttention);
+        let dy = residual::add(&dy, dx);
         let normed = self.norm(&self.input_layernorm, &tape.x);
         let d_normed = self
             .self_attn
             .backward(&dy, &normed, tape.attention, rotation, pattern);
-        dy + self.norm_backward(d_normed, &tape.x, Norm::Input)
+        residual::add(&dy, self.norm_backward(d_normed, &tape.x, Norm::Input))
     }
 
     /// All arrays in checkpoint order.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::tensor::Device;
 use datasets::loader::BatchLoader;
 use thiserror::Error;
 
@@ -79,6 +80,15 @@ fn kept(last_good: Option<u64>) -> String {
     })
 }
 
+/// Runs `work` on one of rayon's threads where the CPU computes: thousands of short parallel loops then begin without
+/// waking another thread. Other devices keep a queue for each thread, so there it stays on this one.
+fn on_workers<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+    match *device == Device::flex() {
+        true => rayon::scope(|_| work()),
+        false => work(),
+    }
+}
+
 impl Run<'_> {
     /// Steps of the whole run.
     pub fn total_steps(&self) -> u64 {
@@ -104,6 +114,7 @@ impl Run<'_> {
         let mut optimizer = AdamW::new(adamw.clone());
         let checkpoints = self.checkpoints();
         let state = checkpoints.resume(trainee, &mut optimizer)?;
+        optimizer.hold_moments(trainee.parameters());
         let mut last_good = state.as_ref().map(|state| state.step);
         let start = last_good.unwrap_or(0);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
@@ -128,14 +139,16 @@ impl Run<'_> {
             let clock = Instant::now();
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
             let batch = batches.next().unwrap_or_else(|| self.data.batch(step));
-            let report = train_step(
-                trainee,
-                &mut optimizer,
-                &self.objective,
-                &batch,
-                self.step_config(),
-                learning_rate,
-            );
+            let report = on_workers(&trainee.decoder.device(), || {
+                train_step(
+                    trainee,
+                    &mut optimizer,
+                    &self.objective,
+                    &batch,
+                    self.step_config(),
+                    learning_rate,
+                )
+            });
             let report = report.map_err(|source| step_error(step + 1, last_good, source))?;
             let seconds = clock.elapsed().as_secs_f64();
             let done = step + 1;

@@ -2,6 +2,7 @@
 
 use burn::backend::{Flex, tensor::FloatTensor};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use super::real::Real;
 
@@ -70,6 +71,50 @@ pub fn from_values<F: Real, const D: usize>(values: Vec<F>, shape: [usize; D]) -
     )
 }
 
+/// `N` arrays of `count` values, written `chunk` values at a time in parallel: `write` gets the number of the chunk and
+/// the same stretch of each array. They hold zeros by then, put there by the task, not by one thread beforehand.
+pub(crate) fn write_chunks<F: Real, const N: usize>(
+    count: usize,
+    chunk: usize,
+    write: impl Fn(usize, [&mut [F]; N]) + Sync,
+) -> [Vec<F>; N] {
+    let mut arrays: [Vec<F>; N] = std::array::from_fn(|_| Vec::with_capacity(count));
+    let starts = arrays
+        .each_mut()
+        .map(|array| SharedOutput::at_start(array.as_mut_ptr()));
+    (0..count.div_ceil(chunk))
+        .into_par_iter()
+        .for_each(|number| {
+            let first = number * chunk;
+            let length = chunk.min(count - first);
+            let parts = starts.map(|start| {
+                // Safety: every task has its own stretch of each array, and zero bytes are a number.
+                unsafe {
+                    let part = start.at(first);
+                    part.write_bytes(0, length);
+                    std::slice::from_raw_parts_mut(part, length)
+                }
+            });
+            write(number, parts);
+        });
+    for array in &mut arrays {
+        // Safety: the tasks have written all of it.
+        unsafe { array.set_len(count) };
+    }
+    arrays
+}
+
+/// An array of `count` values that `write` fills through its pointer.
+///
+/// # Safety
+/// `write` writes all of them.
+pub(crate) unsafe fn written<F: Real>(count: usize, write: impl FnOnce(*mut F)) -> Vec<F> {
+    let mut values = Vec::with_capacity(count);
+    write(values.as_mut_ptr());
+    unsafe { values.set_len(count) };
+    values
+}
+
 /// A pointer that tasks writing to disjoint places share.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedOutput<F>(*mut F);
@@ -83,6 +128,10 @@ impl<F> SharedOutput<F> {
         Self(values.as_mut_ptr())
     }
 
+    pub(crate) fn at_start(values: *mut F) -> Self {
+        Self(values)
+    }
+
     /// # Safety
     /// `offset` lies inside the slice, and no two tasks touch the same element through the pointer.
     pub(crate) unsafe fn at(&self, offset: usize) -> *mut F {
@@ -94,6 +143,16 @@ impl<F> SharedOutput<F> {
 mod tests {
     use super::*;
     use crate::ops::check::random;
+
+    #[test]
+    fn chunks_are_written_at_their_places() {
+        let [a, b] = write_chunks::<f32, 2>(7, 3, |number, [a, b]| {
+            a.fill(number as f32);
+            b[0] = 1.0;
+        });
+        assert_eq!(a, [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0]);
+        assert_eq!(b, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+    }
 
     #[test]
     fn values_change_where_they_lie_unless_somebody_else_holds_them() {

@@ -14,6 +14,7 @@ pub mod host;
 pub mod packed_product;
 pub mod product;
 pub mod real;
+pub mod residual;
 pub mod rms_norm;
 pub mod rope;
 pub mod simd;
