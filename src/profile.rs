@@ -110,6 +110,11 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Profiler {
             _ => return,
         };
         self.wait();
+        if kind == Kind::Step
+            && let Some(recording) = self.locked().as_mut()
+        {
+            recording.follow_step();
+        }
         self.heard(|recording| recording.enter(metadata.name(), kind, Instant::now()));
     }
 

@@ -22,6 +22,7 @@ use model::build::Placement;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
+use crate::memory::return_freed_memory;
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::profile::Profiler;
 use crate::progress::Progress;
@@ -138,6 +139,7 @@ impl<'a> Chain<'a> {
             if let Some(profiler) = profiler {
                 progress.profile(profiler.finish(stage)?);
             }
+            return_freed_memory();
             if finished.is_some() {
                 let (stage, step) = (stage.index, finished);
                 return Ok(Ending::Stopped { stage, step });

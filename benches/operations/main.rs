@@ -6,6 +6,7 @@
 
 mod measure;
 #[path = "../../src/memory.rs"]
+#[expect(dead_code, reason = "a benchmark has no stages")]
 mod memory;
 mod work;
 

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::linear::Linear;
 use crate::linear::weight::Array;
-use crate::ops::swiglu;
+use crate::ops::{residual, swiglu};
 use crate::parameter::Parameter;
 
 #[derive(Debug, Clone)]
@@ -43,7 +43,8 @@ impl Mlp {
         let d_activation = self.down_proj.backward(dy, &activation);
         drop(activation);
         let (d_gate, d_up) = swiglu::backward(&d_activation, &tape.gate, &tape.up);
-        self.gate_proj.backward(&d_gate, x) + self.up_proj.backward(&d_up, x)
+        let dx = self.gate_proj.backward(&d_gate, x);
+        residual::add(&dx, self.up_proj.backward(&d_up, x))
     }
 
     pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {

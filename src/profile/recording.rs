@@ -1,4 +1,4 @@
-//! What the spans of one thread add up to.
+//! What the spans of a stage add up to; one thread at a time is heard.
 
 use std::collections::BTreeMap;
 use std::thread::ThreadId;
@@ -60,7 +60,10 @@ struct Open {
 
 /// The spans of a stage, or of its steps after the warm-up.
 pub struct Recording {
+    /// The thread that is heard.
     thread: ThreadId,
+    /// The one that is heard between steps.
+    home: ThreadId,
     begun: Instant,
     open: Vec<Open>,
     announced: Cost,
@@ -78,6 +81,7 @@ impl Recording {
     pub fn new() -> Self {
         Self {
             thread: std::thread::current().id(),
+            home: std::thread::current().id(),
             begun: Instant::now(),
             open: Vec::new(),
             announced: Cost::default(),
@@ -88,6 +92,11 @@ impl Recording {
             sums: BTreeMap::new(),
             events: Vec::new(),
         }
+    }
+
+    /// Hears the thread that begins a step, until the step ends: the one that waits for it has nothing to say.
+    pub fn follow_step(&mut self) {
+        self.thread = std::thread::current().id();
     }
 
     pub fn on_its_thread(&mut self, f: impl FnOnce(&mut Self)) {
@@ -156,6 +165,7 @@ impl Recording {
             });
         }
         if span.kind == Kind::Step {
+            self.thread = self.home;
             self.steps.add(total, own, span.cost);
         }
     }

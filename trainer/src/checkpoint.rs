@@ -121,10 +121,6 @@ impl Checkpoints {
             if !parameter.trainable {
                 continue;
             }
-            // A parameter that no gradient has reached has no moments yet.
-            if !moments.has(&format!("first.{}", parameter.name))? {
-                continue;
-            }
             let moments = Moments {
                 first: moments.tensor(&format!("first.{}", parameter.name), &parameter.value)?,
                 second: moments.tensor(&format!("second.{}", parameter.name), &parameter.value)?,
@@ -347,12 +343,6 @@ impl Arrays {
             path: path.to_path_buf(),
             map,
         })
-    }
-
-    fn has(&self, name: &str) -> Result<bool, CheckpointError> {
-        let file = SafeTensors::deserialize(&self.map)
-            .map_err(|error| broken(&self.path, error.to_string()))?;
-        Ok(file.tensor(name).is_ok())
     }
 
     /// The tensor `name`, with the shape, dtype and device of `like`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::tensor::Device;
 use datasets::loader::BatchLoader;
 use model::{phase, step};
 use thiserror::Error;
@@ -85,6 +86,15 @@ fn kept(last_good: Option<u64>) -> String {
     })
 }
 
+/// Runs `work` on one of rayon's threads where the CPU computes: thousands of short parallel loops then begin without
+/// waking another thread. Other devices keep a queue for each thread, so there it stays on this one.
+fn on_workers<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+    match *device == Device::flex() {
+        true => rayon::scope(|_| work()),
+        false => work(),
+    }
+}
+
 impl Run<'_> {
     /// Steps of the whole run.
     pub fn total_steps(&self) -> u64 {
@@ -110,6 +120,7 @@ impl Run<'_> {
         let mut optimizer = AdamW::new(adamw.clone());
         let checkpoints = self.checkpoints();
         let state = checkpoints.resume(trainee, &mut optimizer)?;
+        optimizer.hold_moments(trainee.parameters());
         let mut last_good = state.as_ref().map(|state| state.step);
         let start = last_good.unwrap_or(0);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
@@ -134,22 +145,23 @@ impl Run<'_> {
                 return Ok(Outcome::Stopped { step });
             }
             unread.clock.get_or_insert_with(Instant::now);
-            let span = step!("step");
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
-            let batch = {
-                let _phase = phase!("wait for data");
-                batches.next().unwrap_or_else(|| self.data.batch(step))
-            };
-            let started = start_step(
-                trainee,
-                &mut optimizer,
-                &self.objective,
-                &batch,
-                self.step_config(),
-                learning_rate,
-            );
+            let started = on_workers(&trainee.decoder.device(), || {
+                let _step = step!("step");
+                let batch = {
+                    let _phase = phase!("wait for data");
+                    batches.next().unwrap_or_else(|| self.data.batch(step))
+                };
+                start_step(
+                    trainee,
+                    &mut optimizer,
+                    &self.objective,
+                    &batch,
+                    self.step_config(),
+                    learning_rate,
+                )
+            });
             let done = step + 1;
-            drop(span);
             let every = |n: Option<u64>| n.is_some_and(|n| done % n == 0);
             let evaluates = every(self.config.evaluate_every) || done == total;
             let saves = every(Some(self.config.checkpoint_every)) || done == total;

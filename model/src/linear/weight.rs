@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use super::packed::Packed;
-use crate::ops::embedding;
+use crate::ops::{embedding, product};
 use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
@@ -91,10 +91,7 @@ impl Weight {
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Dense(parameter) => {
-                let weight = parameter.value.clone().cast(x.dtype());
-                x.clone().matmul(weight.transpose())
-            }
+            Self::Dense(parameter) => product::forward(x, &parameter.value.clone().cast(x.dtype())),
             Self::Packed(packed) => packed.forward(x),
         }
     }
@@ -103,8 +100,7 @@ impl Weight {
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
         match self {
             Self::Dense(parameter) => {
-                let weight = parameter.value.clone().cast(dy.dtype());
-                dy.clone().matmul(weight)
+                product::backward(dy, &parameter.value.clone().cast(dy.dtype()))
             }
             Self::Packed(packed) => packed.backward(dy),
         }
@@ -117,14 +113,17 @@ impl Weight {
         }
     }
 
-    /// A weight whose products are taken many times in `dtype`: cast once.
+    /// A weight whose products are taken many times in `dtype`: cast once. The gradient stays behind, because it
+    /// gathers in place only while nobody else holds it.
     pub fn cast(&self, dtype: DType) -> Self {
         match self {
-            Self::Dense(parameter) => {
-                let mut parameter = parameter.clone();
-                parameter.value = parameter.value.cast(dtype);
-                Self::Dense(parameter)
-            }
+            Self::Dense(parameter) => Self::Dense(Parameter {
+                name: parameter.name.clone(),
+                value: parameter.value.clone().cast(dtype),
+                shape: parameter.shape.clone(),
+                gradient: None,
+                trainable: parameter.trainable,
+            }),
             Self::Packed(packed) => Self::Packed(packed.clone()),
         }
     }

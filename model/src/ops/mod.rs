@@ -19,6 +19,7 @@ mod lanes_x86;
 pub mod packed_product;
 pub mod product;
 pub mod real;
+pub mod residual;
 pub mod rms_norm;
 pub mod rope;
 pub mod row_product;

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{HostTensor, from_values, is_host};
+use super::host::{HostTensor, from_values, is_host, write_chunks};
 use super::real::{Real, lane_sum};
 use super::simd::widest;
 use crate::span::Cost;
@@ -23,11 +23,13 @@ pub fn forward(x: &Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     for_real!(x.dtype(), F, {
         let (x, w) = (HostTensor::held(x), HostTensor::held(weight));
         let (x, w) = (x.slice::<F>(), w.slice::<F>());
-        let mut y = vec![F::ZERO; rows * width];
-        y.par_chunks_mut(width)
-            .zip(x.par_chunks(width))
-            .with_min_len(16)
-            .for_each(|(y, x)| forward_row(y, x, w, epsilon));
+        const BLOCK: usize = 16;
+        let [y] = write_chunks(rows * width, BLOCK * width, |block, [y]| {
+            let x = x[block * BLOCK * width..].chunks(width);
+            for (y, x) in y.chunks_mut(width).zip(x) {
+                forward_row(y, x, w, epsilon);
+            }
+        });
         from_values(y, [rows, width])
     })
 }

@@ -1,9 +1,8 @@
 //! The gated activation of the MLP (arXiv 2002.05202): silu(gate) · up with silu(z) = z·σ(z).
 
 use burn::tensor::{Tensor, activation};
-use rayon::prelude::*;
 
-use super::host::{HostTensor, from_values, is_host};
+use super::host::{HostTensor, from_values, is_host, write_chunks};
 use super::real::Real;
 use super::simd::widest;
 use crate::span::Cost;
@@ -25,11 +24,10 @@ pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
         let shape = gate.dims();
         let (gate, up) = (HostTensor::held(gate), HostTensor::held(up));
         let (gate, up) = (gate.slice::<F>(), up.slice::<F>());
-        let mut out = vec![F::ZERO; gate.len()];
-        out.par_chunks_mut(BLOCK)
-            .zip(gate.par_chunks(BLOCK))
-            .zip(up.par_chunks(BLOCK))
-            .for_each(|((out, gate), up)| forward_block(out, gate, up));
+        let [out] = write_chunks(gate.len(), BLOCK, |block, [out]| {
+            let range = block * BLOCK..block * BLOCK + out.len();
+            forward_block(out, &gate[range.clone()], &up[range]);
+        });
         from_values(out, shape)
     })
 }
@@ -52,22 +50,16 @@ pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>,
             HostTensor::held(up),
         );
         let (dy, gate, up) = (dy.slice::<F>(), gate.slice::<F>(), up.slice::<F>());
-        let mut d_gate = vec![F::ZERO; gate.len()];
-        let mut d_up = vec![F::ZERO; gate.len()];
-        d_gate
-            .par_chunks_mut(BLOCK)
-            .zip(d_up.par_chunks_mut(BLOCK))
-            .enumerate()
-            .for_each(|(block, (d_gate, d_up))| {
-                let range = block * BLOCK..block * BLOCK + d_gate.len();
-                backward_block(
-                    d_gate,
-                    d_up,
-                    &dy[range.clone()],
-                    &gate[range.clone()],
-                    &up[range],
-                );
-            });
+        let [d_gate, d_up] = write_chunks(gate.len(), BLOCK, |block, [d_gate, d_up]| {
+            let range = block * BLOCK..block * BLOCK + d_gate.len();
+            backward_block(
+                d_gate,
+                d_up,
+                &dy[range.clone()],
+                &gate[range.clone()],
+                &up[range],
+            );
+        });
         (from_values(d_gate, shape), from_values(d_up, shape))
     })
 }

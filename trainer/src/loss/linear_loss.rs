@@ -74,7 +74,10 @@ pub fn linear_loss(
     let teacher = teacher.filter(|_| entries.needs_teacher_logits());
     let weight = head.cast(hidden.dtype());
     let teacher_head = teacher.map(|t| t.head.cast(t.hidden.dtype()));
-    let rows = chunk_rows(vocabulary.student.max(vocabulary.teacher));
+    let rows = even_chunk(
+        positions.len(),
+        chunk_rows(vocabulary.student.max(vocabulary.teacher)),
+    );
     for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
         let index = index(chunk, hidden);
         let h = hidden.clone().select(0, index.clone());
@@ -106,6 +109,11 @@ pub fn linear_loss(
         d_hidden = d_hidden.select_assign(0, index, d_chunk, add);
     }
     Ok(LinearLoss { values, d_hidden })
+}
+
+/// Positions of a chunk when `count` go into as few as `most` allows, all about as long: every chunk reads the whole head.
+fn even_chunk(count: usize, most: usize) -> usize {
+    count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
 /// Teacher logits `[rows, columns]` in which only the first `shared` columns can be probable.

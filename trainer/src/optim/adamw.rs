@@ -61,6 +61,15 @@ pub enum GradientScale<'a> {
     OnDevice(&'a Verdict),
 }
 
+impl Moments {
+    fn zero(value: &Tensor<2>) -> Self {
+        Self {
+            first: value.zeros_like(),
+            second: value.zeros_like(),
+        }
+    }
+}
+
 /// The numbers of one update of one parameter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Update {
@@ -81,6 +90,17 @@ impl AdamW {
             steps: 0,
             moments: BTreeMap::new(),
             verdict: None,
+        }
+    }
+
+    /// Holds moments of 0 for every trainable parameter that has none. Before the first step: made in its middle, they
+    /// would lie between what the step frees, and memory would fall apart into pieces too small for the next.
+    pub fn hold_moments<'a>(&mut self, parameters: impl Iterator<Item = &'a Parameter>) {
+        for parameter in parameters.filter(|parameter| parameter.trainable) {
+            if !self.moments.contains_key(&parameter.name) {
+                let moments = Moments::zero(&parameter.value);
+                self.moments.insert(parameter.name.clone(), moments);
+            }
         }
     }
 
@@ -112,10 +132,7 @@ impl AdamW {
             };
             let moments = match self.moments.remove(&parameter.name) {
                 Some(moments) => moments,
-                None => Moments {
-                    first: parameter.value.zeros_like(),
-                    second: parameter.value.zeros_like(),
-                },
+                None => Moments::zero(&parameter.value),
             };
             let value = take(&mut parameter.value);
             let (value, moments) = update.apply(value, moments, gradient, scale);
