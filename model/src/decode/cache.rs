@@ -33,7 +33,10 @@ impl Cache {
         let convert = |tensor: Tensor<3>| {
             let host = HostTensor::held(&tensor);
             let mut out = vec![0.0; rows * kv_heads * capacity * head_dim];
-            for (row, cached) in host.slice::<f32>().chunks(length * kv_heads * head_dim).enumerate()
+            for (row, cached) in host
+                .slice::<f32>()
+                .chunks(length * kv_heads * head_dim)
+                .enumerate()
             {
                 for (at, heads) in cached.chunks(kv_heads * head_dim).enumerate() {
                     for (head, values) in heads.chunks(head_dim).enumerate() {

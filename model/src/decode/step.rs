@@ -136,8 +136,19 @@ impl FusedStep {
         let (queries, keys) = (heads * head_dim, config.num_key_value_heads * head_dim);
         norm(&scratch.x, &block.input_norm, epsilon, &mut scratch.normed);
         let width = queries + 2 * keys;
-        let parts = [(&block.q, 0), (&block.k, queries), (&block.v, queries + keys)];
-        project(team, &parts, &scratch.normed, &mut scratch.qkv, width, false);
+        let parts = [
+            (&block.q, 0),
+            (&block.k, queries),
+            (&block.v, queries + keys),
+        ];
+        project(
+            team,
+            &parts,
+            &scratch.normed,
+            &mut scratch.qkv,
+            width,
+            false,
+        );
         let half = head_dim / 2;
         for (row, qkv) in scratch.qkv.chunks_mut(width).enumerate() {
             let (q, kv) = qkv.split_at_mut(queries);
@@ -171,7 +182,14 @@ impl FusedStep {
             attend(q, cached, scale as f32, scores, out);
         });
         let (parts, hidden) = ([(&block.o, 0)], config.hidden_size);
-        project(team, &parts, &scratch.attended, &mut scratch.x, hidden, true);
+        project(
+            team,
+            &parts,
+            &scratch.attended,
+            &mut scratch.x,
+            hidden,
+            true,
+        );
     }
 
     /// x += mlp(norm(x)).
@@ -185,7 +203,14 @@ impl FusedStep {
         );
         gated(team, block, scratch, self.config.intermediate_size);
         let (parts, hidden) = ([(&block.down, 0)], self.config.hidden_size);
-        project(team, &parts, &scratch.activation, &mut scratch.x, hidden, true);
+        project(
+            team,
+            &parts,
+            &scratch.activation,
+            &mut scratch.x,
+            hidden,
+            true,
+        );
     }
 
     fn logits(&mut self, team: &Team, logits: &mut Vec<f32>) {
@@ -214,7 +239,10 @@ fn project(
     add: bool,
 ) {
     let out = SharedOutput::new(out);
-    let total = parts.iter().map(|(part, _)| part.matrix.blocks().rows()).sum();
+    let total = parts
+        .iter()
+        .map(|(part, _)| part.matrix.blocks().rows())
+        .sum();
     over_rows(team, total, &|rows| {
         for (part, offset) in parts {
             let matrix = part.matrix.blocks();
@@ -240,12 +268,8 @@ fn project(
 fn gated(team: &Team, block: &BlockWeights, scratch: &mut Scratch, width: usize) {
     let x = &scratch.normed;
     let tokens = scratch.activation.len() / width;
-    let [gate, up, activation] = [
-        &mut scratch.gate,
-        &mut scratch.up,
-        &mut scratch.activation,
-    ]
-    .map(|values| SharedOutput::new(values));
+    let [gate, up, activation] = [&mut scratch.gate, &mut scratch.up, &mut scratch.activation]
+        .map(|values| SharedOutput::new(values));
     over_rows(team, width, &|rows| {
         for (part, out) in [(&block.gate, gate), (&block.up, up)] {
             let destination = Destination {

@@ -58,7 +58,9 @@ fn pack(decoder: &mut Decoder) {
             &mut mlp.up_proj,
             &mut mlp.down_proj,
         ];
-        linears.into_iter().for_each(|linear| pack(&mut linear.weight));
+        linears
+            .into_iter()
+            .for_each(|linear| pack(&mut linear.weight));
     }
 }
 
@@ -108,7 +110,12 @@ fn equals_the_tensor_path_for_every_family_batch_and_form_of_weights() {
         let packed = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
         let name = path.file_name().unwrap().display();
         println!("{name}: dense {dense:?}, packed {packed:?}");
-        assert!(dense.into_iter().chain(packed).all(|difference| difference <= 1e-4));
+        assert!(
+            dense
+                .into_iter()
+                .chain(packed)
+                .all(|difference| difference <= 1e-4)
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use super::packed::Packed;
-use crate::ops::embedding;
+use crate::ops::{embedding, packed_product};
 use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
@@ -84,6 +84,9 @@ impl Weight {
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match self {
             Self::Dense(parameter) => {
+                if let Some(y) = packed_product::forward_few(&parameter.value, x) {
+                    return y;
+                }
                 let weight = parameter.value.clone().cast(x.dtype());
                 x.clone().matmul(weight.transpose())
             }

@@ -122,7 +122,8 @@ mod tests {
     fn every_task_runs_once_and_before_the_next_loop() {
         with_team(|team| {
             for round in 0..2000 {
-                let counts: Vec<AtomicUsize> = (0..round % 17).map(|_| AtomicUsize::new(0)).collect();
+                let counts: Vec<AtomicUsize> =
+                    (0..round % 17).map(|_| AtomicUsize::new(0)).collect();
                 team.run(counts.len(), &|i| {
                     counts[i].fetch_add(1, Ordering::Relaxed);
                 });

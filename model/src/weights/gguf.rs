@@ -141,6 +141,11 @@ impl Gguf {
             .unwrap_or_default()
     }
 
+    /// Lets go of the memory of a tensor that has been copied.
+    pub fn forget(&self, tensor: &GgufTensor) {
+        self.file.forget(tensor.bytes.clone());
+    }
+
     pub fn value(&self, key: &str) -> Option<&GgufValue> {
         self.metadata.get(key)
     }
