@@ -80,7 +80,8 @@ fn for_each_chunk(decoder: &Decoder, hidden: &Tensor<2>, mut f: impl FnMut(usize
     }
 }
 
-fn log_sum_exp(row: &[f32]) -> f64 {
+/// ln Σ e^x.
+pub(crate) fn log_sum_exp(row: &[f32]) -> f64 {
     widest(
         #[inline(always)]
         || {

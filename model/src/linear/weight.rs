@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use super::packed::Packed;
-use crate::ops::{embedding, product};
+use crate::ops::{embedding, packed_product, product};
 use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
@@ -91,7 +91,8 @@ impl Weight {
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Dense(parameter) => product::forward(x, &parameter.value.clone().cast(x.dtype())),
+            Self::Dense(parameter) => packed_product::forward_few(&parameter.value, x)
+                .unwrap_or_else(|| product::forward(x, &parameter.value.clone().cast(x.dtype()))),
             Self::Packed(packed) => packed.forward(x),
         }
     }

@@ -62,6 +62,10 @@ impl Lanes for Avx512 {
     type Integers = __m512i;
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     fn load(self, values: &[f32; LANES]) -> __m512 {
         unsafe { _mm512_loadu_ps(values.as_ptr()) }
     }
@@ -101,6 +105,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn half(self, bytes: [u8; 2]) -> f32 {
         unsafe { half(bytes) }
+    }
+    #[inline(always)]
+    fn two_halves(self, bytes: [u8; 4]) -> [f32; 2] {
+        unsafe { two_halves(bytes) }
     }
     #[inline(always)]
     fn unsigned_bytes(self, bytes: &[u8; LANES]) -> __m512i {
@@ -148,6 +156,10 @@ impl Lanes for Avx2 {
     type Floats = [__m256; 2];
     type Integers = [__m256i; 2];
 
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
     #[inline(always)]
     fn load(self, values: &[f32; LANES]) -> [__m256; 2] {
         let at = values.as_ptr();
@@ -199,6 +211,10 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn half(self, bytes: [u8; 2]) -> f32 {
         unsafe { half(bytes) }
+    }
+    #[inline(always)]
+    fn two_halves(self, bytes: [u8; 4]) -> [f32; 2] {
+        unsafe { two_halves(bytes) }
     }
     #[inline(always)]
     fn unsigned_bytes(self, bytes: &[u8; LANES]) -> [__m256i; 2] {
@@ -287,6 +303,16 @@ unsafe fn half(bytes: [u8; 2]) -> f32 {
     unsafe {
         let bits = _mm_cvtsi32_si128(i32::from(u16::from_le_bytes(bytes)));
         _mm_cvtss_f32(_mm_cvtph_ps(bits))
+    }
+}
+
+/// # Safety
+/// The machine has F16C.
+#[inline(always)]
+unsafe fn two_halves(bytes: [u8; 4]) -> [f32; 2] {
+    unsafe {
+        let both = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(bytes)));
+        [_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both))]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Products with a matrix in quantised blocks: panels of its rows are dequantised, used and forgotten.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::host::{HostTensor, SharedOutput, from_values, written};
@@ -14,7 +14,7 @@ const PANEL_VALUES: usize = 1 << 19;
 const ROW_BLOCK: usize = 64;
 
 /// So few tokens are multiplied with the blocks directly, in tasks of so many rows.
-const FEW_TOKENS: usize = 16;
+const FEW_TOKENS: usize = 64;
 const FEW_ROWS: usize = 256;
 
 /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`. Does not depend on the number of threads.
@@ -23,7 +23,9 @@ pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
     let x = HostTensor::held(x);
     let x = x.slice::<f32>();
     if tokens <= FEW_TOKENS {
-        return from_values(few_tokens(weight, x, tokens), [tokens, rows]);
+        let mut y = vec![0.0; tokens * rows];
+        few(weight, x, SharedOutput::new(&mut y));
+        return from_values(y, [tokens, rows]);
     }
     // Safety: each panel writes its own columns of y, all together every element.
     let y = unsafe {
@@ -43,10 +45,24 @@ pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
     from_values(y, [tokens, rows])
 }
 
-fn few_tokens(weight: BlockMatrix, x: &[f32], tokens: usize) -> Vec<f32> {
-    let rows = weight.rows();
+/// x·Wᵀ for a plain `f32` matrix on the CPU and so few tokens that a general product would not pay; `None` for others.
+pub fn forward_few(weight: &Tensor<2>, x: &Tensor<2>) -> Option<Tensor<2>> {
+    let ([rows, columns], [tokens, _]) = (weight.dims(), x.dims());
+    if tokens > row_product::TOKENS || [weight.dtype(), x.dtype()] != [DType::F32; 2] {
+        return None;
+    }
+    let (weight, x) = (HostTensor::of(weight)?, HostTensor::of(x)?);
     let mut y = vec![0.0; tokens * rows];
-    let out = SharedOutput::new(&mut y);
+    few(
+        BlockMatrix::dense(columns, weight.slice()),
+        x.slice(),
+        SharedOutput::new(&mut y),
+    );
+    Some(from_values(y, [tokens, rows]))
+}
+
+fn few(weight: BlockMatrix, x: &[f32], out: SharedOutput<f32>) {
+    let rows = weight.rows();
     (0..rows.div_ceil(FEW_ROWS))
         .into_par_iter()
         .for_each(|task| {
@@ -57,10 +73,9 @@ fn few_tokens(weight: BlockMatrix, x: &[f32], tokens: usize) -> Vec<f32> {
                 bias: None,
                 add: false,
             };
-            // Safety: each task writes its own columns of y.
+            // Safety: each task writes its own columns of the output.
             unsafe { row_product::product(weight, own, x, destination) };
         });
-    y
 }
 
 /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`. Panels are added in order.
@@ -107,7 +122,7 @@ fn for_each_panel(weight: BlockMatrix, mut take: impl FnMut(usize, usize, &[f32]
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, TensorData};
+    use burn::tensor::TensorData;
 
     use super::*;
     use crate::linear::packed::Packed;
@@ -128,13 +143,16 @@ mod tests {
     #[test]
     fn products_equal_those_with_the_dense_matrix() {
         let device = burn::tensor::Device::flex();
-        for (tokens, rows, columns) in [(1, 32, 32), (3, 700, 96), (70, 2500, 128)] {
+        for (tokens, rows, columns) in [(1, 32, 32), (3, 700, 96), (16, 65, 64), (70, 2500, 128)] {
             let weight = packed(rows, columns);
             let data = TensorData::new(weight.values(), [rows, columns]);
             let dense = Tensor::<2>::from_data(data, (&device, DType::F32));
             let x = random([tokens, columns], 1).cast(DType::F32);
             let plain = x.clone().matmul(dense.clone().transpose());
             assert_close(&forward(weight.blocks(), &x), &plain, 1e-5);
+            if let Some(few) = forward_few(&dense, &x) {
+                assert_close(&few, &plain, 1e-5);
+            }
             let dy = random([tokens, rows], 2).cast(DType::F32);
             assert_close(
                 &backward(weight.blocks(), &dy),

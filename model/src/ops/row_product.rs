@@ -12,7 +12,7 @@ use crate::quant::blocks::{dequantize, padded_block, whole_blocks};
 use crate::quant::format::{Format, for_format};
 
 /// Tokens that share one pass over the blocks.
-const TOKENS: usize = 8;
+pub(crate) const TOKENS: usize = 8;
 
 /// A matrix `[rows, columns]` in blocks along its rows.
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +164,9 @@ impl<F: Format> Rows<'_, F> {
             for (row, sums) in rows.iter().zip(&mut sums) {
                 // SAFETY: every row has so many blocks.
                 let block_of_row = unsafe { row.0.get_unchecked(block) };
+                // The rows that come next: the processor's own look-ahead does not reach from row to row.
+                let next = std::ptr::from_ref(block_of_row).cast::<u8>();
+                lanes.prefetch(next.wrapping_add(R * self.row_bytes));
                 F::decode(lanes, block_of_row, |at, weights| {
                     for (x, sum) in x.iter().zip(&mut *sums) {
                         // SAFETY: every x has the values of so many blocks.
@@ -175,17 +178,26 @@ impl<F: Format> Rows<'_, F> {
         }
         let done = blocks * F::VALUES;
         if done < self.columns {
+            let mut last = [[0.0; LANES]; T];
+            for (x, last) in x.iter().zip(&mut last) {
+                last[..self.columns - done].copy_from_slice(&x[done..]);
+            }
             for (row, sums) in rows.iter().zip(&mut sums) {
                 F::decode(lanes, &padded_block::<F>(row.1), |_, weights| {
-                    for (x, sum) in x.iter().zip(&mut *sums) {
-                        let mut last = [0.0; LANES];
-                        last[..self.columns - done].copy_from_slice(&x[done..]);
-                        *sum = lanes.mul_add(weights, lanes.load(&last), *sum);
+                    for (last, sum) in last.iter().zip(&mut *sums) {
+                        *sum = lanes.mul_add(weights, lanes.load(last), *sum);
                     }
                 });
             }
         }
-        sums.map(|sums| sums.map(|sum| lanes.sum(sum)))
+        // Loops, not `map`: the functions of arrays are not always compiled for the instructions of their caller.
+        let mut products = [[0.0; T]; R];
+        for (products, sums) in products.iter_mut().zip(&sums) {
+            for (product, sum) in products.iter_mut().zip(sums) {
+                *product = lanes.sum(*sum);
+            }
+        }
+        products
     }
 
     /// Products of a row, one a token.
