@@ -3,8 +3,9 @@
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::block_matrix::BlockMatrix;
 use super::host::{HostTensor, SharedOutput, from_values};
-use super::row_product::{self, BlockMatrix, Destination};
+use super::row_product::{self, Destination};
 
 /// Values of a dequantised panel: 256 KiB, so that it stays in a core's cache while all tokens use it.
 const PANEL_VALUES: usize = 1 << 16;
@@ -35,7 +36,7 @@ pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
             let first = task * panel;
             let count = panel.min(rows - first);
             values.resize(count * columns, 0.0);
-            weight.rows_from(first, values);
+            weight.dequantize_rows(first, values);
             // Safety: each task writes its own columns of y.
             unsafe {
                 product(
@@ -95,7 +96,7 @@ pub fn backward(weight: BlockMatrix, dy: &Tensor<2>) -> Tensor<2> {
     for first in (0..rows).step_by(panel) {
         let count = panel.min(rows - first);
         let values = &mut values[..count * columns];
-        weight.rows_from(first, values);
+        weight.dequantize_rows(first, values);
         // Safety: `dx` belongs to this call; the shapes are those of the slices.
         unsafe {
             product(
