@@ -7,8 +7,8 @@ use crate::block::Block;
 use crate::decoder::Decoder;
 use crate::linear::{Linear, Packed, Weight};
 use crate::mlp::Mlp;
+use crate::ops::block_matrix::BlockMatrix;
 use crate::ops::host::HostTensor;
-use crate::ops::row_product::BlockMatrix;
 use crate::parameter::Parameter;
 
 /// Shares the decoder's arrays; nothing is copied.

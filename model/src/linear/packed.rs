@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use crate::ops::block_matrix::BlockMatrix;
 use crate::ops::host::from_values;
 use crate::ops::packed_product;
-use crate::ops::row_product::BlockMatrix;
 use crate::quant::block_type::GgmlType;
 use crate::quant::blocks::BlockError;
 
@@ -76,7 +76,7 @@ impl Packed {
     /// Every value, row after row.
     pub fn values(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows * self.columns];
-        self.blocks().rows_from(0, &mut values);
+        self.blocks().dequantize_rows(0, &mut values);
         values
     }
 
@@ -84,7 +84,7 @@ impl Packed {
     pub fn select_rows(&self, ids: &[u32]) -> Tensor<2> {
         let mut values = vec![0.0; ids.len() * self.columns];
         for (&id, row) in ids.iter().zip(values.chunks_mut(self.columns)) {
-            self.blocks().rows_from(id as usize, row);
+            self.blocks().dequantize_rows(id as usize, row);
         }
         from_values(values, [ids.len(), self.columns])
     }

@@ -7,7 +7,7 @@
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
-pub use super::lanes_x86::{Avx2, Avx512};
+pub use super::{lanes_avx2::Avx2, lanes_avx512::Avx512};
 
 /// Values in a vector.
 pub const LANES: usize = 16;

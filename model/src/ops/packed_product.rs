@@ -3,9 +3,10 @@
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::block_matrix::BlockMatrix;
 use super::host::{HostTensor, SharedOutput, from_values, written};
 use super::product::product;
-use super::row_product::{self, BlockMatrix, Destination};
+use super::row_product::{self, Destination};
 
 /// Values of a dequantised panel: 2 MiB, little beside the product that all tokens take with it.
 const PANEL_VALUES: usize = 1 << 19;
@@ -114,7 +115,7 @@ fn for_each_panel(weight: BlockMatrix, mut take: impl FnMut(usize, usize, &[f32]
             .par_chunks_mut(ROW_BLOCK * columns)
             .enumerate()
             .for_each(|(block, values)| {
-                weight.rows_from(first + block * ROW_BLOCK, values);
+                weight.dequantize_rows(first + block * ROW_BLOCK, values);
             });
         take(first, count, values);
     }
