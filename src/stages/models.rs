@@ -13,7 +13,7 @@ use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
 use model::weights::staged_directory::StagedDirectory;
-use teacher::tokenizer::{check_fit, load_tokenizer};
+use teacher::tokenizer::{check_fit, load_tokenizer, optional_tokenizer};
 
 use super::Chain;
 use crate::export::{ExportSource, Weights};
@@ -113,8 +113,11 @@ impl Chain<'_> {
         let input = self.input(stage, key)?;
         let name = &input.reference.name;
         let stored = |path: &Path| -> Result<ExportSource> {
+            let checkpoint = Checkpoint::open(path)?;
+            // One that does not fit is refused; without one a model is exported with a warning.
+            optional_tokenizer(&checkpoint)?;
             Ok(ExportSource {
-                weights: Weights::Stored(Box::new(Checkpoint::open(path)?)),
+                weights: Weights::Stored(Box::new(checkpoint)),
                 tokenizer: None,
             })
         };
