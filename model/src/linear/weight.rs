@@ -8,6 +8,10 @@ use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a model has some hundred of them, in structures that are boxed"
+)]
 pub enum Weight {
     Dense(Parameter),
     Packed(Packed),
