@@ -124,7 +124,7 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<Found, E>> Arrays<'_, F> {
             true => Some(self.parameter(format!("{name}.bias"), &[output])?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(weight, bias))
     }
 
     fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<Block, E> {

@@ -42,7 +42,7 @@ impl Mlp {
     }
 
     pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
-        self.projections().flat_map(Linear::arrays)
+        self.linears().flat_map(Linear::arrays)
     }
 
     pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
@@ -50,12 +50,8 @@ impl Mlp {
         projections.into_iter().flat_map(Linear::names_mut)
     }
 
-    fn projections(&self) -> impl Iterator<Item = &Linear> {
-        [&self.gate_proj, &self.up_proj, &self.down_proj].into_iter()
-    }
-
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        self.projections().flat_map(Linear::parameters)
+        self.linears().flat_map(Linear::parameters)
     }
 
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Tensor, TensorData};
 use model::decoder::{Decoder, LayerStates};
 use model::linear::{Linear, Weight};
-use model::load::normal_values;
 use model::parameter::Parameter;
+use model::random::normal_values;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
 
@@ -69,7 +69,7 @@ impl Trainee {
             let value = Tensor::from_data(data, (&self.decoder.device(), DType::F32));
             let weight = Weight::Dense(Parameter::new(name, vec![teacher_width, width], value));
             self.projections
-                .insert([student, teacher], Linear { weight, bias: None });
+                .insert([student, teacher], Linear::new(weight, None));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
+use super::lora::Lora;
 use super::packed::Packed;
 use crate::ops::embedding;
 use crate::parameter::Parameter;
@@ -127,6 +128,8 @@ impl Weight {
 pub enum Array<'a> {
     Dense(&'a Parameter),
     Packed(&'a Packed),
+    /// A matrix with what its adapter adds.
+    Adapted(&'a Weight, &'a Lora),
 }
 
 impl<'a> Array<'a> {
@@ -134,6 +137,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => &parameter.name,
             Self::Packed(packed) => &packed.name,
+            Self::Adapted(weight, _) => weight.name(),
         }
     }
 
@@ -141,6 +145,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.shape.clone(),
             Self::Packed(packed) => vec![packed.rows(), packed.columns()],
+            Self::Adapted(weight, _) => vec![weight.rows(), weight.columns()],
         }
     }
 
@@ -153,13 +158,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.values(),
             Self::Packed(packed) => packed.values(),
-        }
-    }
-
-    pub fn parameter(self) -> Option<&'a Parameter> {
-        match self {
-            Self::Dense(parameter) => Some(parameter),
-            Self::Packed(_) => None,
+            Self::Adapted(weight, lora) => lora.merge_into(weight.values()),
         }
     }
 }
