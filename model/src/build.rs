@@ -47,7 +47,7 @@ impl Placement {
 pub enum Found {
     /// Row after row.
     Values(Vec<f32>),
-    /// A matrix that stays in its file's blocks, on the CPU.
+    /// A matrix in quantised blocks.
     Packed(Packed),
 }
 

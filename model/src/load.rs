@@ -5,11 +5,13 @@ use burn::tensor::{DType, Device};
 use crate::build::{Found, Placement, build};
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
+use crate::linear::lora::BaseForm;
 use crate::random::normal_values;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::dtype::WeightDtype;
 use crate::weights::error::WeightsError;
 use crate::weights::hf_directory::{DEFAULT_MAX_SHARD_BYTES, write_hf_files};
+use crate::weights::names::is_linear;
 use crate::weights::staged_directory::StagedDirectory;
 
 /// Standard deviation of a fresh matrix's values, as transformers initialises Llama.
@@ -28,24 +30,47 @@ pub fn load_decoder(
     })
 }
 
+/// The name under which a model's adapter is at work.
+pub const ADAPTER: &str = "default";
+
 /// A decoder that is only read. On the CPU its matrices stay in the blocks of their file, and memory is about the
-/// file's size; other devices hold them dense.
+/// file's size; other devices hold them dense. An adapter is put to work beside its base.
 ///
 /// # Errors
-/// As [`load_decoder`].
+/// As [`load_base`].
 pub fn load_frozen_decoder(
     checkpoint: &Checkpoint,
     placement: &Placement,
 ) -> Result<Decoder, WeightsError> {
+    let mut decoder = load_base(checkpoint, placement, checkpoint.base_form())?;
+    if let Some(adapter) = checkpoint.adapter() {
+        adapter.attach(ADAPTER, &mut decoder);
+    }
+    Ok(decoder)
+}
+
+/// A decoder whose matrices are held in `form`, without the checkpoint's adapter. Tensors are read one at a time.
+///
+/// # Errors
+/// As [`load_decoder`]; also when a matrix cannot be held in this form.
+pub fn load_base(
+    checkpoint: &Checkpoint,
+    placement: &Placement,
+    form: BaseForm,
+) -> Result<Decoder, WeightsError> {
     let packs = placement.device == Device::flex() && placement.compute == DType::F32;
     build(checkpoint.config(), placement, |name, shape| {
+        if form == BaseForm::Nf4 && is_linear(name) {
+            return Ok(Found::Packed(checkpoint.base_nf4(name, &placement.device)?));
+        }
         if packs
+            && form != BaseForm::F32
             && shape.len() == 2
-            && let Some(packed) = checkpoint.packed(name)?
+            && let Some(packed) = checkpoint.base_packed(name)?
         {
             return Ok(Found::Packed(packed));
         }
-        Ok(Found::Values(checkpoint.tensor(name)?.data))
+        Ok(Found::Values(checkpoint.base_tensor(name)?.data))
     })
 }
 

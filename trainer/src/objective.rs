@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use model::decoder::{Decoder, LayerStates};
+use model::linear::lora::DropoutDraw;
 use model::linear::{Linear, Weight};
 use model::parameter::Parameter;
 use model::random::normal_values;
@@ -25,6 +26,8 @@ pub struct Objective<'a> {
 pub struct Trainee {
     pub decoder: Decoder,
     pub projections: BTreeMap<[usize; 2], Linear>,
+    /// The seed and the step of what adapters drop.
+    pub dropout: DropoutDraw,
 }
 
 impl Trainee {
@@ -32,6 +35,7 @@ impl Trainee {
         Self {
             decoder,
             projections: BTreeMap::new(),
+            dropout: DropoutDraw::default(),
         }
     }
 

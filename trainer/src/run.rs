@@ -128,6 +128,7 @@ impl Run<'_> {
             let clock = Instant::now();
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
             let batch = batches.next().unwrap_or_else(|| self.data.batch(step));
+            trainee.dropout.step = step;
             let report = train_step(
                 trainee,
                 &mut optimizer,

@@ -2,6 +2,7 @@
 
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
+use model::linear::lora::DropoutDraw;
 use model::parameter::Parameter;
 use teacher::error::TeacherError;
 use thiserror::Error;
@@ -119,7 +120,14 @@ pub fn accumulate_gradients(
     for start in (0..batch.rows).step_by(rows) {
         let micro = batch.rows_in(start..start + rows);
         if micro.supervised_count() > 0 {
-            accumulate_microbatch(trainee, objective, &micro, config, scale, &mut values)?;
+            trainee.decoder.draw_dropout(Some(DropoutDraw {
+                first_token: (start * batch.length) as u64,
+                ..trainee.dropout
+            }));
+            let done =
+                accumulate_microbatch(trainee, objective, &micro, config, scale, &mut values);
+            trainee.decoder.draw_dropout(None);
+            done?;
         }
     }
     Ok(values)
@@ -184,7 +192,8 @@ fn accumulate_microbatch(
 /// # Errors
 /// [`StepError::NotFinite`], which names the first such weight.
 pub fn check_weights(trainee: &Trainee) -> Result<(), StepError> {
-    let ruined = |parameter: &&Parameter| !square_sum(&parameter.value).is_finite();
+    let ruined =
+        |parameter: &&Parameter| parameter.trainable && !square_sum(&parameter.value).is_finite();
     match trainee.parameters().find(ruined) {
         Some(parameter) => {
             let what = format!("the weight {}", parameter.name);

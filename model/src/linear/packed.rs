@@ -1,23 +1,34 @@
-//! A frozen matrix in the blocks of its file: its memory is the file's, not 4 bytes a value.
+//! A frozen matrix in quantised blocks: its memory is that of the blocks, not 4 bytes a value.
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::ops::host::from_values;
+use crate::ops::nf4_tensors::Nf4Tensors;
 use crate::ops::packed_product;
 use crate::quant::block_type::GgmlType;
 use crate::quant::blocks::{BlockError, dequantize};
+use crate::quant::nf4::{Nf4, Nf4Error};
 
-/// A matrix `[rows, columns]` in GGUF blocks along its rows, on the CPU. Clones share the blocks.
+/// A matrix `[rows, columns]` in blocks along its rows. Clones share the blocks.
 #[derive(Debug, Clone)]
 pub struct Packed {
     /// As a [`crate::parameter::Parameter`]'s.
     pub name: String,
     rows: usize,
     columns: usize,
-    kind: GgmlType,
-    blocks: Arc<[u8]>,
+    blocks: Blocks,
+}
+
+#[derive(Debug, Clone)]
+enum Blocks {
+    /// GGUF's, on the CPU.
+    Ggml { kind: GgmlType, bytes: Arc<[u8]> },
+    /// On the CPU.
+    Nf4(Nf4),
+    /// On any device, dequantised there by tensor operations.
+    Nf4Tensors(Nf4Tensors),
 }
 
 impl Packed {
@@ -27,27 +38,48 @@ impl Packed {
         name: impl Into<String>,
         [rows, columns]: [usize; 2],
         kind: GgmlType,
-        blocks: impl Into<Arc<[u8]>>,
+        bytes: impl Into<Arc<[u8]>>,
     ) -> Result<Self, BlockError> {
         let row_bytes = kind
             .bytes_of(columns)
             .ok_or(BlockError::PartialBlock { kind, row: columns })?;
-        let blocks = blocks.into();
+        let bytes = bytes.into();
         let expected = row_bytes.saturating_mul(rows);
-        if blocks.len() != expected {
+        if bytes.len() != expected {
             return Err(BlockError::ByteCount {
                 kind,
                 values: rows.saturating_mul(columns),
                 expected,
-                found: blocks.len(),
+                found: bytes.len(),
             });
         }
         Ok(Self {
             name: name.into(),
             rows,
             columns,
-            kind,
-            blocks,
+            blocks: Blocks::Ggml { kind, bytes },
+        })
+    }
+
+    /// Quantises `values`, row after row, to NF4 on `device`.
+    ///
+    /// # Errors
+    /// When a row is not a whole number of blocks, or a value is not finite.
+    pub fn nf4(
+        name: impl Into<String>,
+        [rows, columns]: [usize; 2],
+        values: &[f32],
+        device: &Device,
+    ) -> Result<Self, Nf4Error> {
+        let quantized = Nf4::quantize(values, columns)?;
+        Ok(Self {
+            name: name.into(),
+            rows,
+            columns,
+            blocks: match *device == Device::flex() {
+                true => Blocks::Nf4(quantized),
+                false => Blocks::Nf4Tensors(Nf4Tensors::new(&quantized, device)),
+            },
         })
     }
 
@@ -59,26 +91,46 @@ impl Packed {
         self.columns
     }
 
-    pub fn kind(&self) -> GgmlType {
-        self.kind
+    pub fn device(&self) -> Device {
+        match &self.blocks {
+            Blocks::Ggml { .. } | Blocks::Nf4(_) => Device::flex(),
+            Blocks::Nf4Tensors(tensors) => tensors.device(),
+        }
     }
 
-    /// The blocks of `count` rows from `first`.
-    pub fn row_blocks(&self, first: usize, count: usize) -> &[u8] {
-        let row_bytes = self.blocks.len() / self.rows;
-        &self.blocks[first * row_bytes..][..count * row_bytes]
+    /// The type of GGUF's blocks; `None` for others.
+    pub fn kind(&self) -> Option<GgmlType> {
+        match &self.blocks {
+            Blocks::Ggml { kind, .. } => Some(*kind),
+            Blocks::Nf4(_) | Blocks::Nf4Tensors(_) => None,
+        }
+    }
+
+    /// Bytes that the matrix takes.
+    pub fn bytes(&self) -> usize {
+        match &self.blocks {
+            Blocks::Ggml { bytes, .. } => bytes.len(),
+            Blocks::Nf4(quantized) => quantized.bytes(),
+            Blocks::Nf4Tensors(tensors) => tensors.bytes(),
+        }
     }
 
     /// Writes rows from `first` to `values`, which is a whole number of rows.
     pub fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
         let count = values.len() / self.columns;
-        dequantize(
-            self.kind,
-            self.row_blocks(first, count),
-            self.columns,
-            values,
-        )
-        .expect("the lengths were checked when the matrix was made");
+        match &self.blocks {
+            Blocks::Ggml { kind, bytes } => {
+                let row_bytes = bytes.len() / self.rows;
+                let bytes = &bytes[first * row_bytes..][..count * row_bytes];
+                dequantize(*kind, bytes, self.columns, values)
+                    .expect("the lengths were checked when the matrix was made");
+            }
+            Blocks::Nf4(quantized) => quantized.dequantize_rows(first, values),
+            Blocks::Nf4Tensors(tensors) => {
+                let all = tensors.values();
+                values.copy_from_slice(&all[first * self.columns..][..values.len()]);
+            }
+        }
     }
 
     /// Every value, row after row.
@@ -99,11 +151,19 @@ impl Packed {
 
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        packed_product::forward(self, x)
+        match &self.blocks {
+            Blocks::Nf4Tensors(tensors) => {
+                x.clone().matmul(tensors.dequantize(x.dtype()).transpose())
+            }
+            _ => packed_product::forward(self, x),
+        }
     }
 
     /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`.
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
-        packed_product::backward(self, dy)
+        match &self.blocks {
+            Blocks::Nf4Tensors(tensors) => dy.clone().matmul(tensors.dequantize(dy.dtype())),
+            _ => packed_product::backward(self, dy),
+        }
     }
 }

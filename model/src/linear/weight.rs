@@ -1,4 +1,4 @@
-//! How a matrix is held: as a trainable array, or frozen in the blocks of its file.
+//! How a matrix is held: as a trainable array, or frozen in quantised blocks.
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -46,7 +46,7 @@ impl Weight {
     pub fn device(&self) -> Device {
         match self {
             Self::Dense(parameter) => parameter.value.device(),
-            Self::Packed(_) => Device::flex(),
+            Self::Packed(packed) => packed.device(),
         }
     }
 

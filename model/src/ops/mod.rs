@@ -11,6 +11,7 @@ mod attention_host;
 pub(crate) mod check;
 pub mod embedding;
 pub mod host;
+pub mod nf4_tensors;
 pub mod packed_product;
 pub mod product;
 pub mod real;

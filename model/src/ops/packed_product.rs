@@ -109,7 +109,7 @@ unsafe fn product(
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, TensorData};
+    use burn::tensor::{DType, Device, TensorData};
 
     use super::*;
     use crate::ops::check::{assert_close, random};
@@ -126,11 +126,23 @@ mod tests {
         Packed::new("w", [rows, columns], GgmlType::Q8_0, bytes).unwrap()
     }
 
+    fn nf4(rows: usize, columns: usize) -> Packed {
+        let dense: Vec<f32> = (0..rows * columns)
+            .map(|i| ((i * 37 + i / 64) % 101) as f32 / 50.0 - 1.0)
+            .collect();
+        Packed::nf4("w", [rows, columns], &dense, &Device::flex()).unwrap()
+    }
+
     #[test]
     fn products_equal_those_with_the_dense_matrix() {
-        let device = burn::tensor::Device::flex();
-        for (tokens, rows, columns) in [(1, 32, 32), (3, 700, 96), (70, 2500, 128)] {
-            let weight = packed(rows, columns);
+        let device = Device::flex();
+        for (tokens, weight) in [
+            (1, packed(32, 32)),
+            (3, packed(700, 96)),
+            (70, packed(2500, 128)),
+            (3, nf4(700, 192)),
+        ] {
+            let (rows, columns) = (weight.rows(), weight.columns());
             let data = TensorData::new(weight.values(), [rows, columns]);
             let dense = Tensor::<2>::from_data(data, (&device, DType::F32));
             let x = random([tokens, columns], 1).cast(DType::F32);

@@ -4,3 +4,4 @@ pub mod block_type;
 pub mod blocks;
 mod k_quants;
 mod legacy_quants;
+pub mod nf4;
