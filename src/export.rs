@@ -61,7 +61,7 @@ pub fn write_safetensors(
 }
 
 /// The files as they are where the model has them; made from a GGUF file's metadata otherwise.
-fn write_tokenizer(checkpoint: &Checkpoint, staged: &StagedDirectory) -> anyhow::Result<()> {
+pub fn write_tokenizer(checkpoint: &Checkpoint, staged: &StagedDirectory) -> anyhow::Result<()> {
     let directory = match checkpoint.tokenizer_source()? {
         TokenizerSource::Directory(directory) => directory,
         TokenizerSource::Gguf(_) => {

@@ -24,7 +24,7 @@ use trainer::checkpoint::remove_checkpoints;
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
-use crate::source::{Cache, ModelSource};
+use crate::source::{Cache, ModelSource, digest_of_path};
 
 pub use evaluate::Scores;
 pub use export::export_target;
@@ -84,7 +84,11 @@ impl<'a> Chain<'a> {
                 .tokenizer
                 .as_ref()
                 .and_then(|other| contents.get(other));
-            let digest = model_digest(model, contents.get(name), tokenizer);
+            let adapter = match &model.adapter {
+                Some(adapter) => Some(digest_of_path(adapter, &cache)?),
+                None => None,
+            };
+            let digest = model_digest(model, contents.get(name), tokenizer, adapter.as_ref());
             digests.models.insert(name.clone(), digest);
         }
         for (name, config) in &recipe.data {

@@ -8,7 +8,7 @@ use serde_json::json;
 use teacher::tokenizer::load_tokenizer;
 use teacher::{GenerationRequest, LocalTeacher, Prompt};
 
-use super::open_model::open;
+use super::open_model::open_model;
 use crate::cli::GenerateArgs;
 use crate::device::place;
 
@@ -16,7 +16,7 @@ pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let request = request(&arguments);
     request.validate()?;
     let placement = place(arguments.model.device.device)?;
-    let checkpoint = open(&arguments.model.model)?;
+    let checkpoint = open_model(&arguments.model)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let decoder = model::load::load_frozen_decoder(&checkpoint, &placement)?;
     let model = LocalTeacher::new(decoder, tokenizer)?;

@@ -103,7 +103,10 @@ pub struct Export {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ExportFormat {
+    /// The whole model; what an adapter adds is merged in
     Safetensors,
+    /// The model's adapter alone
+    Peft,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]

@@ -7,24 +7,45 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use model::linear::lora::BaseForm;
 
 use super::Chain;
 use super::models::write_model;
+use crate::adapter;
 use crate::plan::PlannedStage;
 use crate::recipe::{Export, ExportFormat};
 
 impl Chain<'_> {
     pub fn export(&self, stage: &PlannedStage, config: &Export) -> Result<()> {
+        let stored = self.stored(stage, "model")?;
+        let stored = stored.as_ref().map(|stored| &stored.checkpoint);
+        if config.to == ExportFormat::Peft {
+            let checkpoint = stored.context("a random model has no adapter to export")?;
+            return self.place_export(stage, config, &|target| {
+                adapter::export(checkpoint, target, config.dtype.into())
+            });
+        }
+        if stored.is_some_and(|stored| stored.base_form() == BaseForm::Nf4) {
+            tracing::info!("the adapter is merged into the values of its NF4 base");
+        }
         let opened = self.open_model(stage, "model")?;
-        let ExportFormat::Safetensors = config.to;
-        let write = |target: &Path| {
+        self.place_export(stage, config, &|target| {
             write_model(
                 target,
                 &opened.decoder,
                 &opened.tokenizer,
                 config.dtype.into(),
             )
-        };
+        })
+    }
+
+    /// Lets `write` write where the stage wants its result.
+    fn place_export(
+        &self,
+        stage: &PlannedStage,
+        config: &Export,
+        write: &dyn Fn(&Path) -> Result<()>,
+    ) -> Result<()> {
         let own = stage.directory.join("model");
         if own.exists() {
             fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
