@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
-use indicatif::{FormattedDuration, HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    FormattedDuration, HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle,
+};
 use model::decoder::Decoder;
 use model::parameter::Parameter;
 use trainer::heldout::HeldoutLoss;
@@ -78,10 +80,10 @@ impl Progress {
             .linears()
             .filter(|linear| linear.adapter().is_some());
         eprintln!(
-            "      adapter: {:.2} M parameters on {} layers of a model of {:.1} M",
-            trained as f64 / 1e6,
+            "      adapter: {} parameters on {} layers of a model of {}",
+            HumanCount(trained as u64),
             layers.count(),
-            all as f64 / 1e6
+            HumanCount(all as u64)
         );
     }
 

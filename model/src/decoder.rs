@@ -38,7 +38,7 @@ enum KeptBlock {
     Frozen,
     /// Everything that the backward pass reads.
     Whole(Box<BlockTape>),
-    /// Only the input: the block runs again before its backward pass.
+    /// Only the input: what the block keeps is computed again before its backward pass.
     Input(Box<Tensor<2>>),
 }
 
@@ -150,7 +150,7 @@ impl Decoder {
             let block_tape = match kept {
                 KeptBlock::Frozen => return,
                 KeptBlock::Whole(block_tape) => *block_tape,
-                KeptBlock::Input(x) => block.forward_with_tape(*x, &tape.rotation, &pattern).1,
+                KeptBlock::Input(x) => block.tape(*x, &tape.rotation, &pattern),
             };
             dx = block.backward(dx, block_tape, &tape.rotation, &pattern);
         }

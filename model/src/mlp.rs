@@ -27,9 +27,17 @@ impl Mlp {
     }
 
     pub fn forward_with_tape(&self, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
-        let (gate, up) = (self.gate_proj.forward(x), self.up_proj.forward(x));
-        let y = self.down_proj.forward(&swiglu::forward(&gate, &up));
-        (y, MlpTape { gate, up })
+        let tape = self.tape(x);
+        let activation = swiglu::forward(&tape.gate, &tape.up);
+        (self.down_proj.forward(&activation), tape)
+    }
+
+    /// The tape alone, which does not need the largest product.
+    pub fn tape(&self, x: &Tensor<2>) -> MlpTape {
+        MlpTape {
+            gate: self.gate_proj.forward(x),
+            up: self.up_proj.forward(x),
+        }
     }
 
     /// Gathers the parameters' gradients, returns that of `x`.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::for_real;
 use crate::ops::host::{from_values, is_host};
-use crate::ops::product::{add_product, add_product_transposed};
 use crate::ops::real::Real;
 use crate::ops::simd::widest;
+use crate::ops::sum_product::{add_product, add_product_transposed};
 use crate::parameter::Parameter;
 use crate::random::{Stream, uniform_values};
 
@@ -181,8 +181,7 @@ impl Lora {
 
     /// Adds s·B·A to `weight`, the values `[out, in]` of the frozen matrix.
     pub fn merge_into(&self, weight: Vec<f32>) -> Vec<f32> {
-        let (a, b) = (&self.a.value, &self.b.value);
-        let (rank, input, output) = (self.rank(), a.dims()[1], b.dims()[0]);
+        let ([rank, input], [output, _]) = (self.a.value.dims(), self.b.value.dims());
         let (a, b) = (self.a.values(), self.b.values());
         merge(weight, [output, rank, input], &a, &b, self.scale)
     }

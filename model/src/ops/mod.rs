@@ -18,5 +18,6 @@ pub mod real;
 pub mod rms_norm;
 pub mod rope;
 pub mod simd;
+pub mod sum_product;
 pub mod swiglu;
 pub mod vector_math;

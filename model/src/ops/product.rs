@@ -1,4 +1,4 @@
-//! Products added to what is there, without a second array of its size: gradients of weights, and what an adapter adds.
+//! aᵀ·b added to what is there: the gradient of a weight, without a second array of the weight's size.
 
 use burn::tensor::Tensor;
 
@@ -15,54 +15,27 @@ pub fn accumulate_transposed(sum: Option<Tensor<2>>, a: &Tensor<2>, b: &Tensor<2
         return sum.clone() + product.cast(sum.dtype());
     }
     let ([tokens, out], [_, input]) = (a.dims(), b.dims());
-    add_strided(sum, (out, input, tokens), (a, 1, out), (b, input, 1))
-}
-
-/// `sum + a·b` for `a` `[m, k]` and `b` `[k, n]`: `[m, n]`, in the dtype of all three.
-pub fn add_product(sum: Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
-    let ([m, k], [_, n]) = (a.dims(), b.dims());
-    if !is_host(&sum) {
-        return sum + a.clone().matmul(b.clone());
-    }
-    add_strided(sum, (m, n, k), (a, k, 1), (b, n, 1))
-}
-
-/// `sum + a·bᵀ` for `a` `[m, k]` and `b` `[n, k]`: `[m, n]`, in the dtype of all three.
-pub fn add_product_transposed(sum: Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
-    let ([m, k], [n, _]) = (a.dims(), b.dims());
-    if !is_host(&sum) {
-        return sum + a.clone().matmul(b.clone().transpose());
-    }
-    add_strided(sum, (m, n, k), (a, k, 1), (b, 1, k))
-}
-
-/// `sum + a·b` on the CPU for `(rows, columns, inner)`; `a` and `b` with row and column strides.
-fn add_strided(
-    sum: Tensor<2>,
-    (m, n, k): (usize, usize, usize),
-    a: (&Tensor<2>, usize, usize),
-    b: (&Tensor<2>, usize, usize),
-) -> Tensor<2> {
     for_real!(sum.dtype(), F, {
-        let (a_held, b_held) = (HostTensor::held(a.0), HostTensor::held(b.0));
-        let (a_values, b_values) = (a_held.slice::<F>(), b_held.slice::<F>());
+        let a = HostTensor::of(a).expect("on the device of the sum");
+        let b = HostTensor::of(b).expect("on the device of the sum");
+        let (a, b) = (a.slice::<F>(), b.slice::<F>());
         map_in_place::<F, 2>(sum, |sum| {
             // Safety: the three slices have exactly the elements that these shapes and strides reach.
             unsafe {
                 gemm::gemm(
-                    m,
-                    n,
-                    k,
+                    out,
+                    input,
+                    tokens,
                     sum.as_mut_ptr(),
                     1,
-                    n as isize,
+                    input as isize,
                     true,
-                    a_values.as_ptr(),
-                    a.2 as isize,
-                    a.1 as isize,
-                    b_values.as_ptr(),
-                    b.2 as isize,
-                    b.1 as isize,
+                    a.as_ptr(),
+                    out as isize,
+                    1,
+                    b.as_ptr(),
+                    1,
+                    input as isize,
                     1.0,
                     1.0,
                     false,
@@ -85,14 +58,5 @@ mod tests {
         let (sum, a, b) = (random([3, 5], 1), random([7, 3], 2), random([7, 5], 3));
         let plain = sum.clone() + a.clone().transpose().matmul(b.clone());
         assert_close(&accumulate_transposed(Some(sum), &a, &b), &plain, 1e-13);
-    }
-
-    #[test]
-    fn products_are_added_in_place() {
-        let (sum, a, b) = (random([7, 5], 1), random([7, 3], 2), random([3, 5], 3));
-        let plain = sum.clone() + a.clone().matmul(b.clone());
-        assert_close(&add_product(sum.clone(), &a, &b), &plain, 1e-13);
-        let b = b.transpose();
-        assert_close(&add_product_transposed(sum, &a, &b), &plain, 1e-13);
     }
 }
