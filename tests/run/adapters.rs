@@ -237,8 +237,8 @@ fn what_makes_no_sense_is_told_with_its_place() {
     );
 
     home.write(RECIPE, recipe("rank = 2"));
-    assert_success(&home.run());
-    let tuned = home.stage("runs", "sft").join("model");
+    assert_success(&home.distill(&["run", RECIPE, "--out", "trained"]));
+    let tuned = home.stage("trained", "sft").join("model");
     let mut config = read_json(&home.path("tiny/config.json"));
     config["rope_parameters"]["rope_theta"] = 5e5.into();
     config["rope_theta"] = 5e5.into();

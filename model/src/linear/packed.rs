@@ -28,7 +28,7 @@ enum Blocks {
     /// On the CPU.
     Nf4(Nf4),
     /// On any device, dequantised there by tensor operations.
-    Nf4Tensors(Nf4Tensors),
+    Nf4Tensors(Box<Nf4Tensors>),
 }
 
 impl Packed {
@@ -78,7 +78,7 @@ impl Packed {
             columns,
             blocks: match *device == Device::flex() {
                 true => Blocks::Nf4(quantized),
-                false => Blocks::Nf4Tensors(Nf4Tensors::new(&quantized, device)),
+                false => Blocks::Nf4Tensors(Box::new(Nf4Tensors::new(&quantized, device))),
             },
         })
     }

@@ -9,6 +9,10 @@ use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "what describes a matrix is nothing beside its values"
+)]
 pub enum Weight {
     Dense(Parameter),
     Packed(Packed),
