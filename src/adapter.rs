@@ -69,28 +69,8 @@ pub fn save(
     Ok(staged.commit()?)
 }
 
-/// Writes a model's adapter alone.
-///
-/// # Errors
-/// When it has none.
-pub fn export(checkpoint: &Checkpoint, target: &Path, dtype: WeightDtype) -> Result<()> {
-    let Some(adapter) = checkpoint.adapter() else {
-        bail!(
-            "{} has no adapter to export\nhint: `safetensors` takes a whole model",
-            checkpoint.path().display()
-        );
-    };
-    let adapter = adapter
-        .clone()
-        .with_base_path(seen_from(target, checkpoint.path())?);
-    let staged = StagedDirectory::new(target)?;
-    adapter.write(&staged, dtype)?;
-    crate::export::write_tokenizer(checkpoint, &staged)?;
-    Ok(staged.commit()?)
-}
-
 /// The path of the base as the adapter in `target` names it: absolute, but for stages of one run, which move together.
-fn seen_from(target: &Path, base: &Path) -> Result<PathBuf> {
+pub fn seen_from(target: &Path, base: &Path) -> Result<PathBuf> {
     let [target, base] = [std::path::absolute(target)?, std::path::absolute(base)?];
     let run = target.parent().and_then(Path::parent);
     let inside = run.and_then(|run| base.strip_prefix(run).ok());

@@ -1,6 +1,7 @@
 //! The command line: the verbs and their arguments.
 
 mod device;
+mod export;
 mod generate;
 mod recipe;
 mod score;
@@ -10,11 +11,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use device::DeviceChoice;
+pub use export::ExportArgs;
 pub use generate::GenerateArgs;
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 
-use crate::recipe::{ExportFormat, FloatType};
+use crate::profile::Profiler;
 use crate::source::Source;
 
 /// Distil language models: a teacher, a student, a recipe.
@@ -48,6 +50,16 @@ pub enum Command {
     Export(ExportArgs),
 }
 
+impl Command {
+    /// What listens to the work, where that is asked for.
+    pub fn profiler(&self) -> Option<Profiler> {
+        match self {
+            Self::Run(run) if run.profile => Some(Profiler::default()),
+            _ => None,
+        }
+    }
+}
+
 /// The model that a verb works on.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
@@ -64,29 +76,9 @@ pub struct ModelArgs {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DeviceArgs {
-    /// auto, cpu, cuda or cuda:N
+    /// auto, cpu, cuda, cuda:N, vulkan or vulkan:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-}
-
-/// Write a model in a format that other programs read
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Example:\n  distill export --model runs/quickstart/distill-0123456789ab/model \
-                        --to safetensors --out student"
-)]
-pub struct ExportArgs {
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// The format to write
-    #[arg(long, value_enum)]
-    pub to: ExportFormat,
-    /// The directory to write to; it must not exist or be empty
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// The type of the weights
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: FloatType,
 }
 
 fn parse_source(text: &str) -> Result<Source, String> {

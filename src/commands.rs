@@ -10,10 +10,11 @@ mod run;
 mod score;
 
 use crate::cli::Command;
+use crate::profile::Profiler;
 
-pub fn run(command: Command) -> anyhow::Result<()> {
+pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
     match command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(arguments, profiler),
         Command::Check(arguments) => check::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Score(arguments) => score::run(arguments),

@@ -7,7 +7,7 @@ use crate::cli::DeviceChoice;
 #[cfg(feature = "cuda")]
 mod cuda;
 
-/// The placement for a choice: `f32` on the CPU; on CUDA `f32` weights and `bf16` activations.
+/// The placement for a choice: `f32` on the CPU and on Vulkan; on CUDA `f32` weights and `bf16` activations.
 ///
 /// # Errors
 /// One line that says why there is no such device.
@@ -16,6 +16,7 @@ pub fn place(choice: DeviceChoice) -> anyhow::Result<Placement> {
         DeviceChoice::Cpu => Ok(Placement::cpu()),
         DeviceChoice::Auto => Ok(automatic()),
         DeviceChoice::Cuda(number) => on_cuda(number),
+        DeviceChoice::Vulkan(number) => on_vulkan(number),
     }
 }
 
@@ -59,6 +60,27 @@ fn on_cuda(number: usize) -> anyhow::Result<Placement> {
     )
 }
 
+#[cfg(feature = "vulkan")]
+fn on_vulkan(number: usize) -> anyhow::Result<Placement> {
+    let devices = model::build::vulkan_devices();
+    let count = devices.len();
+    match devices.into_iter().nth(number) {
+        Some(device) => Ok(Placement::vulkan(device)),
+        None => anyhow::bail!(
+            "--device vulkan:{number}: this machine has {count} Vulkan devices, numbered from 0; \
+             --device cpu works everywhere"
+        ),
+    }
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn on_vulkan(number: usize) -> anyhow::Result<Placement> {
+    anyhow::bail!(
+        "--device vulkan:{number}: this distill was built without Vulkan; build it with \
+         `cargo build --release --features vulkan`, or use --device cpu"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,11 +89,13 @@ mod tests {
     fn the_cpu_is_always_there_and_what_is_missing_is_told_in_one_line() {
         assert!(place(DeviceChoice::Cpu).is_ok());
         assert!(place(DeviceChoice::Auto).is_ok());
-        let Err(error) = place(DeviceChoice::Cuda(4096)) else {
-            panic!("there are not so many devices");
-        };
-        let line = error.to_string();
-        assert!(line.starts_with("--device cuda:4096: "), "{line}");
-        assert!(!line.contains('\n'), "{line}");
+        for choice in [DeviceChoice::Cuda(4096), DeviceChoice::Vulkan(4096)] {
+            let Err(error) = place(choice) else {
+                panic!("there are not so many devices");
+            };
+            let line = error.to_string();
+            assert!(line.starts_with(&format!("--device {choice}: ")), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
     }
 }

@@ -1,92 +1,123 @@
 //! Writes models as other programs read them.
 
-use std::fs;
+mod gguf;
+mod peft;
+mod safetensors;
+mod verify;
+
 use std::path::Path;
 
-use anyhow::Context;
-use model::weights::checkpoint::{Checkpoint, TokenizerSource};
-use model::weights::dtype::WeightDtype;
+use anyhow::Result;
+use burn::tensor::DType;
+use datasets::tokenizer::Tokenizer;
+use model::config::DecoderConfig;
+use model::decoder::Decoder;
+use model::linear::lora::BaseForm;
+use model::weights::checkpoint::Checkpoint;
 use model::weights::error::WeightsError;
-use model::weights::hf_directory::{DEFAULT_MAX_SHARD_BYTES, write_hf_files};
-use model::weights::names::expected_tensors;
+use model::weights::hf_directory::NamedTensor;
 use model::weights::staged_directory::StagedDirectory;
-use teacher::tokenizer::load_tokenizer;
+use model::weights::staged_file::StagedFile;
+use teacher::tokenizer::optional_tokenizer;
 
-use crate::recipe::FloatType;
+pub use verify::{VerifyText, verify};
 
-/// Files of a Hugging Face directory that make its tokenizer.
-const TOKENIZER_FILES: [&str; 8] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-];
+use crate::recipe::ExportFormat;
 
-impl From<FloatType> for WeightDtype {
-    fn from(dtype: FloatType) -> Self {
-        match dtype {
-            FloatType::F32 => Self::F32,
-            FloatType::F16 => Self::F16,
-            FloatType::Bf16 => Self::Bf16,
+/// A model to export.
+pub struct ExportSource {
+    pub weights: Weights,
+    /// In place of the one that the files have.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+pub enum Weights {
+    /// Read tensor by tensor.
+    Stored(Box<Checkpoint>),
+    Made(Box<Decoder>),
+}
+
+/// What is written and has not taken its place yet.
+pub enum Written {
+    Directory(StagedDirectory),
+    File(StagedFile),
+}
+
+impl ExportSource {
+    pub fn config(&self) -> &DecoderConfig {
+        match &self.weights {
+            Weights::Stored(checkpoint) => checkpoint.config(),
+            Weights::Made(decoder) => &decoder.config,
+        }
+    }
+
+    /// The files' own tokenizer, where no other takes its place; none for a model that can be fed token ids only.
+    fn own_tokenizer(&self) -> Result<Option<Tokenizer>> {
+        match (&self.tokenizer, &self.weights) {
+            (None, Weights::Stored(checkpoint)) => Ok(optional_tokenizer(checkpoint)?),
+            _ => Ok(None),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Result<NamedTensor, WeightsError> {
+        match &self.weights {
+            Weights::Stored(checkpoint) => {
+                let tensor = checkpoint.tensor(name)?;
+                Ok((name.to_owned(), tensor.shape, tensor.data))
+            }
+            Weights::Made(decoder) => {
+                let parameter = decoder
+                    .parameters()
+                    .find(|parameter| parameter.name == name)
+                    .expect("a decoder has the tensors of its configuration");
+                let values = parameter.value.clone().cast(DType::F32).into_data();
+                let values = values.try_to_vec().expect("the parameter was cast to f32");
+                Ok((name.to_owned(), parameter.shape.clone(), values))
+            }
+        }
+    }
+
+    /// Writes the model aside, one tensor in memory at a time; a format that has room for a name says `name`. Words about
+    /// what was done go to stderr.
+    ///
+    /// # Errors
+    /// When the target is taken, when a weight has no place in the format, when the disk is full.
+    pub fn write(&self, name: &str, format: &ExportFormat, target: &Path) -> Result<Written> {
+        let is_nf4 = |checkpoint: &Checkpoint| checkpoint.base_form() == BaseForm::Nf4;
+        if let (Weights::Stored(checkpoint), false) =
+            (&self.weights, matches!(format, ExportFormat::Peft { .. }))
+            && is_nf4(checkpoint)
+        {
+            tracing::info!("the adapter is merged into the values of its NF4 base");
+        }
+        match format {
+            ExportFormat::Safetensors { dtype } => {
+                safetensors::write(self, target, *dtype).map(Written::Directory)
+            }
+            ExportFormat::Peft { dtype } => {
+                peft::write(self, target, *dtype).map(Written::Directory)
+            }
+            ExportFormat::Gguf { kind } => {
+                gguf::write(self, name, target, *kind).map(Written::File)
+            }
         }
     }
 }
 
-/// Writes a Hugging Face directory: configuration, weights (one tensor in memory at a time) and tokenizer files. It is
-/// written aside and renamed: it appears whole or not at all.
-///
-/// # Errors
-/// When `out` exists and is not an empty directory; when a weight does not fit `dtype`; when the disk is full.
-pub fn write_safetensors(
-    checkpoint: &Checkpoint,
-    out: &Path,
-    dtype: FloatType,
-) -> anyhow::Result<()> {
-    let staged = StagedDirectory::new(out)?;
-    let tensors = expected_tensors(checkpoint.config())
-        .into_iter()
-        .map(|(name, _)| {
-            let tensor = checkpoint.tensor(&name)?;
-            Ok::<_, WeightsError>((name, tensor.shape, tensor.data))
-        });
-    let (config, dtype) = (checkpoint.config(), dtype.into());
-    write_hf_files(&staged, config, dtype, DEFAULT_MAX_SHARD_BYTES, tensors)?;
-    write_tokenizer(checkpoint, &staged)?;
-    staged.commit()?;
-    Ok(())
-}
-
-/// The files as they are where the model has them; made from a GGUF file's metadata otherwise.
-pub fn write_tokenizer(checkpoint: &Checkpoint, staged: &StagedDirectory) -> anyhow::Result<()> {
-    let directory = match checkpoint.tokenizer_source()? {
-        TokenizerSource::Directory(directory) => directory,
-        TokenizerSource::Gguf(_) => {
-            return Ok(load_tokenizer(checkpoint)?.save(staged.path())?);
-        }
-    };
-    if copy_files(&directory, staged)? == 0 {
-        tracing::warn!(
-            "{}: there is no tokenizer to export; the model can be fed token ids only",
-            directory.display()
-        );
-    }
-    Ok(())
-}
-
-fn copy_files(from: &Path, staged: &StagedDirectory) -> anyhow::Result<usize> {
-    let mut copied = 0;
-    for name in TOKENIZER_FILES {
-        let path = from.join(name);
-        if path.exists() {
-            let bytes =
-                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            staged.write(name, &bytes)?;
-            copied += 1;
+impl Written {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(staged) => staged.path(),
+            Self::File(staged) => staged.path(),
         }
     }
-    Ok(copied)
+
+    /// Puts it in its place.
+    pub fn commit(self) -> Result<()> {
+        match self {
+            Self::Directory(staged) => staged.commit()?,
+            Self::File(staged) => staged.commit()?,
+        }
+        Ok(())
+    }
 }

@@ -179,8 +179,13 @@ mod tests {
         keep_layers = "every-third"
         as = "start"
         [[stage]]
-        kind = "sft"
+        kind = "gqa"
         model = "start"
+        kv_heads = 1
+        as = "fewer"
+        [[stage]]
+        kind = "sft"
+        model = "fewer"
         data = "d"
         steps = 4
         as = "student"
@@ -233,13 +238,24 @@ mod tests {
     fn a_change_moves_the_stage_and_those_after_it() {
         let base = directories(RECIPE);
         for (from, to, moved) in [
-            ("every-third", "every-second", [true, true, true]),
-            ("steps = 4", "steps = 5", [false, true, true]),
-            ("seed = 7", "seed = 8", [false, true, true]),
+            ("every-third", "every-second", [true, true, true, true]),
+            (
+                "\"every-third\"",
+                "\"every-third\"\nffn_width = { keep = 0.5, by = \"activation\", data = \"d\" }",
+                [true, true, true, true],
+            ),
+            ("kv_heads = 1", "kv_heads = 2", [false, true, true, true]),
+            (
+                "kv_heads = 1",
+                "kv_heads = 1\npooling = \"first\"",
+                [false, true, true, true],
+            ),
+            ("steps = 4", "steps = 5", [false, false, true, true]),
+            ("seed = 7", "seed = 8", [false, false, true, true]),
             (
                 "models = [\"m\", \"student\"]",
                 "models = [\"student\", \"m\"]",
-                [false, false, true],
+                [false, false, false, true],
             ),
         ] {
             let changed = directories(&RECIPE.replace(from, to));

@@ -21,11 +21,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The stages of a run.
 pub struct Progress {
     total: usize,
+    profiles: Vec<String>,
 }
 
 impl Progress {
     pub fn new(total: usize) -> Self {
-        Self { total }
+        let profiles = Vec::new();
+        Self { total, profiles }
     }
 
     pub fn stage(&mut self, stage: &PlannedStage) {
@@ -94,6 +96,23 @@ impl Progress {
             recent: Vec::new(),
             line_at: Instant::now(),
             heldout: None,
+        }
+    }
+
+    /// Keeps the profile of a stage for the end of the run.
+    pub fn profile(&mut self, table: Option<String>) {
+        self.profiles.extend(table);
+    }
+
+    /// The profiles so far, at the end of a run that has `finished` or not.
+    pub fn show_profiles(&self, finished: bool) {
+        for table in &self.profiles {
+            eprint!("\n{table}");
+        }
+        if finished && self.profiles.is_empty() {
+            eprintln!(
+                "nothing to profile: no stage has trained or evaluated\nhint: stages that are done run again with another --out"
+            );
         }
     }
 
@@ -200,7 +219,7 @@ impl Observer for TrainingProgress {
 }
 
 /// Memory of this process, where the system tells.
-fn resident_bytes() -> Option<u64> {
+pub fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 

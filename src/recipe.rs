@@ -5,6 +5,8 @@
 
 mod data;
 mod document;
+mod export;
+mod ffn_width;
 mod invalid;
 mod keep_layers;
 mod names;
@@ -25,9 +27,11 @@ use thiserror::Error;
 pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;
+pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
+pub use ffn_width::FfnWidth;
 pub use keep_layers::{BestLayers, KeepLayers};
 pub use names::{Input, Origin};
-pub use stage::{Action, Distill, Eval, Export, ExportFormat, FloatType, Prune, Sft, Stage, Task};
+pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
 pub use trainer::config::TrainConfig;
 
 use crate::source::{ModelSource, Source};
@@ -229,6 +233,11 @@ impl Recipe {
 
     fn locate(&self, path: &str) -> Range<usize> {
         self.root.locate(path)
+    }
+
+    /// `FILE:LINE` of a stage's key.
+    pub fn line_of_key(&self, stage: usize, key: &str) -> Option<String> {
+        self.line_of(&format!("{}.{key}", stage_path(stage)))
     }
 
     fn line_of(&self, path: &str) -> Option<String> {

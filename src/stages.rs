@@ -6,6 +6,7 @@
 mod corpus;
 mod evaluate;
 mod export;
+mod gqa;
 mod importance;
 mod models;
 mod prune;
@@ -21,7 +22,9 @@ use model::build::Placement;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
+use crate::memory::return_freed_memory;
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
+use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, digest_of_path};
@@ -115,7 +118,7 @@ impl<'a> Chain<'a> {
     ///
     /// # Errors
     /// The first stage that fails; what was made before stays.
-    pub fn run(&self, progress: &mut Progress) -> Result<Ending> {
+    pub fn run(&self, profiler: Option<&Profiler>, progress: &mut Progress) -> Result<Ending> {
         for stage in &self.stages {
             if is_done(stage) {
                 progress.skipped(stage);
@@ -131,9 +134,16 @@ impl<'a> Chain<'a> {
                 // Whatever is written aside in a stage's directory has a hidden name.
                 .and_then(|()| remove_leftovers(&stage.directory, "."))
                 .with_context(|| format!("cannot write in {}", stage.directory.display()))?;
+            if let Some(profiler) = profiler {
+                profiler.begin();
+            }
             let finished = self
                 .run_stage(stage, progress)
                 .with_context(|| format!("stage {} ({})", stage.index + 1, stage.action.kind()))?;
+            if let Some(profiler) = profiler {
+                progress.profile(profiler.finish(stage)?);
+            }
+            return_freed_memory();
             if finished.is_some() {
                 let (stage, step) = (stage.index, finished);
                 return Ok(Ending::Stopped { stage, step });
@@ -149,6 +159,7 @@ impl<'a> Chain<'a> {
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
         match &stage.action {
             Action::Prune(config) => self.prune(stage, config).map(|()| None),
+            Action::Gqa(config) => self.gqa(stage, config).map(|()| None),
             Action::Sft(config) => self.sft(stage, config, progress),
             Action::Distill(config) => self.distill(stage, config, progress),
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
@@ -256,7 +267,8 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     write_whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file whole or not at all.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();

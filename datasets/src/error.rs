@@ -60,6 +60,16 @@ pub enum DataError {
         found: String,
         known: String,
     },
+    #[error(
+        "tokenizer {name}: GGUF has no name for its {part} {found}; known: {known}\n\
+         hint: safetensors go with any tokenizer"
+    )]
+    NotInGguf {
+        name: String,
+        part: &'static str,
+        found: String,
+        known: String,
+    },
     #[error("chat template: {found}")]
     Template { found: String },
     #[error(

@@ -1,7 +1,7 @@
 //! A tokenizer from the vocabulary that a GGUF file carries.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
@@ -28,18 +28,19 @@ pub struct GgufVocabulary {
     pub pad: Option<u32>,
     pub unk: Option<u32>,
     pub add_bos: Option<bool>,
+    pub add_eos: Option<bool>,
     /// Whether SentencePiece puts a space before a text; it does by default.
     pub add_space_prefix: Option<bool>,
     pub chat_template: Option<String>,
 }
 
-const NORMAL: u32 = 1;
-const CONTROL: u32 = 3;
-const USER_DEFINED: u32 = 4;
-const UNUSED: u32 = 5;
+pub(crate) const NORMAL: u32 = 1;
+pub(crate) const CONTROL: u32 = 3;
+pub(crate) const USER_DEFINED: u32 = 4;
+pub(crate) const UNUSED: u32 = 5;
 
-const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const KNOWN_PRE: &str = "default, gpt-2, smollm, starcoder, refact, command-r, qwen2, deepseek-r1-qwen, llama-bpe, llama3, llama-v3";
 
 impl Tokenizer {
@@ -226,7 +227,7 @@ impl GgufVocabulary {
 
     /// SentencePiece joins the neighbours whose union scores best: every way to split an entry in two becomes a merge,
     /// ranked by the entry's score (and as Hugging Face does among equals: the longer left part first).
-    fn merges_from_scores(&self) -> Merges {
+    pub(crate) fn merges_from_scores(&self) -> Merges {
         let vocab = self.vocab();
         let mut ranked: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
         for (id, token) in self.tokens.iter().enumerate() {
@@ -278,10 +279,14 @@ impl GgufVocabulary {
             pre_tokenizer,
         )?);
         tokenizer.with_decoder(part::<tokenizers::DecoderWrapper>(name, decoder)?);
-        if let Some(bos) = self.bos
-            && self.add_bos.unwrap_or(add_bos_by_default)
-        {
-            let processor = bos_processor(&self.tokens[bos as usize], bos);
+        let added = |id: Option<u32>, adds: bool| {
+            let id = id.filter(|_| adds)?;
+            Some((self.tokens[id as usize].as_str(), id))
+        };
+        let first = added(self.bos, self.add_bos.unwrap_or(add_bos_by_default));
+        let last = added(self.eos, self.add_eos.unwrap_or(false));
+        if first.is_some() || last.is_some() {
+            let processor = surrounding_processor(first, last);
             tokenizer
                 .with_post_processor(part::<tokenizers::PostProcessorWrapper>(name, processor)?);
         }
@@ -308,13 +313,26 @@ fn pattern_words(pattern: &str) -> Value {
         byte_level_words(false)]})
 }
 
-fn bos_processor(token: &str, id: u32) -> Value {
-    let special = |type_id: u32| json!({"SpecialToken": {"id": token, "type_id": type_id}});
-    let text = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
+/// Puts tokens before and after a text.
+fn surrounding_processor(first: Option<(&str, u32)>, last: Option<(&str, u32)>) -> Value {
+    let around = |name: &str, type_id: u32| {
+        let special = |token: Option<(&str, u32)>| {
+            token.map(|(token, _)| json!({"SpecialToken": {"id": token, "type_id": type_id}}))
+        };
+        let text = json!({"Sequence": {"id": name, "type_id": type_id}});
+        let parts = [special(first), Some(text), special(last)];
+        parts.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let special = |(token, id): (&str, u32)| {
+        let described = json!({"id": token, "ids": [id], "tokens": [token]});
+        (token.to_string(), described)
+    };
+    let specials: Map<String, Value> = [first, last].into_iter().flatten().map(special).collect();
+    let pair = [around("A", 0), around("B", 1)].concat();
     json!({
         "type": "TemplateProcessing",
-        "single": [special(0), text("A", 0)],
-        "pair": [special(0), text("A", 0), special(1), text("B", 1)],
-        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
+        "single": around("A", 0),
+        "pair": pair,
+        "special_tokens": specials,
     })
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 mod files;
 pub mod gguf_tokenizer;
+mod gguf_vocabulary;
 mod guard;
 mod jinja;
 mod layout;

@@ -16,13 +16,13 @@ const PIECE_BYTES: usize = 1 << 16;
 
 /// A tokenizer with the facts that training needs beside the ids: its special tokens and its chat template.
 pub struct Tokenizer {
-    name: String,
+    pub(crate) name: String,
     pub(crate) inner: tokenizers::Tokenizer,
     /// The same without the space that SentencePiece puts before a text, for text that follows other text.
-    continuation: Option<tokenizers::Tokenizer>,
+    pub(crate) continuation: Option<tokenizers::Tokenizer>,
     /// Whether that space also appears after a special token inside of a text.
     prefix_after_special: bool,
-    alphabet: Alphabet,
+    pub(crate) alphabet: Alphabet,
     pub(crate) special: SpecialTokens,
     vocabulary_size: usize,
     digest: OnceLock<String>,
@@ -276,7 +276,7 @@ impl Tokenizer {
         (added.get_added_tokens_decoder().get(&id)).is_some_and(|token| token.special)
     }
 
-    fn is_added(&self, id: u32) -> bool {
+    pub(crate) fn is_added(&self, id: u32) -> bool {
         self.inner
             .get_added_vocabulary()
             .get_added_tokens_decoder()

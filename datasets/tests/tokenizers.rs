@@ -171,6 +171,71 @@ fn save(tokenizer: &Tokenizer) -> Vec<u8> {
     std::fs::read(directory.path().join("tokenizer.json")).unwrap()
 }
 
+/// Every case of the golden file with the label that GGUF gives its pre-tokenizer.
+fn all_vocabularies() -> Vec<(GgufVocabulary, Value)> {
+    let all = json("vocabularies.json");
+    let cases = all["cases"].as_array().unwrap().iter();
+    let mut found: Vec<_> = cases
+        .map(|case| (byte_level(&all, case), case["ids"].clone()))
+        .collect();
+    let piece = &all["sentence_piece"];
+    let vocabulary = serde_json::from_value(piece["vocabulary"].clone()).unwrap();
+    found.push((vocabulary, piece["ids"].clone()));
+    found
+}
+
+#[test]
+fn a_vocabulary_survives_the_way_through_a_tokenizer() {
+    for (vocabulary, cases) in all_vocabularies() {
+        let label = format!("{} {:?}", vocabulary.model, vocabulary.pre);
+        let rows = vocabulary.tokens.len() + 3;
+        let (first, last) = (vocabulary.bos, vocabulary.eos);
+        let tokenizer = Tokenizer::from_gguf(vocabulary.clone()).unwrap();
+        // By way of the files that a training stage leaves.
+        let saved = tempfile::tempdir().unwrap();
+        tokenizer.save(saved.path()).unwrap();
+        let tokenizer = Tokenizer::from_directory(saved.path()).unwrap();
+        let mut back = tokenizer.to_gguf(rows).unwrap();
+        assert_eq!(back.tokens.len(), rows, "{label}");
+        assert_eq!(back.tokens[..rows - 3], vocabulary.tokens, "{label}");
+        assert_eq!(back.token_types[rows - 3..], [5; 3], "{label}");
+        assert_eq!(back.merges, vocabulary.merges, "{label}");
+        compare(&Tokenizer::from_gguf(back.clone()).unwrap(), &cases, &label);
+        let again = Tokenizer::from_gguf(back.clone()).unwrap();
+        assert_eq!(again.to_gguf(rows).unwrap(), back, "{label}");
+
+        (back.add_bos, back.add_eos) = (Some(true), Some(true));
+        let closed = Tokenizer::from_gguf(back.clone()).unwrap();
+        let ids = closed.encode("", true).unwrap();
+        assert_eq!(ids, [first.unwrap(), last.unwrap()], "{label}");
+        assert_eq!(closed.to_gguf(rows).unwrap(), back, "{label}");
+    }
+}
+
+#[test]
+fn what_gguf_has_no_name_for_is_refused() {
+    let (vocabulary, _) = all_vocabularies().swap_remove(0);
+    let tokenizer = Tokenizer::from_gguf(vocabulary).unwrap();
+    let mut json: Value = serde_json::from_slice(&save(&tokenizer)).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("tokenizer.json");
+    let mut refused = |part: &str, value: Value| {
+        let was = std::mem::replace(&mut json[part], value);
+        std::fs::write(&path, json.to_string()).unwrap();
+        json[part] = was;
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        let error = tokenizer.to_gguf(4000).unwrap_err().to_string();
+        assert!(
+            error.contains("GGUF has no name for its") && error.contains(part),
+            "{error}"
+        );
+    };
+    refused("normalizer", serde_json::json!({"type": "Lowercase"}));
+    let prefixed = serde_json::json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    refused("pre_tokenizer", prefixed);
+    refused("pre_tokenizer", serde_json::json!({"type": "Whitespace"}));
+}
+
 #[test]
 fn broken_vocabularies_are_errors_that_say_what_is_wrong() {
     let all = json("vocabularies.json");

@@ -1,5 +1,6 @@
 //! Evaluations of models.
 
+pub mod logit_comparison;
 pub mod perplexity;
 
 pub use perplexity::{Perplexity, PerplexityConfig, PerplexityError};

@@ -9,6 +9,7 @@ use datasets::tokenizer::Tokenizer;
 use model::batch::TokenBatch;
 use model::decoder::Decoder;
 use model::score::label_log_probs;
+use model::{phase, step};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
@@ -163,6 +164,7 @@ pub fn perplexity(
     let mut sums = Sums::default();
     let mut rest = windows.as_slice();
     while let Some(first) = rest.first() {
+        let _span = step!("batch");
         let length = first.inputs.len();
         let together = (POSITIONS_AT_A_TIME / length).max(1);
         let same = rest.iter().take_while(|w| w.inputs.len() == length);
@@ -231,7 +233,11 @@ fn score_windows(
         segments: vec![1; ids.len()],
         ids,
     };
-    let hidden = decoder.hidden(&batch);
+    let hidden = {
+        let _phase = phase!("forward");
+        decoder.hidden(&batch)
+    };
+    let _phase = phase!("log-probabilities");
     let width = hidden.dims()[1];
     for (row, window) in windows.iter().enumerate() {
         let end = (row + 1) * length;

@@ -104,6 +104,11 @@ impl Decoder {
             .for_each(|linear| linear.use_adapter(name));
     }
 
+    /// Merges what is at work on each layer into its matrix, which is then a dense one.
+    pub fn merge_adapters(&mut self) {
+        self.linears_mut().for_each(Linear::merge_adapter);
+    }
+
     /// What adapters drop from now on; `None` for nothing.
     pub fn draw_dropout(&mut self, draw: Option<DropoutDraw>) {
         for linear in self.linears_mut() {

@@ -6,8 +6,8 @@ use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
 use crate::linear::weight::Array;
 use crate::ops::attention::{self, AttentionOutput, AttentionPattern};
-use crate::ops::rms_norm;
 use crate::ops::rope::Rotation;
+use crate::ops::{residual, rms_norm};
 use crate::parameter::Parameter;
 
 #[derive(Debug, Clone)]
@@ -98,7 +98,9 @@ impl Attention {
             dq = norm_backward(dq, q, &mut self.q_norm, self.epsilon);
             dk = norm_backward(dk, k, &mut self.k_norm, self.epsilon);
         }
-        self.q_proj.backward(&dq, x) + self.k_proj.backward(&dk, x) + self.v_proj.backward(&dv, x)
+        let dx = self.q_proj.backward(&dq, x);
+        let dx = residual::add(&dx, self.k_proj.backward(&dk, x));
+        residual::add(&dx, self.v_proj.backward(&dv, x))
     }
 
     pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {

@@ -7,8 +7,8 @@ use crate::kv_cache::LayerCache;
 use crate::linear::weight::Array;
 use crate::mlp::{Mlp, MlpTape};
 use crate::ops::attention::AttentionPattern;
-use crate::ops::rms_norm;
 use crate::ops::rope::Rotation;
+use crate::ops::{residual, rms_norm};
 use crate::parameter::Parameter;
 
 #[derive(Debug, Clone)]
@@ -38,10 +38,40 @@ impl Block {
         pattern: &AttentionPattern,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
-        let normed = self.norm(&self.input_layernorm, &x);
-        let x = x + self.self_attn.forward(&normed, rotation, pattern, cache);
+        let x = self.attend(x, rotation, pattern, cache);
         let normed = self.norm(&self.post_attention_layernorm, &x);
-        x + self.mlp.forward(&normed)
+        residual::add(&x, self.mlp.forward(&normed))
+    }
+
+    /// `forward`, and the activation of the FFN `[tokens, intermediate]`.
+    pub fn forward_with_activation(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let x = self.attend(x, rotation, pattern, None);
+        let normed = self.norm(&self.post_attention_layernorm, &x);
+        let activation = self.mlp.activation(&normed);
+        (
+            residual::add(&x, self.mlp.down_proj.forward(&activation)),
+            activation,
+        )
+    }
+
+    /// The first half: x + attention(norm(x)).
+    fn attend(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
+        let normed = self.norm(&self.input_layernorm, &x);
+        residual::add(
+            &x,
+            self.self_attn.forward(&normed, rotation, pattern, cache),
+        )
     }
 
     /// The forward pass that keeps what `backward` needs.
@@ -54,7 +84,7 @@ impl Block {
         let (attention, middle) = self.first_half(&x, rotation, pattern);
         let normed = self.norm(&self.post_attention_layernorm, &middle);
         let (y, mlp) = self.mlp.forward_with_tape(&normed);
-        let out = middle.clone() + y;
+        let out = residual::add(&middle, y);
         let tape = BlockTape {
             x,
             attention,
@@ -84,7 +114,7 @@ impl Block {
     ) -> (AttentionTape, Tensor<2>) {
         let normed = self.norm(&self.input_layernorm, x);
         let (y, attention) = self.self_attn.forward_with_tape(&normed, rotation, pattern);
-        (attention, x.clone() + y)
+        (attention, residual::add(x, y))
     }
 
     /// Gathers the parameters' gradients, returns that of the block's input.
@@ -97,12 +127,13 @@ impl Block {
     ) -> Tensor<2> {
         let normed = self.norm(&self.post_attention_layernorm, &tape.middle);
         let d_normed = self.mlp.backward(&dy, &normed, tape.mlp);
-        let dy = dy + self.norm_backward(d_normed, &tape.middle, Norm::PostAttention);
+        let dx = self.norm_backward(d_normed, &tape.middle, Norm::PostAttention);
+        let dy = residual::add(&dy, dx);
         let normed = self.norm(&self.input_layernorm, &tape.x);
         let d_normed = self
             .self_attn
             .backward(&dy, &normed, tape.attention, rotation, pattern);
-        dy + self.norm_backward(d_normed, &tape.x, Norm::Input)
+        residual::add(&dy, self.norm_backward(d_normed, &tape.x, Norm::Input))
     }
 
     /// All arrays in checkpoint order.

@@ -31,6 +31,16 @@ impl Placement {
         }
     }
 
+    /// `f32` throughout, on a Vulkan device out of [`vulkan_devices`].
+    #[cfg(feature = "vulkan")]
+    pub fn vulkan(device: Device) -> Self {
+        Self {
+            device,
+            weights: DType::F32,
+            compute: DType::F32,
+        }
+    }
+
     /// Weights in `f32` and activations in `bf16`, on a CUDA device by its number. Ends the process where there is no
     /// driver: look for it first.
     #[cfg(feature = "cuda")]
@@ -41,6 +51,12 @@ impl Placement {
             compute: DType::BF16,
         }
     }
+}
+
+/// The Vulkan devices of this machine, cards of their own first; a software renderer counts as one, the last.
+#[cfg(feature = "vulkan")]
+pub fn vulkan_devices() -> Vec<Device> {
+    Device::enumerate(burn::tensor::DeviceType::Vulkan).to_vec()
 }
 
 /// An array as it was found.

@@ -7,10 +7,12 @@ use crate::block::{Block, BlockTape};
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
 use crate::linear::weight::{Array, Weight};
+use crate::operation;
 use crate::ops::attention::AttentionPattern;
 use crate::ops::rope::{Rotation, frequencies};
 use crate::ops::{embedding, rms_norm};
 use crate::parameter::Parameter;
+use crate::span::Cost;
 
 #[derive(Debug, Clone)]
 pub struct Decoder {
@@ -92,6 +94,22 @@ impl Decoder {
             layers.keep(wanted, i + 1, &x);
         }
         (self.final_norm(&x), layers)
+    }
+
+    /// Runs the blocks and shows what each FFN's `down_proj` reads: its layer, and `[tokens, intermediate]`.
+    pub fn visit_ffn_activations(
+        &self,
+        batch: &TokenBatch,
+        visit: &mut dyn FnMut(usize, &Tensor<2>),
+    ) {
+        let rotation = self.rotation(&batch.positions);
+        let mut x = self.embed(&batch.ids);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let pattern = self.pattern(batch, i);
+            let (y, activation) = block.forward_with_activation(x, &rotation, &pattern);
+            visit(i, &activation);
+            x = y;
+        }
     }
 
     /// `hidden_and_layers` that records what `backward` needs. With `checkpoint_blocks` only each
@@ -218,6 +236,7 @@ impl Decoder {
 
     /// Logits `[tokens, vocabulary]` of hidden states, in `f32` or wider.
     pub fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!("logits", Cost::weight_product(hidden, self.head()));
         let logits = self.head().forward(hidden);
         match logits.dtype() {
             DType::F64 => logits,

@@ -41,6 +41,17 @@ impl KvCache {
 }
 
 impl LayerCache {
+    /// All cached keys and values, `[rows, length, width]`.
+    ///
+    /// # Panics
+    /// When nothing has been appended.
+    pub fn into_tensors(self) -> (Tensor<3>, Tensor<3>) {
+        match (self.keys, self.values) {
+            (Some(keys), Some(values)) => (keys, values),
+            _ => panic!("an empty cache"),
+        }
+    }
+
     /// Adds keys and values `[rows · new, width]` and returns all cached ones as `[rows · total, width]`.
     pub fn append(&mut self, k: Tensor<2>, v: Tensor<2>, rows: usize) -> (Tensor<2>, Tensor<2>) {
         (

@@ -15,7 +15,7 @@ use crate::weights::names::is_linear;
 use crate::weights::staged_directory::StagedDirectory;
 
 /// Standard deviation of a fresh matrix's values, as transformers initialises Llama.
-const INITIALIZER_RANGE: f64 = 0.02;
+pub(crate) const INITIALIZER_RANGE: f64 = 0.02;
 
 /// Reads every tensor of a checkpoint, one at a time, into arrays that can be trained.
 ///
@@ -110,31 +110,4 @@ pub fn save_decoder(
         DEFAULT_MAX_SHARD_BYTES,
         tensors,
     )
-}
-
-impl Decoder {
-    /// Keeps only the blocks in `layers`, in that order, and renumbers them.
-    ///
-    /// # Panics
-    /// When a layer does not exist.
-    pub fn keep_layers(&mut self, layers: &[usize]) {
-        let mut blocks: Vec<_> = std::mem::take(&mut self.blocks)
-            .into_iter()
-            .map(Some)
-            .collect();
-        let windows = std::mem::take(&mut self.config.sliding_windows);
-        for (new, &old) in layers.iter().enumerate() {
-            let mut block = blocks[old].take().expect("each layer is kept once");
-            let (from, to) = (
-                format!("model.layers.{old}."),
-                format!("model.layers.{new}."),
-            );
-            for name in block.names_mut() {
-                *name = name.replacen(&from, &to, 1);
-            }
-            self.blocks.push(block);
-            self.config.sliding_windows.push(windows[old]);
-        }
-        self.config.num_hidden_layers = layers.len();
-    }
 }

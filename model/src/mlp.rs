@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::linear::Linear;
 use crate::linear::weight::Array;
-use crate::ops::swiglu;
+use crate::ops::{residual, swiglu};
 use crate::parameter::Parameter;
 
 #[derive(Debug, Clone)]
@@ -24,6 +24,11 @@ impl Mlp {
     /// `x` `[tokens, hidden]` → `[tokens, hidden]`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         self.forward_with_tape(x).0
+    }
+
+    /// What `down_proj` reads: `[tokens, intermediate]`.
+    pub fn activation(&self, x: &Tensor<2>) -> Tensor<2> {
+        swiglu::forward(&self.gate_proj.forward(x), &self.up_proj.forward(x))
     }
 
     pub fn forward_with_tape(&self, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
@@ -46,7 +51,8 @@ impl Mlp {
         let d_activation = self.down_proj.backward(dy, &activation);
         drop(activation);
         let (d_gate, d_up) = swiglu::backward(&d_activation, &tape.gate, &tape.up);
-        self.gate_proj.backward(&d_gate, x) + self.up_proj.backward(&d_up, x)
+        let dx = self.gate_proj.backward(&d_gate, x);
+        residual::add(&dx, self.up_proj.backward(&d_up, x))
     }
 
     pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {

@@ -5,8 +5,10 @@ use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use crate::decoder::Decoder;
+use crate::operation;
 use crate::ops::real::{Real, lane_sum};
 use crate::ops::simd::widest;
+use crate::span::Cost;
 
 /// Bytes of logits held at a time.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -24,6 +26,7 @@ pub fn chunk_rows(vocabulary: usize) -> usize {
 pub fn label_log_probs(decoder: &Decoder, hidden: &Tensor<2>, targets: &[u32]) -> Vec<f64> {
     let mut out = Vec::with_capacity(targets.len());
     for_each_chunk(decoder, hidden, |start, logits, vocabulary| {
+        let _span = operation!("log-softmax", Cost::numbers(logits.len(), DType::F32));
         let rows: Vec<f64> = logits
             .par_chunks(vocabulary)
             .zip(&targets[start..])

@@ -1,4 +1,5 @@
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -12,9 +13,17 @@ use super::ModelArgs;
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What to go on from
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: String,
+    /// What to go on from (repeatable; all are continued together)
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present = "prompts",
+        conflicts_with = "prompts"
+    )]
+    pub prompt: Vec<String>,
+    /// A file with a prompt a line, each a JSON string
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
     /// Stop after so many tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_tokens: usize,
@@ -45,9 +54,12 @@ pub struct GenerateArgs {
     /// Take the prompt as it is
     #[arg(long)]
     pub raw: bool,
-    /// Print one JSON object at the end: text, ids, finish_reason
+    /// Print one JSON object a prompt at the end: text, ids, finish_reason
     #[arg(long)]
     pub json: bool,
+    /// Say how long it took, how many tokens a second, how much memory; with --json as a last object
+    #[arg(long)]
+    pub stats: bool,
 }
 
 fn number(text: &str, within: RangeInclusive<f64>, says: &str) -> Result<f64, String> {

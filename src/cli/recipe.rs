@@ -30,6 +30,15 @@ pub struct RunArgs {
     /// The directory that holds the runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub out: PathBuf,
+    /// Show where the time of each training step and each evaluation goes
+    ///
+    /// Times every operation, with the bytes that it moves and the floating-point operations that it does. Each stage that
+    /// trains or evaluates gets profile.json and trace.json in its directory; the run ends with a table of the largest items
+    /// on stderr. The first two steps are left out, the trace shows steps 3 to 8 (open it at https://ui.perfetto.dev). A stage
+    /// that is done is not run again for its profile: choose another --out. On a GPU every operation is waited for, which
+    /// makes the run slower. Results stay the same.
+    #[arg(long)]
+    pub profile: bool,
 }
 
 /// Check a recipe; touches neither a device nor the network

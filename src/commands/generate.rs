@@ -1,49 +1,116 @@
-//! `distill generate`: text from a prompt, shown as it is drawn.
+//! `distill generate`: text from prompts, that of a single one shown as it is drawn.
 
+mod stats;
+
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
 
+use anyhow::Context;
 use datasets::sample::Message;
 use model::generate::sampling::SamplingConfig;
 use serde_json::json;
 use teacher::tokenizer::load_tokenizer;
-use teacher::{GenerationRequest, LocalTeacher, Prompt};
+use teacher::{Completion, GenerationRequest, LocalTeacher, Prompt};
 
-use super::open_model::open_model;
+use super::open_model::open_model_at;
 use crate::cli::GenerateArgs;
 use crate::device::place;
+use crate::source::Cache;
+use stats::{Clock, Stats};
 
 pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let request = request(&arguments);
     request.validate()?;
+    let texts = texts(&arguments)?;
     let placement = place(arguments.model.device.device)?;
-    let checkpoint = open_model(&arguments.model)?;
+    let path = arguments.model.model.resolve(&Cache::from_env()?)?;
+    let start = Instant::now();
+    let checkpoint = open_model_at(&path, &arguments.model)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let decoder = model::load::load_frozen_decoder(&checkpoint, &placement)?;
     let model = LocalTeacher::new(decoder, tokenizer)?;
+    let load_seconds = start.elapsed().as_secs_f64();
     let has_template = model.chat_template().is_some();
-    let prompt = match arguments.chat || (has_template && !arguments.raw) {
-        true => Prompt::Conversation(vec![Message::new("user", &arguments.prompt)]),
-        false => Prompt::Text(arguments.prompt.clone()),
+    let prompts: Vec<Prompt> = (texts.iter())
+        .map(
+            |text| match arguments.chat || (has_template && !arguments.raw) {
+                true => Prompt::Conversation(vec![Message::new("user", text)]),
+                false => Prompt::Text(text.clone()),
+            },
+        )
+        .collect();
+    let stats = match arguments.stats {
+        true => Some(Stats::loaded(&model, &prompts, load_seconds)?),
+        false => None,
     };
     let mut out = io::stdout().lock();
     let mut failed: Option<io::Error> = None;
-    let completions = model.generate(&[prompt], &request, &mut |_, text| {
-        if !arguments.json && failed.is_none() {
+    let streamed = prompts.len() == 1 && !arguments.json;
+    let mut clock = Clock::start(prompts.len());
+    let completions = model.generate(&prompts, &request, &mut |prompt, text| {
+        clock.tick(prompt);
+        if streamed && failed.is_none() {
             failed = write!(out, "{text}").and_then(|()| out.flush()).err();
         }
     })?;
     if let Some(error) = failed {
         return Err(error.into());
     }
-    match arguments.json {
-        true => {
-            for completion in &completions {
-                writeln!(out, "{}", json!(completion))?;
-            }
+    match streamed {
+        true => writeln!(out)?,
+        false => show(&mut out, &completions, arguments.json)?,
+    }
+    if let Some(stats) = stats {
+        let stats = stats.generated(&clock, &completions);
+        match arguments.json {
+            true => writeln!(out, "{}", json!({ "stats": stats }))?,
+            false => eprint!("{stats}"),
         }
-        false => writeln!(out)?,
     }
     Ok(())
+}
+
+fn show(out: &mut impl Write, completions: &[Completion], as_json: bool) -> io::Result<()> {
+    for (number, completion) in completions.iter().enumerate() {
+        match as_json {
+            true => writeln!(out, "{}", json!(completion))?,
+            false => writeln!(out, "=== {}\n{}", number + 1, completion.text)?,
+        }
+    }
+    Ok(())
+}
+
+/// The prompts of the command line, or of the file.
+fn texts(arguments: &GenerateArgs) -> anyhow::Result<Vec<String>> {
+    match &arguments.prompts {
+        Some(path) => read_prompts(path),
+        None => Ok(arguments.prompt.clone()),
+    }
+}
+
+fn read_prompts(path: &Path) -> anyhow::Result<Vec<String>> {
+    let named = || format!("cannot read the prompts {}", path.display());
+    let file = fs::read_to_string(path).with_context(named)?;
+    let lines = file.lines().enumerate();
+    let texts: Vec<String> = (lines.filter(|(_, line)| !line.trim().is_empty()))
+        .map(|(at, line)| {
+            serde_json::from_str(line).map_err(|error| {
+                anyhow::anyhow!(
+                    "{}: line {} is no JSON string: {error}\nhint: a prompt a line, each in double quotes",
+                    path.display(),
+                    at + 1
+                )
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(
+        !texts.is_empty(),
+        "{}: there is no prompt in it",
+        path.display()
+    );
+    Ok(texts)
 }
 
 fn request(arguments: &GenerateArgs) -> GenerationRequest {

@@ -3,11 +3,8 @@
 use std::path::Path;
 
 use anyhow::bail;
-use datasets::tokenizer::Tokenizer;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::peft::PeftAdapter;
-use teacher::TeacherError;
-use teacher::tokenizer::load_tokenizer;
 
 use crate::adapter;
 use crate::cli::ModelArgs;
@@ -21,7 +18,13 @@ pub fn open(source: &Source) -> anyhow::Result<Checkpoint> {
 
 /// Fetches the model that a verb works on, and opens it with its adapter.
 pub fn open_model(arguments: &ModelArgs) -> anyhow::Result<Checkpoint> {
-    let checkpoint = open(&arguments.model)?;
+    let path = arguments.model.resolve(&Cache::from_env()?)?;
+    open_model_at(&path, arguments)
+}
+
+/// The same for a model that is fetched already.
+pub fn open_model_at(path: &Path, arguments: &ModelArgs) -> anyhow::Result<Checkpoint> {
+    let checkpoint = open_path(path)?;
     match &arguments.adapter {
         Some(directory) => Ok(checkpoint.with_adapter(PeftAdapter::open(directory)?)?),
         None => Ok(checkpoint),
@@ -38,13 +41,4 @@ pub fn open_path(path: &Path) -> anyhow::Result<Checkpoint> {
         );
     }
     adapter::open(path)
-}
-
-/// The tokenizer, or none for a model without one, which can still be fed token ids.
-pub fn optional_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, TeacherError> {
-    match load_tokenizer(checkpoint) {
-        Ok(tokenizer) => Ok(Some(tokenizer)),
-        Err(TeacherError::NoTokenizer { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

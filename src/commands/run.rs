@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::RunArgs;
 use crate::device;
+use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::report::summary;
@@ -16,11 +17,12 @@ use crate::stages::{Chain, Ending};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-pub fn run(arguments: RunArgs) -> Result<()> {
+pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     let RunArgs {
         recipe: from,
         device,
         out,
+        profile: _,
     } = arguments;
     let recipe = Recipe::load(&from.recipe, from.preset.as_deref(), &from.set)?;
     let placement = device::place(device.device)?;
@@ -38,8 +40,16 @@ pub fn run(arguments: RunArgs) -> Result<()> {
         );
     })
     .context("cannot listen for Ctrl-C")?;
+    if let Some(profiler) = &profiler {
+        profiler.wait_for(&placement.device);
+    }
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
-    match chain.run(&mut Progress::new(chain.stages.len()))? {
+    let mut progress = Progress::new(chain.stages.len());
+    let ending = chain.run(profiler.as_ref(), &mut progress);
+    if profiler.is_some() {
+        progress.show_profiles(matches!(ending, Ok(Ending::Finished)));
+    }
+    match ending? {
         Ending::Finished => {
             print!("{}", summary(&chain, clock.elapsed())?);
             Ok(())

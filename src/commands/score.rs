@@ -11,9 +11,9 @@ use model::decoder::Decoder;
 use model::load::load_frozen_decoder;
 use model::score::{label_log_probs, top_logits};
 use serde::Serialize;
-use teacher::tokenizer::load_tokenizer;
+use teacher::tokenizer::{load_tokenizer, optional_tokenizer};
 
-use super::open_model::{open_model, optional_tokenizer};
+use super::open_model::open_model;
 use crate::cli::ScoreArgs;
 use crate::device::place;
 

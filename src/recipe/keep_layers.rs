@@ -28,7 +28,7 @@ pub struct BestLayers {
     pub sequences: usize,
 }
 
-fn default_sequences() -> usize {
+pub(super) fn default_sequences() -> usize {
     32
 }
 

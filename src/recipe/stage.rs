@@ -1,13 +1,14 @@
 //! The stages of a recipe: what each kind takes, names and makes.
 
-use std::path::PathBuf;
-
+use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
 use super::data::DataMix;
 use super::document::Node;
+use super::export::Export;
+use super::ffn_width::FfnWidth;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
@@ -26,6 +27,7 @@ pub struct Stage {
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Prune(Prune),
+    Gqa(Gqa),
     Sft(Sft),
     Distill(Distill),
     Eval(Eval),
@@ -36,7 +38,19 @@ pub enum Action {
 pub struct Prune {
     #[serde(skip_serializing)]
     pub model: String,
-    pub keep_layers: KeepLayers,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_layers: Option<KeepLayers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ffn_width: Option<FfnWidth>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Gqa {
+    #[serde(skip_serializing)]
+    pub model: String,
+    pub kv_heads: usize,
+    #[serde(default)]
+    pub pooling: Pooling,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -89,35 +103,6 @@ pub enum Task {
     Perplexity,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Export {
-    #[serde(skip_serializing)]
-    pub model: String,
-    pub to: ExportFormat,
-    #[serde(default)]
-    pub dtype: FloatType,
-    /// Where to write; into the stage's own directory when left out.
-    pub path: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum ExportFormat {
-    /// The whole model; what an adapter adds is merged in
-    Safetensors,
-    /// The model's adapter alone
-    Peft,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum FloatType {
-    #[default]
-    F32,
-    F16,
-    Bf16,
-}
-
 /// What a name can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
@@ -133,7 +118,7 @@ impl Thing {
             Self::Model => "a model",
             Self::Data => "data",
             Self::Scores => "a table of scores",
-            Self::Files => "a directory of files",
+            Self::Files => "exported files",
         }
     }
 }
@@ -165,6 +150,7 @@ impl Stage {
             .ok_or_else(|| missing().at(node.span.clone()))?;
         let action = match tag.string().unwrap_or_default() {
             "prune" => parts.take().map(Action::Prune),
+            "gqa" => parts.take().map(Action::Gqa),
             "sft" => {
                 let (inputs, train) = (parts.take(), parts.take());
                 inputs.and_then(|inputs| {
@@ -184,7 +170,7 @@ impl Stage {
                 })
             }
             "eval" => parts.take().map(Action::Eval),
-            "export" => parts.take().map(Action::Export),
+            "export" => Export::read(&mut parts).map(Action::Export),
             other => {
                 return Err(Problem::new(format!("unknown stage kind `{other}`"))
                     .accepting(other, Action::KINDS)
@@ -200,11 +186,12 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 5] = ["prune", "sft", "distill", "eval", "export"];
+    pub const KINDS: [&str; 6] = ["prune", "gqa", "sft", "distill", "eval", "export"];
 
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Prune(_) => "prune",
+            Self::Gqa(_) => "gqa",
             Self::Sft(_) => "sft",
             Self::Distill(_) => "distill",
             Self::Eval(_) => "eval",
@@ -214,7 +201,7 @@ impl Action {
 
     pub fn makes(&self) -> Thing {
         match self {
-            Self::Prune(_) | Self::Sft(_) | Self::Distill(_) => Thing::Model,
+            Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) => Thing::Model,
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
         }
@@ -222,7 +209,11 @@ impl Action {
 
     /// Whether the recipe's seed has a part in the result.
     pub fn is_random(&self) -> bool {
-        matches!(self, Self::Sft(_) | Self::Distill(_))
+        match self {
+            Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
+            Self::Sft(_) | Self::Distill(_) => true,
+            Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
+        }
     }
 
     fn training(&self) -> Option<&TrainConfig> {
@@ -246,10 +237,14 @@ impl Action {
         match self {
             Self::Prune(prune) => {
                 uses("model", &prune.model, Thing::Model);
-                if let Some(data) = prune.keep_layers.data() {
+                if let Some(data) = prune.keep_layers.as_ref().and_then(KeepLayers::data) {
                     uses("keep_layers.data", data, Thing::Data);
                 }
+                if let Some(narrower) = &prune.ffn_width {
+                    uses("ffn_width.data", &narrower.data, Thing::Data);
+                }
             }
+            Self::Gqa(gqa) => uses("model", &gqa.model, Thing::Model),
             Self::Sft(Sft { inputs, .. }) => {
                 uses("model", &inputs.model, Thing::Model);
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
@@ -265,7 +260,13 @@ impl Action {
                 }
                 uses("data", &eval.data, Thing::Data);
             }
-            Self::Export(export) => uses("model", &export.model, Thing::Model),
+            Self::Export(Export { inputs, .. }) => {
+                uses("model", &inputs.model, Thing::Model);
+                let verify = inputs.verify.as_ref();
+                if let Some(data) = verify.and_then(|verify| verify.data.as_deref()) {
+                    uses("verify.data", data, Thing::Data);
+                }
+            }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
             uses("heldout", heldout, Thing::Data);
@@ -278,9 +279,23 @@ impl Action {
         let mut found = self.training().map_or_else(Vec::new, TrainConfig::check);
         match self {
             Self::Prune(prune) => {
-                let inner = prune.keep_layers.check().into_iter();
-                found.extend(inner.map(|invalid| invalid.under("keep_layers")));
+                let layers = prune.keep_layers.iter().flat_map(KeepLayers::check);
+                found.extend(layers.map(|invalid| invalid.under("keep_layers")));
+                let channels = prune.ffn_width.iter().flat_map(FfnWidth::check);
+                found.extend(channels.map(|invalid| invalid.under("ffn_width")));
+                require(
+                    &mut found,
+                    prune.keep_layers.is_some() || prune.ffn_width.is_some(),
+                    "",
+                    "`prune` needs `keep_layers` or `ffn_width`: what is to go is not said",
+                );
             }
+            Self::Gqa(gqa) => require(
+                &mut found,
+                gqa.kv_heads > 0,
+                "kv_heads",
+                "`kv_heads` must be at least 1; 1 is multi-query attention",
+            ),
             Self::Sft(sft) => found.extend(sft.inputs.data.check()),
             Self::Distill(Distill { inputs, .. }) => {
                 found.extend(inputs.data.check());
@@ -308,7 +323,7 @@ impl Action {
                     "`stride` must lie between 1 and `window`",
                 );
             }
-            Self::Export(_) => {}
+            Self::Export(export) => found.extend(export.check()),
         }
         found
     }

@@ -78,6 +78,27 @@ fn reads_a_whole_recipe() {
 }
 
 #[test]
+fn an_export_has_the_keys_of_its_format() {
+    let gguf = "to = \"gguf\"\ntype = \"q4_k\"\nverify = { data = \"heldout\", max_kl = 0.5 }";
+    let recipe = parse(&GOOD.replace("to = \"safetensors\"", gguf), None, &[]).unwrap();
+    let Action::Export(export) = &recipe.stages[3].action else {
+        panic!("not an export stage");
+    };
+    let kind = model::quant::block_type::GgmlType::Q4K;
+    assert_eq!(export.format, ExportFormat::Gguf { kind });
+    let verify = export.inputs.verify.as_ref().unwrap();
+    assert_eq!(
+        (verify.data.as_deref(), verify.max_kl),
+        (Some("heldout"), Some(0.5))
+    );
+    let plain = parse(GOOD, None, &[]).unwrap();
+    let settings = serde_json::to_value(&plain.stages[3].action).unwrap();
+    let expected =
+        serde_json::json!({"export": {"to": "safetensors", "dtype": "f32", "path": null}});
+    assert_eq!(settings, expected);
+}
+
+#[test]
 fn an_error_shows_its_place_the_accepted_names_and_a_hint() {
     let error = parse(&GOOD.replace("steps = 24", "stesp = 24"), None, &[])
         .err()
@@ -172,6 +193,21 @@ fn bad_recipes() {
             "accepted: importance",
         ),
         (
+            "keep_layers = \"every-third\"",
+            "",
+            "`prune` needs `keep_layers` or `ffn_width`: what is to go is not said\n  --> r.toml:13:1",
+        ),
+        (
+            "keep_layers = \"every-third\"",
+            "ffn_width = { keep = 48, by = \"activation\", data = \"train\" }",
+            "`keep` must be a multiple of 32 channels, or a share such as 0.5\n  --> r.toml:16:22",
+        ),
+        (
+            "kind = \"prune\"\nmodel = \"teacher\"\nkeep_layers = \"every-third\"",
+            "kind = \"gqa\"\nmodel = \"teacher\"\nkv_heads = 0",
+            "`kv_heads` must be at least 1; 1 is multi-query attention\n  --> r.toml:16:12",
+        ),
+        (
             "student = \"start\"",
             "student = \"strat\"",
             "hint: did you mean `start`?",
@@ -250,8 +286,38 @@ fn bad_recipes() {
         ),
         (
             "to = \"safetensors\"",
+            "to = \"onnx\"",
+            "accepted: safetensors, gguf",
+        ),
+        (
+            "to = \"safetensors\"",
             "to = \"gguf\"",
-            "accepted: safetensors",
+            "missing key `type`",
+        ),
+        (
+            "to = \"safetensors\"",
+            "to = \"gguf\"\ntype = \"q4k\"",
+            "did you mean `q4_k`?",
+        ),
+        (
+            "to = \"safetensors\"",
+            "to = \"gguf\"\ntype = \"q8_0\"\ndtype = \"f16\"",
+            "unknown key `dtype`",
+        ),
+        (
+            "to = \"safetensors\"",
+            "to = \"safetensors\"\nverify = { data = \"haldout\" }",
+            "did you mean `heldout`?",
+        ),
+        (
+            "to = \"safetensors\"",
+            "to = \"safetensors\"\nverify = { max_kl = -1.0 }",
+            "`max_kl` must be at least 0",
+        ),
+        (
+            "to = \"safetensors\"",
+            "to = \"safetensors\"\nverify = \"yes\"",
+            "expected true, false or { data, max_kl }",
         ),
         (
             "tokenizer = \"teacher\"",

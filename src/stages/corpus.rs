@@ -10,6 +10,7 @@ use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
 use datasets::packing::Packing;
 use datasets::tokenizer::Tokenizer;
+use model::phase;
 use trainer::config::TrainConfig;
 
 use super::Chain;
@@ -61,6 +62,7 @@ impl Chain<'_> {
         key: &str,
         encoder: &SampleEncoder,
     ) -> Result<Arc<TokenCache>> {
+        let _phase = phase!("tokenise");
         let input = self.input(stage, key)?;
         let Origin::Data(name) = &input.origin else {
             bail!("`{}` is not data", input.reference.name);

@@ -4,10 +4,11 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use datasets::read::read_samples;
+use datasets::sample::Sample;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
+use model::phase;
 use serde::{Deserialize, Serialize};
 
-use super::models::OpenModel;
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
@@ -45,7 +46,7 @@ impl Chain<'_> {
         let mut rows = Vec::new();
         for (i, name) in config.models.iter().enumerate() {
             let opened = self.open_model(stage, &format!("models.{i}"))?;
-            let documents = self.documents(stage, &opened)?;
+            let documents = documents(&opened.tokenizer, &self.samples(stage, "data")?)?;
             let bar = progress.scoring(name);
             let score = perplexity(
                 &opened.decoder,
@@ -81,14 +82,16 @@ impl Chain<'_> {
         )
     }
 
-    fn documents(&self, stage: &PlannedStage, opened: &OpenModel) -> Result<Vec<Vec<u32>>> {
-        let input = self.input(stage, "data")?;
+    /// The samples of the data that `key` of the stage names.
+    pub fn samples(&self, stage: &PlannedStage, key: &str) -> Result<Vec<Sample>> {
+        let _phase = phase!("read data");
+        let input = self.input(stage, key)?;
         let Origin::Data(name) = &input.origin else {
             anyhow::bail!("`{}` is not data", input.reference.name);
         };
         let config = self.recipe.data[name].with_source(self.data[name].clone());
         let report = read_samples(&config).with_context(|| format!("data `{name}`"))?;
-        Ok(documents(&opened.tokenizer, &report.samples)?)
+        Ok(report.samples)
     }
 
     /// The scores that a finished stage left.

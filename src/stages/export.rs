@@ -7,67 +7,82 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use model::linear::lora::BaseForm;
 
-use super::Chain;
-use super::models::write_model;
-use crate::adapter;
+use super::{Chain, write_json};
+use crate::export::{ExportSource, VerifyText, verify};
 use crate::plan::PlannedStage;
-use crate::recipe::{Export, ExportFormat};
+use crate::recipe::{Export, Verify};
 
 impl Chain<'_> {
     pub fn export(&self, stage: &PlannedStage, config: &Export) -> Result<()> {
-        let stored = self.stored(stage, "model")?;
-        let stored = stored.as_ref().map(|stored| &stored.checkpoint);
-        if config.to == ExportFormat::Peft {
-            let checkpoint = stored.context("a random model has no adapter to export")?;
-            return self.place_export(stage, config, &|target| {
-                adapter::export(checkpoint, target, config.dtype.into())
-            });
+        let source = self.open_to_export(stage, "model")?;
+        let own = stage.directory.join(config.own_name());
+        remove(&own)?;
+        let Some(target) = &config.inputs.path else {
+            return self.write_export(stage, config, &source, &own);
+        };
+        if target.exists() {
+            // A run that was killed right after this very export has left it there; whatever else stands
+            // there is not ours to replace.
+            source
+                .write(&config.inputs.model, &config.format, &own)?
+                .commit()?;
+            let is_whole = same_files(&own, target)
+                .with_context(|| format!("cannot read {}", target.display()))?;
+            remove(&own)?;
+            if is_whole {
+                return Ok(());
+            }
         }
-        if stored.is_some_and(|stored| stored.base_form() == BaseForm::Nf4) {
-            tracing::info!("the adapter is merged into the values of its NF4 base");
-        }
-        let opened = self.open_model(stage, "model")?;
-        self.place_export(stage, config, &|target| {
-            write_model(
-                target,
-                &opened.decoder,
-                &opened.tokenizer,
-                config.dtype.into(),
-            )
-        })
+        self.write_export(stage, config, &source, target)
     }
 
-    /// Lets `write` write where the stage wants its result.
-    fn place_export(
+    /// Writes, verifies where that is asked for, and only then puts the result in its place.
+    fn write_export(
         &self,
         stage: &PlannedStage,
         config: &Export,
-        write: &dyn Fn(&Path) -> Result<()>,
+        source: &ExportSource,
+        target: &Path,
     ) -> Result<()> {
-        let own = stage.directory.join("model");
-        if own.exists() {
-            fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
+        let Export { inputs, format } = config;
+        let written = source.write(&inputs.model, format, target)?;
+        if let Some(Verify { data, max_kl }) = &inputs.verify {
+            let text = match data {
+                Some(_) => VerifyText::Samples(self.samples(stage, "verify.data")?),
+                None => VerifyText::BuiltIn,
+            };
+            let found = verify(
+                source,
+                written.path(),
+                format,
+                &text,
+                *max_kl,
+                &self.placement,
+            )?;
+            write_json(
+                &stage.directory.join("verify.json"),
+                &serde_json::to_value(found)?,
+            )?;
         }
-        let Some(target) = &config.path else {
-            return write(&own);
-        };
-        if !target.exists() {
-            return write(target);
-        }
-        // A run that was killed right after this very export has left it there; whatever else stands
-        // there is not ours to replace.
-        write(&own)?;
-        let is_whole = same_files(&own, target)
-            .with_context(|| format!("cannot read {}", target.display()))?;
-        fs::remove_dir_all(&own)?;
-        if is_whole { Ok(()) } else { write(target) }
+        written.commit()
     }
 }
 
-/// Whether two directories hold the same files.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    removed.with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Whether two directories hold the same files, or two files the same bytes.
 fn same_files(a: &Path, b: &Path) -> io::Result<bool> {
+    if !a.is_dir() {
+        return same_bytes(a, b);
+    }
     let (a, b) = (list(a)?, list(b)?);
     if !a.keys().eq(b.keys()) {
         return Ok(false);
@@ -109,8 +124,6 @@ fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {
 
 /// Where the stage writes to.
 pub fn export_target(stage: &PlannedStage, config: &Export) -> PathBuf {
-    config
-        .path
-        .clone()
-        .unwrap_or_else(|| stage.directory.join("model"))
+    let own = || stage.directory.join(config.own_name());
+    config.inputs.path.clone().unwrap_or_else(own)
 }

@@ -1,8 +1,10 @@
-//! How much each block changes what passes through it.
+//! How much each block changes what passes through it, and how active the channels of its FFN are.
 
 use burn::tensor::{DType, Tensor};
+use datasets::batch::Batch;
 use datasets::loader::BatchLoader;
 use model::decoder::Decoder;
+use model::surgery::width::ChannelImportance;
 use trainer::step::token_batch;
 
 /// 1 − cos(input, output) of every block, mean over the tokens of up to `sequences` rows
@@ -11,9 +13,7 @@ pub fn block_importance(decoder: &Decoder, data: &BatchLoader, sequences: usize)
     let wanted: Vec<usize> = (0..=decoder.blocks.len()).collect();
     let mut sums = vec![0.0; decoder.blocks.len()];
     let mut tokens = 0;
-    let batches = sequences.div_ceil(data.rows()) as u64;
-    for number in 0..batches.min(data.batches_per_epoch()) {
-        let batch = data.batch(number);
+    for batch in batches(data, sequences) {
         let (_, layers) = decoder.hidden_and_layers(&token_batch(&batch), &wanted);
         let real: Vec<bool> = batch.segments.iter().map(|&segment| segment != 0).collect();
         tokens += batch.token_count();
@@ -24,6 +24,23 @@ pub fn block_importance(decoder: &Decoder, data: &BatchLoader, sequences: usize)
         }
     }
     sums.iter().map(|sum| sum / tokens.max(1) as f64).collect()
+}
+
+/// Measures every channel on up to `sequences` rows.
+pub fn measure_channels(
+    importance: &mut ChannelImportance,
+    decoder: &Decoder,
+    data: &BatchLoader,
+    sequences: usize,
+) {
+    for batch in batches(data, sequences) {
+        importance.add(decoder, &token_batch(&batch));
+    }
+}
+
+fn batches(data: &BatchLoader, sequences: usize) -> impl Iterator<Item = Batch> {
+    let count = sequences.div_ceil(data.rows()) as u64;
+    (0..count.min(data.batches_per_epoch())).map(|number| data.batch(number))
 }
 
 fn cosine_distances(a: &Tensor<2>, b: &Tensor<2>, real: &[bool]) -> f64 {

@@ -12,6 +12,7 @@ use model::linear::lora::LoraConfig;
 use model::load::{
     ADAPTER, load_base, load_decoder, load_frozen_decoder, random_decoder, save_decoder,
 };
+use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
@@ -20,6 +21,7 @@ use teacher::tokenizer::{check_fit, load_tokenizer};
 
 use super::Chain;
 use crate::adapter;
+use crate::export::{ExportSource, Weights};
 use crate::plan::PlannedStage;
 use crate::recipe::Origin;
 use crate::source::ModelSource;
@@ -33,16 +35,34 @@ pub struct OpenModel {
     pub tokenizer: Tokenizer,
 }
 
-/// A model as it is stored, with the tokenizer that its ids belong to.
+/// A model as it is stored.
 pub struct StoredModel {
     pub checkpoint: Checkpoint,
-    pub tokenizer: Tokenizer,
+    /// In place of its own tokenizer.
+    pub borrowed: Option<Tokenizer>,
+}
+
+impl StoredModel {
+    /// The tokenizer that the model's ids belong to, and the model.
+    fn with_tokenizer(self) -> Result<(Tokenizer, Checkpoint)> {
+        Ok(match self.borrowed {
+            Some(tokenizer) => (tokenizer, self.checkpoint),
+            None => (load_tokenizer(&self.checkpoint)?, self.checkpoint),
+        })
+    }
 }
 
 impl Chain<'_> {
     /// The model that `key` of the stage names, on the run's device, to be read only.
     pub fn open_model(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
         self.open(stage, key, load_frozen_decoder)
+    }
+
+    /// As [`Chain::open_model`], to be changed: what an adapter adds is merged in.
+    pub fn open_whole(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        let mut opened = self.open_model(stage, key)?;
+        opened.decoder.merge_adapters();
+        Ok(opened)
     }
 
     /// The model that `key` of the stage names, to be trained; what an adapter adds is merged in.
@@ -62,9 +82,10 @@ impl Chain<'_> {
     ) -> Result<(OpenModel, Checkpoint)> {
         let name = &self.input(stage, key)?.reference.name;
         let opened = self.stored(stage, key).and_then(|stored| {
-            let StoredModel { checkpoint, tokenizer } = stored.context(
+            let stored = stored.context(
                 "an adapter needs a model that is stored, and this one is random\nhint: leave out `adapter`",
             )?;
+            let (tokenizer, checkpoint) = stored.with_tokenizer()?;
             let mut decoder = load_base(&checkpoint, &self.placement, config.base)?;
             match checkpoint.adapter() {
                 None => decoder.add_lora(ADAPTER, config, self.recipe.seed)?,
@@ -87,16 +108,15 @@ impl Chain<'_> {
     }
 
     fn open(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
+        let _phase = phase!("open models");
         let input = self.input(stage, key)?;
         let opened = match (self.stored(stage, key), &input.origin) {
             (Ok(None), Origin::Model(name)) => self.open_random(name),
             (Ok(None), _) => bail!("`{}` is not a model", input.reference.name),
-            (Ok(Some(stored)), _) => load(&stored.checkpoint, &self.placement)
-                .map_err(anyhow::Error::from)
-                .map(|decoder| OpenModel {
-                    decoder,
-                    tokenizer: stored.tokenizer,
-                }),
+            (Ok(Some(stored)), _) => stored.with_tokenizer().and_then(|(tokenizer, checkpoint)| {
+                let decoder = load(&checkpoint, &self.placement)?;
+                Ok(OpenModel { decoder, tokenizer })
+            }),
             (Err(error), _) => Err(error),
         };
         opened.with_context(|| format!("model `{}`", input.reference.name))
@@ -105,19 +125,15 @@ impl Chain<'_> {
     /// The files of the model that `key` of the stage names; `None` for a random one.
     pub fn stored(&self, stage: &PlannedStage, key: &str) -> Result<Option<StoredModel>> {
         let input = self.input(stage, key)?;
-        let own = |checkpoint: Checkpoint| -> Result<Option<StoredModel>> {
-            let tokenizer = load_tokenizer(&checkpoint)?;
-            Ok(Some(StoredModel {
-                checkpoint,
-                tokenizer,
-            }))
-        };
         match &input.origin {
             Origin::Stage(_) => {
                 let maker = self
                     .made_by(&input.origin)
                     .context("a stage of this recipe")?;
-                own(adapter::open(&maker.directory.join("model"))?)
+                Ok(Some(StoredModel {
+                    checkpoint: adapter::open(&maker.directory.join("model"))?,
+                    borrowed: None,
+                }))
             }
             Origin::Model(name) => {
                 let model = &self.recipe.models[name];
@@ -125,14 +141,16 @@ impl Chain<'_> {
                     return Ok(None);
                 };
                 let checkpoint = adapter::open_with(path, model.adapter.as_deref())?;
-                let Some(other) = &model.tokenizer else {
-                    return own(checkpoint);
+                let borrowed = match &model.tokenizer {
+                    Some(other) => Some(self.tokenizer_of(other)?),
+                    None => None,
                 };
-                let tokenizer = self.tokenizer_of(other)?;
-                check_fit(path, &tokenizer, checkpoint.config().vocab_size)?;
+                if let Some(tokenizer) = &borrowed {
+                    check_fit(path, tokenizer, checkpoint.config().vocab_size)?;
+                }
                 Ok(Some(StoredModel {
                     checkpoint,
-                    tokenizer,
+                    borrowed,
                 }))
             }
             Origin::Data(name) => bail!("`{name}` is data, not a model"),
@@ -169,6 +187,24 @@ impl Chain<'_> {
             decoder: random_decoder(&config, &self.placement, random.seed),
             tokenizer,
         })
+    }
+
+    /// The same model to be exported: what is stored is not unpacked.
+    pub fn open_to_export(&self, stage: &PlannedStage, key: &str) -> Result<ExportSource> {
+        let input = self.input(stage, key)?;
+        let opened = match (self.stored(stage, key), &input.origin) {
+            (Ok(None), Origin::Model(name)) => self.open_random(name).map(|opened| ExportSource {
+                weights: Weights::Made(Box::new(opened.decoder)),
+                tokenizer: Some(opened.tokenizer),
+            }),
+            (Ok(None), _) => bail!("`{}` is not a model", input.reference.name),
+            (Ok(Some(stored)), _) => Ok(ExportSource {
+                weights: Weights::Stored(Box::new(stored.checkpoint)),
+                tokenizer: stored.borrowed,
+            }),
+            (Err(error), _) => Err(error),
+        };
+        opened.with_context(|| format!("model `{}`", input.reference.name))
     }
 
     fn tokenizer_of(&self, name: &str) -> Result<Tokenizer> {
@@ -213,6 +249,7 @@ pub fn write_model(
     tokenizer: &Tokenizer,
     dtype: WeightDtype,
 ) -> Result<()> {
+    let _phase = phase!("write the model");
     let staged = StagedDirectory::new(target)?;
     save_decoder(decoder, &staged, dtype)?;
     tokenizer.save(staged.path())?;

@@ -1,44 +1,101 @@
-//! Stage `prune`: fewer blocks of the same width.
+//! Stage `prune`: fewer blocks, narrower FFNs.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use datasets::loader::BatchLoader;
 use datasets::mask::SampleEncoder;
+use model::surgery::width::ChannelImportance;
 
 use super::Chain;
 use super::corpus::calibration_rows;
-use super::importance::block_importance;
+use super::importance::{block_importance, measure_channels};
+use super::models::OpenModel;
 use crate::plan::PlannedStage;
-use crate::recipe::{BestLayers, KeepLayers, Prune};
+use crate::recipe::{BestLayers, FfnWidth, KeepLayers, Prune};
 
 /// Tokens of a calibration sequence.
 const CALIBRATION_LENGTH: usize = 512;
 
 impl Chain<'_> {
+    /// Layers and channels are both chosen on the whole model, before anything goes.
     pub fn prune(&self, stage: &PlannedStage, config: &Prune) -> Result<()> {
-        let mut opened = self.open_model(stage, "model")?;
+        let mut opened = self.open_whole(stage, "model")?;
+        let (blocks, width) = (
+            opened.decoder.blocks.len(),
+            opened.decoder.config.intermediate_size,
+        );
+        let layers = match &config.keep_layers {
+            Some(keep) => self.layers_to_keep(stage, &opened, keep)?,
+            None => (0..blocks).collect(),
+        };
+        let channels = match &config.ffn_width {
+            Some(narrower) => Some(self.channels_to_keep(stage, &opened, narrower)?),
+            None => None,
+        };
+        opened
+            .decoder
+            .keep_layers(&layers)
+            .with_context(|| self.key_of(stage, "keep_layers"))?;
+        if layers.len() < blocks {
+            tracing::info!("kept {} of {blocks} layers: {layers:?}", layers.len());
+        }
+        if let Some(channels) = channels {
+            let kept: Vec<_> = layers
+                .iter()
+                .map(|&layer| channels[layer].clone())
+                .collect();
+            opened.decoder.keep_channels(&kept);
+            let now = opened.decoder.config.intermediate_size;
+            tracing::info!("kept {now} of {width} channels of every FFN");
+        }
+        self.save_model(stage, &opened.decoder, &opened.tokenizer)
+    }
+
+    fn layers_to_keep(
+        &self,
+        stage: &PlannedStage,
+        opened: &OpenModel,
+        keep: &KeepLayers,
+    ) -> Result<Vec<usize>> {
         let blocks = opened.decoder.blocks.len();
-        let kept = match &config.keep_layers {
+        Ok(match keep {
             KeepLayers::Every(n) => (0..blocks).step_by(*n).collect(),
             KeepLayers::These(layers) => layers.clone(),
             KeepLayers::Best(best) => {
-                let encoder = SampleEncoder::new(&opened.tokenizer)?;
-                let cache = self.tokens(stage, "keep_layers.data", &encoder)?;
-                let length = CALIBRATION_LENGTH.min(opened.decoder.config.max_position_embeddings);
-                let rows = calibration_rows(cache, best.sequences, length)?;
+                let rows = self.calibration(stage, opened, "keep_layers.data", best.sequences)?;
                 most_important(
                     &block_importance(&opened.decoder, &rows, best.sequences),
                     best,
                 )?
             }
-        };
-        if let Some(layer) = kept.iter().find(|&&layer| layer >= blocks) {
-            bail!(
-                "`keep_layers` keeps layer {layer}, but the model has layers 0 to {}",
-                blocks - 1
-            );
-        }
-        opened.decoder.keep_layers(&kept);
-        tracing::info!("kept {} of {blocks} layers: {kept:?}", kept.len());
-        self.save_model(stage, &opened.decoder, &opened.tokenizer)
+        })
+    }
+
+    /// The channels of every layer, one list each.
+    fn channels_to_keep(
+        &self,
+        stage: &PlannedStage,
+        opened: &OpenModel,
+        narrower: &FfnWidth,
+    ) -> Result<Vec<Vec<usize>>> {
+        let width = (narrower.keep).of(opened.decoder.config.intermediate_size);
+        let mut importance = ChannelImportance::new(&opened.decoder, width)
+            .with_context(|| self.key_of(stage, "ffn_width.keep"))?;
+        let rows = self.calibration(stage, opened, "ffn_width.data", narrower.sequences)?;
+        measure_channels(&mut importance, &opened.decoder, &rows, narrower.sequences);
+        Ok(importance.most_important())
+    }
+
+    fn calibration(
+        &self,
+        stage: &PlannedStage,
+        opened: &OpenModel,
+        key: &str,
+        sequences: usize,
+    ) -> Result<BatchLoader> {
+        let encoder = SampleEncoder::new(&opened.tokenizer)?;
+        let cache = self.tokens(stage, key, &encoder)?;
+        let length = CALIBRATION_LENGTH.min(opened.decoder.config.max_position_embeddings);
+        calibration_rows(cache, sequences, length)
     }
 }
 

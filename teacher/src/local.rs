@@ -31,7 +31,7 @@ pub struct LocalTeacher {
     template: Option<ChatTemplate>,
 }
 
-/// Sees the text of each prompt, by its number, as it grows.
+/// Called for each new token with the number of its prompt and the text that it adds, which may be empty.
 pub type OnText<'a> = dyn FnMut(usize, &str) + 'a;
 
 impl LocalTeacher {
@@ -113,7 +113,7 @@ impl LocalTeacher {
     }
 
     /// Continues each prompt. `on_text` gets whole characters, and nothing that a stop string may still take away; joined
-    /// they are the completion's text.
+    /// they are the completion's text. What was held back to the end of a text comes in one more call.
     ///
     /// # Errors
     /// A request that makes no sense; a prompt that is empty, does not fit into the model's context or has no template.
@@ -177,25 +177,24 @@ impl LocalTeacher {
             .iter()
             .map(|_| TextStream::new(&request.stop))
             .collect();
-        let mut give = |prompt: usize, text: &str| {
-            if !text.is_empty() {
-                on_text(first + prompt, text);
-            }
-        };
         let mut keep_going = |prompt: usize, ids: &[u32]| {
-            if let Some(&id) = ids.last()
-                && !eos.contains(&id)
-                && !self.tokenizer.is_special(id)
-            {
-                let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
-                give(prompt, streams[prompt].push(&bytes));
-            }
+            let text = match ids.last() {
+                Some(&id) if !eos.contains(&id) && !self.tokenizer.is_special(id) => {
+                    let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+                    streams[prompt].push(&bytes)
+                }
+                _ => "",
+            };
+            on_text(first + prompt, text);
             streams[prompt].stopped().is_none() && prompts[prompt].len() + ids.len() < context
         };
         let outputs = generate(&self.decoder, prompts, &config, &uniform, &mut keep_going);
         (outputs.into_iter().zip(streams).enumerate())
             .map(|(prompt, (ids, mut stream))| {
-                give(prompt, stream.finish());
+                let rest = stream.finish();
+                if !rest.is_empty() {
+                    on_text(first + prompt, rest);
+                }
                 let ended = ids.last().is_some_and(|id| eos.contains(id));
                 let finish_reason = match stream.stopped() {
                     Some(_) => FinishReason::Stop,
@@ -338,7 +337,7 @@ mod tests {
         let batch = TokenBatch::single(&[1, 2, 3]);
         let signal = teacher.signal(&batch, &[0, 2]).unwrap();
         assert_eq!(signal.hidden.dims()[0], 3);
-        assert_eq!(signal.head.dims()[0], 16);
+        assert_eq!(signal.head.rows(), 16);
         assert!(signal.layers.get(2).is_some() && signal.layers.get(1).is_none());
         let error = teacher.signal(&batch, &[3]).unwrap_err();
         assert!(matches!(

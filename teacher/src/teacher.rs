@@ -7,7 +7,7 @@ use crate::error::TeacherError;
 use crate::signal::Signal;
 
 /// A source of signals for batches of tokens. Its parameters never change.
-pub trait Teacher {
+pub trait Teacher: Sync {
     /// The signal for every token of a batch; `layers` asks for outputs of layers, in [`LayerStates`]' numbering:
     /// 0 is the embedding, i the output of block i.
     ///

@@ -23,6 +23,10 @@ pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, TeacherError
             Tokenizer::from_directory(&directory)?
         }
         TokenizerSource::Gguf(vocabulary) => Tokenizer::from_gguf(plain(*vocabulary))?,
+        TokenizerSource::Absent => {
+            let path = checkpoint.path().to_owned();
+            return Err(TeacherError::NoTokenizer { path });
+        }
     };
     let config = checkpoint.config();
     check_fit(checkpoint.path(), &tokenizer, config.vocab_size)?;
@@ -31,6 +35,18 @@ pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, TeacherError
         tokenizer.add_eos_ids(named);
     }
     Ok(tokenizer)
+}
+
+/// The tokenizer, or none for a model without one, which can still be fed token ids.
+///
+/// # Errors
+/// As [`load_tokenizer`], but for [`TeacherError::NoTokenizer`].
+pub fn optional_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, TeacherError> {
+    match load_tokenizer(checkpoint) {
+        Ok(tokenizer) => Ok(Some(tokenizer)),
+        Err(TeacherError::NoTokenizer { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks that every token has a row in a model of `rows` rows. More rows than tokens are usual.
@@ -66,7 +82,34 @@ fn plain(vocabulary: GgufVocabulary) -> datasets::gguf_tokenizer::GgufVocabulary
         pad: vocabulary.pad,
         unk: vocabulary.unk,
         add_bos: vocabulary.add_bos,
+        add_eos: vocabulary.add_eos,
         add_space_prefix: vocabulary.add_space_prefix,
         chat_template: vocabulary.chat_template,
     }
+}
+
+/// The vocabulary that a GGUF file of a model of `rows` rows carries.
+///
+/// # Errors
+/// A tokenizer that the format has no words for.
+pub fn gguf_vocabulary(tokenizer: &Tokenizer, rows: usize) -> Result<GgufVocabulary, TeacherError> {
+    let vocabulary = tokenizer.to_gguf(rows)?;
+    Ok(GgufVocabulary {
+        model: vocabulary.model,
+        pre: vocabulary.pre,
+        tokens: vocabulary.tokens,
+        merges: vocabulary.merges,
+        scores: vocabulary.scores,
+        token_types: (vocabulary.token_types.iter())
+            .map(|&kind| kind as i32)
+            .collect(),
+        bos: vocabulary.bos,
+        eos: vocabulary.eos,
+        pad: vocabulary.pad,
+        unk: vocabulary.unk,
+        add_bos: vocabulary.add_bos,
+        add_eos: vocabulary.add_eos,
+        add_space_prefix: vocabulary.add_space_prefix,
+        chat_template: vocabulary.chat_template,
+    })
 }

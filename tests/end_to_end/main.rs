@@ -2,6 +2,7 @@
 
 mod bad_models;
 mod check;
+mod gguf;
 mod verbs;
 
 use std::path::Path;

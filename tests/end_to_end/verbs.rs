@@ -130,6 +130,60 @@ fn a_model_without_a_tokenizer_is_scored_by_ids() {
 }
 
 #[test]
+fn generate_takes_several_prompts_and_tells_what_they_cost() {
+    let home = tempfile::tempdir().unwrap();
+    let prompts = "\"The capital of France is\"\n\n\"Once upon a\"\n";
+    fs::write(home.path().join("prompts.jsonl"), prompts).unwrap();
+    let file = ["--prompts", "prompts.jsonl"];
+    let flags = [
+        "--prompt",
+        "The capital of France is",
+        "--prompt",
+        "Once upon a",
+    ];
+    let generate = ["generate", "--model", SMOLLM2, "--raw", "--max-tokens", "3"];
+    let text = printed(home.path(), &[&generate[..], &file].concat());
+    assert!(
+        text.starts_with("=== 1\n Paris") && text.contains("\n=== 2\n time"),
+        "{text}"
+    );
+    assert_eq!(
+        printed(home.path(), &[&generate[..], &flags].concat()),
+        text
+    );
+    let lines = printed(
+        home.path(),
+        &[&generate[..], &file, &["--json", "--stats"]].concat(),
+    );
+    let lines: Vec<Value> = (lines.lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1]["text"].as_str().unwrap().starts_with(" time"));
+    let stats = &lines[2]["stats"];
+    assert_eq!(
+        (&stats["prompt_tokens"], &stats["new_tokens"]),
+        (&8.into(), &6.into())
+    );
+    for key in [
+        "load_seconds",
+        "prefill_seconds",
+        "decode_tokens_per_second",
+        "peak_bytes",
+    ] {
+        assert!(number(&stats[key]) > 0.0, "{key}: {stats}");
+    }
+    fs::write(home.path().join("prompts.jsonl"), "\"a\"\nb\n").unwrap();
+    let output = distill(home.path(), &[&generate[..], &file].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let shown = stderr(&output);
+    assert!(
+        shown.contains("prompts.jsonl: line 2 is no JSON string"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn generate_answers_and_repeats_itself() {
     let arguments = [
         "generate",
@@ -220,6 +274,26 @@ fn perplexity_is_that_of_transformers() {
     assert!((0.01..0.2).contains(&error), "{report}");
 }
 
+/// Equal but for numbers that differ by at most `tolerance`.
+fn assert_near(a: &Value, b: &Value, tolerance: f64) {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let difference = (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
+            assert!(difference <= tolerance, "{a} {b}");
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter()
+                .zip(b)
+                .for_each(|(a, b)| assert_near(a, b, tolerance));
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+            a.iter()
+                .for_each(|(key, a)| assert_near(a, &b[key], tolerance));
+        }
+        _ => assert_eq!(a, b),
+    }
+}
+
 #[test]
 fn an_exported_model_opens_again_with_the_same_logits() {
     let home = tempfile::tempdir().unwrap();
@@ -244,7 +318,8 @@ fn an_exported_model_opens_again_with_the_same_logits() {
         json(home.path(), &arguments)
     };
     export(SMOLLM2, "a", "f32");
-    assert_eq!(score("a"), score(SMOLLM2));
+    // The file's blocks are multiplied as they are, the export's values as f32: the order of sums differs.
+    assert_near(&score("a"), &score(SMOLLM2), 2e-4);
     for file in [
         "config.json",
         "generation_config.json",

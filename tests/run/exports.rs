@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::home::{Home, RECIPE, assert_failure, assert_success};
+use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr};
 use crate::weights::relative_difference;
 
 const STAGES: &str = r#"
@@ -41,4 +41,69 @@ fn a_kill_before_the_record_is_made_up_for_and_what_others_wrote_is_left() {
         fs::read(model.join("generation_config.json")).unwrap(),
         b"{}"
     );
+}
+
+const GGUF: &str = r#"
+[models.tiny]
+source = "tiny"
+[[stage]]
+kind = "export"
+model = "tiny"
+to = "gguf"
+type = "q8_0"
+path = "place/tiny.gguf"
+verify = { max_kl = 100.0 }
+"#;
+
+#[test]
+fn a_gguf_file_is_verified_recorded_and_never_overwritten() {
+    let home = Home::new();
+    home.write(RECIPE, GGUF);
+    let parts = [
+        "stage 1 (export): ",
+        "GGUF has no name for its model",
+        "known: BPE",
+    ];
+    assert_failure(&home.run(), 1, &parts);
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::remove_file(home.path("tiny").join(file)).unwrap();
+    }
+    let output = home.run();
+    assert_success(&output);
+    assert!(
+        stderr(&output).contains("Q8_0     13"),
+        "{}",
+        stderr(&output)
+    );
+    let stage = home.stage("runs", "export");
+    let found = read_json(&stage.join("verify.json"));
+    assert_eq!(
+        (found["tokens"].as_u64(), found["max_kl"].as_f64()),
+        (Some(512), Some(100.0))
+    );
+    assert!(found["mean_kl"].as_f64().unwrap() > 0.0, "{found}");
+    let file = home.path("place/tiny.gguf");
+    let bytes = fs::read(&file).unwrap();
+
+    // As a kill between the file and its record would have left it.
+    fs::remove_file(stage.join("stage.json")).unwrap();
+    assert_success(&home.run());
+    assert!(!stage.join("model.gguf").exists());
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+
+    fs::remove_file(stage.join("stage.json")).unwrap();
+    fs::write(&file, "mine").unwrap();
+    assert_failure(&home.run(), 1, &["place/tiny.gguf: exists already"]);
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+
+    home.write(
+        RECIPE,
+        GGUF.replace("100.0", "1e-9").replace("place/", "other/"),
+    );
+    assert_failure(
+        &home.run(),
+        1,
+        &["by a mean KL of", "more than the 0.000000001", "not kept"],
+    );
+    assert_eq!(fs::read_dir(home.path("other")).unwrap().count(), 0);
 }

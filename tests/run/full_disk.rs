@@ -107,3 +107,34 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
         assert_eq!(filled, reference, "{kind}");
     }
 }
+
+#[test]
+fn a_gguf_file_that_does_not_fit_leaves_nothing() {
+    let home = Home::new();
+    let Some(disk) = Disk::mount(&home.path("disk"), "32k") else {
+        println!("skipped: only root can mount a small disk to fill");
+        return;
+    };
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoints/qwen3");
+    let model = golden.display().to_string();
+    let arguments = [
+        "export",
+        "--model",
+        &model,
+        "--to",
+        "gguf",
+        "--type",
+        "f32",
+        "--out",
+        "disk/qwen3.gguf",
+    ];
+    let parts = [
+        "No space left on device",
+        "disk/qwen3.gguf",
+        "hint: make room",
+    ];
+    assert_failure(&home.distill(&arguments), 1, &parts);
+    assert_eq!(std::fs::read_dir(home.path("disk")).unwrap().count(), 0);
+    disk.resize("1m");
+    assert_success(&home.distill(&arguments));
+}

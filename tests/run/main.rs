@@ -14,5 +14,9 @@ mod hub;
 mod kills;
 mod models;
 mod packages;
+mod profiles;
 mod real_model;
+mod surgery;
+#[cfg(feature = "vulkan")]
+mod vulkan;
 mod weights;

@@ -35,6 +35,12 @@ kind = "export"
 model = "student"
 to = "safetensors"
 path = "student"
+[[stage]]
+kind = "export"
+model = "student"
+to = "gguf"
+type = "q8_0"
+verify = { data = "heldout" }
 "#;
 
 const REOPENED: &str = r#"
@@ -87,6 +93,16 @@ fn smollm2_is_pruned_distilled_scored_and_exported() {
     let scored: serde_json::Value = serde_json::from_str(&stdout(&scored)).unwrap();
     let difference = scored["nll"].as_f64().unwrap() - nll(2);
     assert!(difference.abs() < 1e-5, "{difference}");
+
+    let exports = home.stages("runs", "export");
+    let gguf = exports
+        .iter()
+        .find(|stage| stage.join("model.gguf").exists())
+        .unwrap();
+    let verified = read_json(&gguf.join("verify.json"));
+    println!("{verified}");
+    // Its tokenizer went through tokenizer.json; equal ids are part of the check.
+    assert!(verified["mean_kl"].as_f64().unwrap() < 0.01, "{verified}");
 
     home.write(RECIPE, REOPENED);
     assert_success(&home.distill(&["run", RECIPE, "--out", "reopened"]));

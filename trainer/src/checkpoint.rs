@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Tensor, TensorData};
 use memmap2::Mmap;
 use model::ops::host::HostTensor;
+use model::phase;
 use model::weights::error::WeightsError;
 use model::weights::staged_directory::StagedDirectory;
 use safetensors::{Dtype, SafeTensors, View};
@@ -121,10 +122,6 @@ impl Checkpoints {
                 continue;
             }
             parameter.value = weights.tensor(&parameter.name, &parameter.value)?;
-            // A parameter that no gradient has reached has no moments yet.
-            if !moments.has(&format!("first.{}", parameter.name))? {
-                continue;
-            }
             let moments = Moments {
                 first: moments.tensor(&format!("first.{}", parameter.name), &parameter.value)?,
                 second: moments.tensor(&format!("second.{}", parameter.name), &parameter.value)?,
@@ -145,6 +142,7 @@ impl Checkpoints {
         step: u64,
         heldout_nll: Option<f64>,
     ) -> Result<(), CheckpointError> {
+        let _phase = phase!("checkpoint");
         let path = self.directory.join(format!("step-{step:08}"));
         if path.exists() {
             return Ok(());
@@ -347,12 +345,6 @@ impl Arrays {
             path: path.to_path_buf(),
             map,
         })
-    }
-
-    fn has(&self, name: &str) -> Result<bool, CheckpointError> {
-        let file = SafeTensors::deserialize(&self.map)
-            .map_err(|error| broken(&self.path, error.to_string()))?;
-        Ok(file.tensor(name).is_ok())
     }
 
     /// The tensor `name`, with the shape, dtype and device of `like`.

@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use datasets::loader::BatchLoader;
 use model::decoder::Decoder;
+use model::phase;
 use model::score::label_log_probs;
 
 use crate::step::token_batch;
@@ -23,6 +24,7 @@ impl HeldoutLoss {
 
 /// Cross-entropy over the supervised tokens of one pass through the loader.
 pub fn heldout_loss(decoder: &Decoder, loader: &BatchLoader) -> HeldoutLoss {
+    let _phase = phase!("held-out loss");
     let mut loss = HeldoutLoss {
         nll_sum: 0.0,
         tokens: 0,

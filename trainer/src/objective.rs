@@ -7,11 +7,12 @@ use model::decoder::{Decoder, LayerStates};
 use model::linear::lora::DropoutDraw;
 use model::linear::{Linear, Weight};
 use model::parameter::Parameter;
+use model::phase;
 use model::random::normal_values;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
 
-use crate::loss::{HiddenLoss, LossConfig, LossEntries, hidden_rows};
+use crate::loss::{HiddenLoss, LossConfig, LossEntries, LossSums, hidden_rows};
 
 /// The objective of a stage; without a teacher it is supervised fine-tuning.
 pub struct Objective<'a> {
@@ -90,7 +91,7 @@ impl Objective<'_> {
         pairs.map(|&[student, teacher]| (student, teacher)).unzip()
     }
 
-    /// The hidden-state losses: adds to `values`, gathers the projections' gradients and returns the
+    /// The hidden-state losses: adds to `sums`, gathers the projections' gradients and returns the
     /// gradients by the student's layer outputs.
     pub fn hidden_losses(
         &self,
@@ -99,10 +100,11 @@ impl Objective<'_> {
         signal: &Signal,
         supervised: &[bool],
         scale: f64,
-        values: &mut [f64],
+        sums: &mut LossSums,
     ) -> LayerStates {
+        let _phase = phase!("hidden losses");
         let mut gradients = LayerStates::default();
-        for (entry, value) in self.entries.configs().iter().zip(values) {
+        for (slot, entry) in self.entries.configs().iter().enumerate() {
             let loss = match entry {
                 LossConfig::HiddenMse(_) => HiddenLoss::Mse,
                 LossConfig::HiddenCosine(_) => HiddenLoss::Cosine,
@@ -113,18 +115,14 @@ impl Objective<'_> {
                     continue;
                 };
                 let weight = scale * entry.weight();
+                let to = (&mut *sums, slot);
                 let gradient = match projections.get_mut(pair) {
                     Some(projection) => {
                         let projected = projection.forward(a);
-                        let (sum, d) = compare(loss, &projected, b, supervised, weight);
-                        *value += sum;
+                        let d = compare(loss, &projected, b, supervised, weight, to);
                         projection.backward(&d, a)
                     }
-                    None => {
-                        let (sum, d) = compare(loss, a, b, supervised, weight);
-                        *value += sum;
-                        d
-                    }
+                    None => compare(loss, a, b, supervised, weight, to),
                 };
                 add(&mut gradients, pair[0], gradient);
             }
@@ -133,14 +131,25 @@ impl Objective<'_> {
     }
 }
 
-/// The loss between rows of equal width and its gradient by `a`, computed on the host in `f32`.
+/// Adds the loss between rows of equal width to its slot of the sums and returns its gradient by `a`.
 fn compare(
     loss: HiddenLoss,
     a: &Tensor<2>,
     b: &Tensor<2>,
     supervised: &[bool],
     scale: f64,
-) -> (f64, Tensor<2>) {
+    (sums, slot): (&mut LossSums, usize),
+) -> Tensor<2> {
+    let values = match sums {
+        LossSums::Host(values) => values,
+        #[cfg(feature = "cube")]
+        LossSums::Device(sums) => {
+            let to = (&mut **sums, slot);
+            return crate::loss::cube::hidden::hidden_rows(loss, a, b, supervised, scale, to);
+        }
+        #[cfg(not(feature = "cube"))]
+        LossSums::Device(_) => unreachable!("this program knows no device"),
+    };
     let host = |x: &Tensor<2>| -> Vec<f32> {
         let data = x.clone().cast(DType::F32).into_data();
         data.try_to_vec().expect("the states were cast to f32")
@@ -148,7 +157,7 @@ fn compare(
     let shape = a.dims();
     let mut gradient = vec![0.0_f32; shape[0] * shape[1]];
     let scale = scale as f32;
-    let sum = hidden_rows(
+    values[slot] += hidden_rows(
         loss,
         shape[1],
         &host(a),
@@ -158,8 +167,7 @@ fn compare(
         &mut gradient,
     );
     let data = TensorData::new(gradient, shape);
-    let gradient = Tensor::<2>::from_data(data, (&a.device(), DType::F32)).cast(a.dtype());
-    (sum, gradient)
+    Tensor::<2>::from_data(data, (&a.device(), DType::F32)).cast(a.dtype())
 }
 
 fn add(gradients: &mut LayerStates, layer: usize, gradient: Tensor<2>) {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::tensor::Device;
 use datasets::loader::BatchLoader;
+use model::{phase, step};
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
@@ -16,7 +18,12 @@ use crate::metrics::{Metrics, Record};
 use crate::objective::{Objective, Trainee};
 use crate::optim::adamw::AdamW;
 use crate::optim::config::Optimizer;
-use crate::step::{StepConfig, StepError, StepReport, check_weights, train_step};
+use crate::step::{
+    Step, StepConfig, StepError, StepReport, check_weights, start_step, why_not_finite,
+};
+
+/// Most steps whose numbers are left on a device before they are read.
+const UNREAD_STEPS: usize = 16;
 
 /// Batches prepared ahead of the step that needs them.
 const PREFETCHED_BATCHES: usize = 4;
@@ -38,7 +45,7 @@ pub struct Run<'a> {
 pub trait Observer {
     /// Training starts after `done` of `total` steps.
     fn started(&mut self, done: u64, total: u64);
-    /// Step `step`, counted from 1, took `seconds`.
+    /// Step `step`, counted from 1, took `seconds`; on a device it is told some steps later.
     fn stepped(&mut self, step: u64, report: &StepReport, seconds: f64);
     fn evaluated(&mut self, step: u64, loss: HeldoutLoss);
     fn saved(&mut self, step: u64);
@@ -79,6 +86,15 @@ fn kept(last_good: Option<u64>) -> String {
     })
 }
 
+/// Runs `work` on one of rayon's threads where the CPU computes: thousands of short parallel loops then begin without
+/// waking another thread. Other devices keep a queue for each thread, so there it stays on this one.
+fn on_workers<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+    match *device == Device::flex() {
+        true => rayon::scope(|_| work()),
+        false => work(),
+    }
+}
+
 impl Run<'_> {
     /// Steps of the whole run.
     pub fn total_steps(&self) -> u64 {
@@ -104,6 +120,7 @@ impl Run<'_> {
         let mut optimizer = AdamW::new(adamw.clone());
         let checkpoints = self.checkpoints();
         let state = checkpoints.resume(trainee, &mut optimizer)?;
+        optimizer.hold_moments(trainee.parameters());
         let mut last_good = state.as_ref().map(|state| state.step);
         let start = last_good.unwrap_or(0);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
@@ -116,8 +133,10 @@ impl Run<'_> {
                 .or(heldout_nll);
         }
         let mut batches = self.data.prefetch(start, PREFETCHED_BATCHES);
+        let mut unread = Unread::default();
         for step in start..total {
             if self.stop.load(Ordering::Relaxed) {
+                self.read(&mut unread, trainee, last_good, &mut metrics, observer)?;
                 check_weights(trainee).map_err(|source| step_error(step, last_good, source))?;
                 // Nothing is new before the first step of this process.
                 if step > start {
@@ -125,29 +144,43 @@ impl Run<'_> {
                 }
                 return Ok(Outcome::Stopped { step });
             }
-            let clock = Instant::now();
+            unread.clock.get_or_insert_with(Instant::now);
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
-            let batch = batches.next().unwrap_or_else(|| self.data.batch(step));
             trainee.dropout.step = step;
-            let report = train_step(
-                trainee,
-                &mut optimizer,
-                &self.objective,
-                &batch,
-                self.step_config(),
-                learning_rate,
-            );
-            let report = report.map_err(|source| step_error(step + 1, last_good, source))?;
-            let seconds = clock.elapsed().as_secs_f64();
+            let started = on_workers(&trainee.decoder.device(), || {
+                let _step = step!("step");
+                let batch = {
+                    let _phase = phase!("wait for data");
+                    batches.next().unwrap_or_else(|| self.data.batch(step))
+                };
+                start_step(
+                    trainee,
+                    &mut optimizer,
+                    &self.objective,
+                    &batch,
+                    self.step_config(),
+                    learning_rate,
+                )
+            });
             let done = step + 1;
-            self.write(&mut metrics, &self.record(done, &report, seconds))?;
-            observer.stepped(done, &report, seconds);
             let every = |n: Option<u64>| n.is_some_and(|n| done % n == 0);
-            if every(self.config.evaluate_every) || done == total {
+            let evaluates = every(self.config.evaluate_every) || done == total;
+            let saves = every(Some(self.config.checkpoint_every)) || done == total;
+            let (waits, failure) = match started {
+                Ok(step) => (unread.push(done, step), None),
+                Err(error) => (false, Some(step_error(done, last_good, error))),
+            };
+            if !waits || evaluates || saves {
+                self.read(&mut unread, trainee, last_good, &mut metrics, observer)?;
+            }
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+            if evaluates {
                 let measured = self.evaluate(trainee, done, &mut metrics, observer)?;
                 heldout_nll = measured.or(heldout_nll);
             }
-            if every(Some(self.config.checkpoint_every)) || done == total {
+            if saves {
                 check_weights(trainee).map_err(|source| step_error(done, last_good, source))?;
                 checkpoints.save(trainee, &optimizer, done, heldout_nll)?;
                 last_good = Some(done);
@@ -155,6 +188,34 @@ impl Run<'_> {
             }
         }
         Ok(Outcome::Finished { steps: total })
+    }
+
+    /// Writes and tells what the unread steps did.
+    fn read(
+        &self,
+        unread: &mut Unread,
+        trainee: &mut Trainee,
+        last_good: Option<u64>,
+        metrics: &mut Metrics,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
+        let Unread { steps, clock } = std::mem::take(unread);
+        let all: Vec<&Step> = steps.iter().map(|(_, step)| step).collect();
+        let reports = Step::reports(&all, &self.objective.entries);
+        let seconds = clock.map_or(0.0, |clock| clock.elapsed().as_secs_f64());
+        let seconds = seconds / steps.len().max(1) as f64;
+        for ((done, _), report) in steps.iter().zip(reports) {
+            let Some(report) = report else {
+                let batch = self.data.batch(done - 1);
+                let config = self.step_config();
+                trainee.dropout.step = done - 1;
+                let source = why_not_finite(trainee, &self.objective, &batch, config);
+                return Err(step_error(*done, last_good, source));
+            };
+            self.write(metrics, &self.record(*done, &report, seconds))?;
+            observer.stepped(*done, &report, seconds);
+        }
+        Ok(())
     }
 
     fn checkpoints(&self) -> Checkpoints {
@@ -228,6 +289,22 @@ impl Run<'_> {
 
     fn metrics_path(&self) -> PathBuf {
         Path::new(&self.directory).join("metrics.jsonl")
+    }
+}
+
+/// Steps whose numbers have not been read, and since when they run. A step on the CPU is read at once.
+#[derive(Default)]
+struct Unread {
+    steps: Vec<(u64, Step)>,
+    clock: Option<Instant>,
+}
+
+impl Unread {
+    /// Whether the step can wait to be read.
+    fn push(&mut self, done: u64, step: Step) -> bool {
+        let waits = !step.is_done();
+        self.steps.push((done, step));
+        waits && self.steps.len() < UNREAD_STEPS
     }
 }
 

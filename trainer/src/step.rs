@@ -1,17 +1,21 @@
 //! One optimizer step: gradients of all microbatches, clipping, update.
 
+use burn::tensor::Tensor;
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
 use model::linear::lora::DropoutDraw;
-use model::parameter::Parameter;
+use model::phase;
 use teacher::error::TeacherError;
 use thiserror::Error;
 
 use crate::loss::linear_loss::{TeacherStates, linear_loss};
-use crate::loss::{Labels, LossRowsError};
+use crate::loss::{Labels, LossEntries, LossRowsError, LossSums};
 use crate::objective::{Objective, Trainee};
-use crate::optim::adamw::AdamW;
-use crate::optim::clip::{clip_factor, global_norm, square_sum};
+use crate::optim::adamw::{AdamW, GradientScale};
+use crate::optim::clip::{clip_factor, global_norm, square_sums};
+#[cfg(feature = "cube")]
+use crate::optim::cube::verdict::judge;
+use crate::optim::verdict::Verdict;
 
 /// How a step is cut and bounded.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +64,62 @@ pub fn token_batch(batch: &Batch) -> TokenBatch {
     }
 }
 
-/// Updates the trainee once.
+/// A step that is done, or that a device is still at: its numbers are read later.
+#[derive(Debug)]
+pub enum Step {
+    Done(StepReport),
+    OnDevice {
+        verdict: Verdict,
+        supervised_tokens: usize,
+        tokens: usize,
+        learning_rate: f64,
+    },
+}
+
+impl Step {
+    /// Whether its numbers are at hand without waiting.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+
+    /// The reports of steps in their order, `None` from the first on that was not finite; waits for the device once.
+    pub fn reports(steps: &[&Self], entries: &LossEntries) -> Vec<Option<StepReport>> {
+        let verdicts: Vec<&Verdict> = (steps.iter())
+            .filter_map(|step| match step {
+                Self::Done(_) => None,
+                Self::OnDevice { verdict, .. } => Some(verdict),
+            })
+            .collect();
+        let mut read = Verdict::read_all(&verdicts).into_iter();
+        let report = |step: &&Self| match step {
+            Self::Done(report) => Some(report.clone()),
+            Self::OnDevice {
+                supervised_tokens,
+                tokens,
+                learning_rate,
+                ..
+            } => {
+                let verdict = read.next().filter(|verdict| !verdict.halted)?;
+                let values = means(&verdict.loss_sums, *supervised_tokens);
+                Some(StepReport {
+                    loss: entries.total(&values),
+                    values,
+                    supervised_tokens: *supervised_tokens,
+                    tokens: *tokens,
+                    gradient_norm: verdict.gradient_norm,
+                    learning_rate: *learning_rate,
+                })
+            }
+        };
+        steps.iter().map(report).collect()
+    }
+}
+
+fn means(sums: &[f64], count: usize) -> Vec<f64> {
+    sums.iter().map(|sum| sum / count as f64).collect()
+}
+
+/// Updates the trainee once and waits for what came of it.
 ///
 /// # Errors
 /// When the loss or a gradient is not finite; the weights are then those before the step.
@@ -72,12 +131,54 @@ pub fn train_step(
     config: StepConfig,
     learning_rate: f64,
 ) -> Result<StepReport, StepError> {
+    let step = start_step(trainee, optimizer, objective, batch, config, learning_rate)?;
+    match Step::reports(&[&step], &objective.entries).pop().flatten() {
+        Some(report) => Ok(report),
+        None => {
+            optimizer.verdict = None;
+            Err(why_not_finite(trainee, objective, batch, config))
+        }
+    }
+}
+
+/// As [`train_step`], but a device is not waited for: there a step that is not finite shows in its report, and neither it
+/// nor a later one changes the weights.
+///
+/// # Errors
+/// On the CPU as [`train_step`].
+pub fn start_step(
+    trainee: &mut Trainee,
+    optimizer: &mut AdamW,
+    objective: &Objective,
+    batch: &Batch,
+    config: StepConfig,
+    learning_rate: f64,
+) -> Result<Step, StepError> {
     let sums = accumulate_gradients(trainee, objective, batch, config)?;
     let supervised_tokens = batch.supervised_count();
-    let values: Vec<f64> = sums
-        .iter()
-        .map(|sum| sum / supervised_tokens as f64)
-        .collect();
+    let tokens = batch.token_count();
+    #[cfg(feature = "cube")]
+    if let LossSums::Device(sums) = &sums {
+        let gradients: Vec<&Tensor<2>> = trainee
+            .parameters()
+            .filter_map(|parameter| parameter.gradient.as_ref())
+            .collect();
+        let configs = objective.entries.configs().iter();
+        let weights: Vec<f32> = configs.map(|config| config.weight() as f32).collect();
+        let before = optimizer.verdict.as_ref();
+        let verdict = judge(&gradients, sums, &weights, config.clip_norm, before);
+        drop(gradients);
+        let scale = GradientScale::OnDevice(&verdict);
+        optimizer.step(trainee.parameters_mut(), learning_rate, scale);
+        optimizer.verdict = Some(verdict.clone());
+        return Ok(Step::OnDevice {
+            verdict,
+            supervised_tokens,
+            tokens,
+            learning_rate,
+        });
+    }
+    let values = means(&sums.read(), supervised_tokens);
     let loss = objective.entries.total(&values);
     let gradient_norm = global_norm(trainee.parameters());
     if !loss.is_finite() || !gradient_norm.is_finite() {
@@ -85,16 +186,36 @@ pub fn train_step(
         trainee.parameters_mut().for_each(|p| p.gradient = None);
         return Err(StepError::NotFinite { what });
     }
-    let scale = clip_factor(gradient_norm, config.clip_norm);
+    let scale = GradientScale::Known(clip_factor(gradient_norm, config.clip_norm));
     optimizer.step(trainee.parameters_mut(), learning_rate, scale);
-    Ok(StepReport {
+    Ok(Step::Done(StepReport {
         values,
         loss,
         supervised_tokens,
-        tokens: batch.token_count(),
+        tokens,
         gradient_norm,
         learning_rate,
-    })
+    }))
+}
+
+/// What went wrong in a step whose report is missing. Its gradients are gone, so they are computed again: the weights are
+/// still those from before it.
+pub fn why_not_finite(
+    trainee: &mut Trainee,
+    objective: &Objective,
+    batch: &Batch,
+    config: StepConfig,
+) -> StepError {
+    let sums = match accumulate_gradients(trainee, objective, batch, config) {
+        Ok(sums) => sums.read(),
+        Err(error) => return error,
+    };
+    let loss = objective
+        .entries
+        .total(&means(&sums, batch.supervised_count()));
+    let what = name_what_is_not_finite(trainee, loss);
+    trainee.parameters_mut().for_each(|p| p.gradient = None);
+    StepError::NotFinite { what }
 }
 
 /// Adds the gradients of the mean loss over the batch's supervised tokens to the trainee's parameters,
@@ -108,14 +229,14 @@ pub fn accumulate_gradients(
     objective: &Objective,
     batch: &Batch,
     config: StepConfig,
-) -> Result<Vec<f64>, StepError> {
+) -> Result<LossSums, StepError> {
     let supervised = batch.supervised_count();
     if supervised == 0 {
         let tokens = batch.token_count();
         return Err(StepError::NothingSupervised { tokens });
     }
     let scale = 1.0 / supervised as f64;
-    let mut values = vec![0.0; objective.entries.count()];
+    let mut sums = LossSums::zeros(objective.entries.count(), &trainee.decoder.norm.value);
     let rows = config.micro_rows.max(1);
     for start in (0..batch.rows).step_by(rows) {
         let micro = batch.rows_in(start..start + rows);
@@ -124,13 +245,12 @@ pub fn accumulate_gradients(
                 first_token: (start * batch.length) as u64,
                 ..trainee.dropout
             }));
-            let done =
-                accumulate_microbatch(trainee, objective, &micro, config, scale, &mut values);
+            let done = accumulate_microbatch(trainee, objective, &micro, config, scale, &mut sums);
             trainee.decoder.draw_dropout(None);
             done?;
         }
     }
-    Ok(values)
+    Ok(sums)
 }
 
 fn accumulate_microbatch(
@@ -139,21 +259,26 @@ fn accumulate_microbatch(
     batch: &Batch,
     config: StepConfig,
     scale: f64,
-    values: &mut [f64],
+    sums: &mut LossSums,
 ) -> Result<(), StepError> {
     let tokens = token_batch(batch);
     let (student_layers, teacher_layers) = objective.layers();
     let signal = match objective.teacher {
-        Some(teacher) => Some(teacher.signal(&tokens, &teacher_layers)?),
+        Some(teacher) => {
+            let _phase = phase!("teacher");
+            Some(teacher.signal(&tokens, &teacher_layers)?)
+        }
         None => None,
     };
     let teacher_states = signal.as_ref().map(|signal| TeacherStates {
         hidden: signal.hidden.clone(),
         head: signal.head.clone(),
     });
+    let forward = phase!("student forward");
     let decoder = &mut trainee.decoder;
     let (hidden, layers, tape) =
         decoder.forward_with_tape(&tokens, config.checkpoint_blocks, &student_layers);
+    drop(forward);
     let labels = Labels {
         targets: &batch.targets,
         supervised: &batch.supervised,
@@ -167,9 +292,7 @@ fn accumulate_microbatch(
         objective.valid,
         scale,
     )?;
-    for (sum, value) in values.iter_mut().zip(&loss.values) {
-        *sum += value;
-    }
+    sums.add(loss.values);
     drop(teacher_states);
     let d_layers = match &signal {
         Some(signal) => objective.hidden_losses(
@@ -178,11 +301,12 @@ fn accumulate_microbatch(
             signal,
             &batch.supervised,
             scale,
-            values,
+            sums,
         ),
         None => Default::default(),
     };
     drop(signal);
+    let _phase = phase!("student backward");
     trainee.decoder.backward(tape, loss.d_hidden, &d_layers);
     Ok(())
 }
@@ -192,10 +316,12 @@ fn accumulate_microbatch(
 /// # Errors
 /// [`StepError::NotFinite`], which names the first such weight.
 pub fn check_weights(trainee: &Trainee) -> Result<(), StepError> {
-    let ruined =
-        |parameter: &&Parameter| parameter.trainable && !square_sum(&parameter.value).is_finite();
-    match trainee.parameters().find(ruined) {
-        Some(parameter) => {
+    let _phase = phase!("check of the weights");
+    let trained = || trainee.parameters().filter(|parameter| parameter.trainable);
+    let values: Vec<&Tensor<2>> = trained().map(|p| &p.value).collect();
+    let sums = square_sums(&values);
+    match trained().zip(sums).find(|(_, sum)| !sum.is_finite()) {
+        Some((parameter, _)) => {
             let what = format!("the weight {}", parameter.name);
             Err(StepError::NotFinite { what })
         }
@@ -208,12 +334,13 @@ fn name_what_is_not_finite(trainee: &Trainee, loss: f64) -> String {
     if let Err(StepError::NotFinite { what }) = check_weights(trainee) {
         return what;
     }
-    for parameter in trainee.parameters() {
-        if let Some(gradient) = &parameter.gradient
-            && !square_sum(gradient).is_finite()
-        {
-            return format!("the gradient of {} (loss {loss})", parameter.name);
-        }
+    let with_gradient = || trainee.parameters().filter(|p| p.gradient.is_some());
+    let gradients: Vec<&Tensor<2>> = with_gradient()
+        .filter_map(|p| p.gradient.as_ref())
+        .collect();
+    let sums = square_sums(&gradients);
+    match with_gradient().zip(sums).find(|(_, sum)| !sum.is_finite()) {
+        Some((parameter, _)) => format!("the gradient of {} (loss {loss})", parameter.name),
+        None => format!("the loss, {loss},"),
     }
-    format!("the loss, {loss},")
 }

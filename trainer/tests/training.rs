@@ -101,7 +101,7 @@ fn the_linear_loss_equals_pytorch() {
         );
         let loss = loss.unwrap();
         let expected = case["value"].as_f64().unwrap();
-        let total = entries.total(&loss.values);
+        let total = entries.total(&loss.values.read());
         assert!(
             (total - expected).abs() <= tolerance * expected,
             "{total} {expected}"
@@ -293,7 +293,7 @@ fn the_whole_gradient_equals_finite_differences() {
             let data = TensorData::new(changed, parameter.value.dims());
             parameter.value = Tensor::from_data(data, (&Device::flex(), DType::F64));
             let sums = accumulate_gradients(&mut moved, &objective, &batch, config).unwrap();
-            objective.entries.total(&sums) / count
+            objective.entries.total(&sums.read()) / count
         };
         for (at, (name, gradient)) in analytic.iter().enumerate() {
             let element = (at * 7919) % gradient.len();
@@ -415,7 +415,7 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
             shared,
             1.0,
         );
-        assert!(loss.unwrap().values[0].is_finite());
+        assert!(loss.unwrap().values.read()[0].is_finite());
         let gradient = values(&head.parameter().unwrap().gradient.clone().unwrap());
         gradient[shared * 16..].iter().map(|x| x.abs()).sum::<f64>()
     };
@@ -540,7 +540,7 @@ fn an_adapter_s_gradient_equals_finite_differences_however_the_step_is_cut() {
             let data = TensorData::new(changed, parameter.value.dims());
             parameter.value = Tensor::from_data(data, (&Device::flex(), DType::F64));
             let sums = accumulate_gradients(&mut moved, &objective, &batch, cut(8)).unwrap();
-            objective.entries.total(&sums) / count
+            objective.entries.total(&sums.read()) / count
         };
         for (at, (name, gradient)) in analytic.iter().enumerate() {
             let element = (at * 7919) % gradient.len();

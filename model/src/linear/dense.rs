@@ -1,10 +1,12 @@
 //! y = x·Wᵀ + b with W `[out, in]` as checkpoints store it, and what an adapter adds.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 
 use super::lora::Lora;
 use super::weight::{Array, Weight};
+use crate::operation;
 use crate::parameter::Parameter;
+use crate::span::Cost;
 
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -43,6 +45,16 @@ impl Linear {
         self.active = self.adapters.iter().position(named);
     }
 
+    /// Merges the adapter at work into a dense matrix; the others go.
+    pub fn merge_adapter(&mut self) {
+        let Some(lora) = self.adapter() else { return };
+        let shape = [self.weight.rows(), self.weight.columns()];
+        let data = TensorData::new(lora.merge_into(self.weight.values()), shape);
+        let value = Tensor::<2>::from_data(data, (&self.weight.device(), DType::F32));
+        self.weight = Weight::Dense(Parameter::new(self.weight.name(), shape.to_vec(), value));
+        (self.adapters, self.active) = (Vec::new(), None);
+    }
+
     /// The adapter at work.
     pub fn adapter(&self) -> Option<&Lora> {
         self.active.map(|at| &self.adapters[at].1)
@@ -54,6 +66,7 @@ impl Linear {
 
     /// `x` `[tokens, in]` → `[tokens, out]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!("linear forward", Cost::weight_product(x, &self.weight));
         let y = self.weight.forward(x);
         let y = match &self.bias {
             Some(bias) => y + bias.value.clone().cast(x.dtype()),
@@ -67,6 +80,7 @@ impl Linear {
 
     /// Gathers the gradients of what is trained, returns that of `x`.
     pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+        let _span = operation!("linear backward", Cost::weight_product(dy, &self.weight));
         self.weight.accumulate_product(dy, x);
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));

@@ -7,8 +7,9 @@ use burn::tensor::{Device, Tensor};
 use crate::ops::host::from_values;
 use crate::ops::nf4_tensors::Nf4Tensors;
 use crate::ops::packed_product;
+use crate::ops::row_product::BlockMatrix;
 use crate::quant::block_type::GgmlType;
-use crate::quant::blocks::{BlockError, dequantize};
+use crate::quant::blocks::BlockError;
 use crate::quant::nf4::{Nf4, Nf4Error};
 
 /// A matrix `[rows, columns]` in blocks along its rows. Clones share the blocks.
@@ -115,15 +116,19 @@ impl Packed {
         }
     }
 
+    /// GGUF's blocks; `None` for others.
+    pub fn blocks(&self) -> Option<BlockMatrix<'_>> {
+        match &self.blocks {
+            Blocks::Ggml { kind, bytes } => Some(BlockMatrix::new(*kind, self.columns, bytes)),
+            Blocks::Nf4(_) | Blocks::Nf4Tensors(_) => None,
+        }
+    }
+
     /// Writes rows from `first` to `values`, which is a whole number of rows.
     pub fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
-        let count = values.len() / self.columns;
         match &self.blocks {
             Blocks::Ggml { kind, bytes } => {
-                let row_bytes = bytes.len() / self.rows;
-                let bytes = &bytes[first * row_bytes..][..count * row_bytes];
-                dequantize(*kind, bytes, self.columns, values)
-                    .expect("the lengths were checked when the matrix was made");
+                BlockMatrix::new(*kind, self.columns, bytes).rows_from(first, values);
             }
             Blocks::Nf4(quantized) => quantized.dequantize_rows(first, values),
             Blocks::Nf4Tensors(tensors) => {
@@ -152,18 +157,24 @@ impl Packed {
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match &self.blocks {
+            Blocks::Ggml { kind, bytes } => {
+                packed_product::forward(BlockMatrix::new(*kind, self.columns, bytes), x)
+            }
+            Blocks::Nf4(quantized) => packed_product::forward_panels(quantized, x),
             Blocks::Nf4Tensors(tensors) => {
                 x.clone().matmul(tensors.dequantize(x.dtype()).transpose())
             }
-            _ => packed_product::forward(self, x),
         }
     }
 
     /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`.
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
         match &self.blocks {
+            Blocks::Ggml { kind, bytes } => {
+                packed_product::backward(BlockMatrix::new(*kind, self.columns, bytes), dy)
+            }
+            Blocks::Nf4(quantized) => packed_product::backward(quantized, dy),
             Blocks::Nf4Tensors(tensors) => dy.clone().matmul(tensors.dequantize(dy.dtype())),
-            _ => packed_product::backward(self, dy),
         }
     }
 }

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::lora::Lora;
 use super::packed::Packed;
-use crate::ops::embedding;
+use crate::ops::{embedding, product};
 use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
@@ -44,6 +44,14 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.dims()[1],
             Self::Packed(packed) => packed.columns(),
+        }
+    }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(parameter) => parameter.elements() * parameter.value.dtype().size(),
+            Self::Packed(packed) => packed.bytes(),
         }
     }
 
@@ -88,10 +96,7 @@ impl Weight {
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Dense(parameter) => {
-                let weight = parameter.value.clone().cast(x.dtype());
-                x.clone().matmul(weight.transpose())
-            }
+            Self::Dense(parameter) => product::forward(x, &parameter.value.clone().cast(x.dtype())),
             Self::Packed(packed) => packed.forward(x),
         }
     }
@@ -100,8 +105,7 @@ impl Weight {
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
         match self {
             Self::Dense(parameter) => {
-                let weight = parameter.value.clone().cast(dy.dtype());
-                dy.clone().matmul(weight)
+                product::backward(dy, &parameter.value.clone().cast(dy.dtype()))
             }
             Self::Packed(packed) => packed.backward(dy),
         }
@@ -114,14 +118,17 @@ impl Weight {
         }
     }
 
-    /// A weight whose products are taken many times in `dtype`: cast once.
+    /// A weight whose products are taken many times in `dtype`: cast once. The gradient stays behind, because it
+    /// gathers in place only while nobody else holds it.
     pub fn cast(&self, dtype: DType) -> Self {
         match self {
-            Self::Dense(parameter) => {
-                let mut parameter = parameter.clone();
-                parameter.value = parameter.value.cast(dtype);
-                Self::Dense(parameter)
-            }
+            Self::Dense(parameter) => Self::Dense(Parameter {
+                name: parameter.name.clone(),
+                value: parameter.value.clone().cast(dtype),
+                shape: parameter.shape.clone(),
+                gradient: None,
+                trainable: parameter.trainable,
+            }),
             Self::Packed(packed) => Self::Packed(packed.clone()),
         }
     }

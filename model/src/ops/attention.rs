@@ -7,6 +7,8 @@ use burn::tensor::{Bool, DType, Tensor, TensorData, activation};
 
 use super::attention_host::{backward_host, forward_host};
 use super::host::is_host;
+use crate::operation;
+use crate::span::Cost;
 
 /// Which keys each query sees, and how the columns of q, k and v fall into heads.
 #[derive(Debug, Clone)]
@@ -24,6 +26,14 @@ pub struct AttentionPattern {
 impl AttentionPattern {
     pub fn scale(&self) -> f64 {
         1.0 / (self.head_dim as f64).sqrt()
+    }
+
+    /// Of `products` products between queries and the keys that they see, the fewest that the operation can do with.
+    fn cost<const N: usize>(&self, arrays: [&Tensor<2>; N], products: u64) -> Cost {
+        let seen = |&(start, end): &(u32, u32)| u64::from(end - start);
+        let pairs: u64 = self.visible.iter().map(seen).sum();
+        let width = (self.heads * self.head_dim) as u64;
+        Cost::arrays(arrays).with_flops(2 * products * pairs * width)
     }
 
     /// Ranges of a batch that attends to itself: within its own segment (0 is padding), causally, and
@@ -55,8 +65,7 @@ impl AttentionPattern {
 pub struct AttentionOutput {
     /// `[rows · query_length, heads · head_dim]`.
     pub out: Tensor<2>,
-    /// Log-sum-exp of each query and head, `[rows · query_length, heads]`; on the CPU only, where the
-    /// backward pass uses it.
+    /// Log-sum-exp of each query and head, `[rows · query_length, heads]`, where the backward pass uses it.
     pub log_sum_exp: Option<Tensor<2>>,
 }
 
@@ -67,12 +76,17 @@ pub fn forward(
     k: &Tensor<2>,
     v: &Tensor<2>,
 ) -> AttentionOutput {
+    let _span = operation!("attention forward", pattern.cost([q, k, v, q], 2));
     if is_host(q) {
         let (out, log_sum_exp) = forward_host(pattern, q, k, v);
         return AttentionOutput {
             out,
             log_sum_exp: Some(log_sum_exp),
         };
+    }
+    #[cfg(feature = "cube")]
+    if super::cube::runs(q) {
+        return super::cube::attention::forward(pattern, q, k, v);
     }
     let probabilities = probabilities(pattern, q, k);
     let v = repeat_kv(
@@ -94,6 +108,17 @@ pub fn backward(
     v: &Tensor<2>,
     output: &AttentionOutput,
 ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    let _span = operation!(
+        "attention backward",
+        pattern.cost([d_out, d_out, q, q, k, k, v, v], 5)
+    );
+    #[cfg(feature = "cube")]
+    if let Some(log_sum_exp) = &output.log_sum_exp
+        && super::cube::runs(q)
+    {
+        let output = (&output.out, log_sum_exp);
+        return super::cube::attention::backward(pattern, d_out, q, k, v, output);
+    }
     match &output.log_sum_exp {
         Some(log_sum_exp) => backward_host(pattern, d_out, q, k, v, &output.out, log_sum_exp),
         None => backward_formula(pattern, d_out, q, k, v),
@@ -268,5 +293,42 @@ mod tests {
     fn window_and_segments_bound_what_a_query_sees() {
         let visible = AttentionPattern::visible_in_batch(&[1, 1, 1, 2, 2, 0], 6, Some(2));
         assert_eq!(visible, [(0, 1), (0, 2), (1, 3), (3, 4), (3, 5), (5, 5)]);
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn the_kernel_equals_formula_and_loop() {
+        use crate::ops::check::{pair, vulkan};
+        let Some(device) = vulkan() else { return };
+        let long: Vec<u32> = (0..1300).map(|i| 1 + i / 400).collect();
+        let mut cached = pattern(&[1; 6], 3, (4, 2, 8), None);
+        cached.key_length = 7;
+        cached.visible = vec![(1, 5), (1, 6), (1, 7), (0, 5), (0, 6), (2, 2)];
+        for pattern in [
+            pattern(&[1], 1, (2, 1, 4), None),
+            pattern(&[1, 1, 2, 2, 2, 0], 6, (4, 2, 3), None),
+            pattern(&[1, 1, 1, 1, 1, 2, 2, 0], 4, (3, 3, 5), Some(2)),
+            pattern(&[0, 0, 0, 1, 0, 0], 3, (2, 2, 4), None),
+            pattern(&[1; 200], 100, (6, 2, 8), Some(17)),
+            pattern(&long, 1300, (2, 1, 8), None),
+            cached,
+        ] {
+            let [q, k, v, d_out] = inputs(&pattern).map(|x| pair(x, &device));
+            let output = forward(&pattern, &q.0, &k.0, &v.0);
+            let cpu_output = forward(&pattern, &q.1, &k.1, &v.1);
+            assert_close(&output.out, &cpu_output.out, 1e-5);
+            assert_close(&output.out, &formula(&pattern, &q.0, &k.0, &v.0), 1e-5);
+            let got = backward(&pattern, &d_out.0, &q.0, &k.0, &v.0, &output);
+            let cpu = backward(&pattern, &d_out.1, &q.1, &k.1, &v.1, &cpu_output);
+            let formula = backward_formula(&pattern, &d_out.0, &q.0, &k.0, &v.0);
+            for (got, cpu, formula) in [
+                (&got.0, &cpu.0, &formula.0),
+                (&got.1, &cpu.1, &formula.1),
+                (&got.2, &cpu.2, &formula.2),
+            ] {
+                assert_close(got, cpu, 1e-5);
+                assert_close(got, formula, 1e-5);
+            }
+        }
     }
 }

@@ -278,7 +278,7 @@ impl<'a> Tile<'a> {
 }
 
 /// Turns scores into probabilities over the visible keys, 0 elsewhere; returns the log-sum-exp.
-fn softmax_row<F: Real>(row: &mut [F], (start, end): (usize, usize), scale: F) -> F {
+pub(crate) fn softmax_row<F: Real>(row: &mut [F], (start, end): (usize, usize), scale: F) -> F {
     row[..start].fill(F::ZERO);
     row[end..].fill(F::ZERO);
     let row = &mut row[start..end];

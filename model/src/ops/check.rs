@@ -18,12 +18,28 @@ pub fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
 }
 
 pub fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f64> {
-    tensor
-        .clone()
-        .cast(DType::F64)
-        .into_data()
-        .try_to_vec()
-        .unwrap()
+    let data = tensor.to_data().convert::<f64>();
+    data.try_to_vec().unwrap()
+}
+
+/// The first Vulkan device. A test of kernels has nothing to run on where there is none, and says so.
+#[cfg(feature = "vulkan")]
+pub fn vulkan() -> Option<burn::tensor::Device> {
+    let device = crate::build::vulkan_devices().into_iter().next();
+    if device.is_none() {
+        eprintln!("skipped: this machine has no Vulkan device");
+    }
+    device
+}
+
+/// The values of `x` in `f32`, on a device and back on the CPU in `f64`: the same numbers for both.
+#[cfg(feature = "vulkan")]
+pub fn pair<const D: usize>(x: Tensor<D>, device: &burn::tensor::Device) -> (Tensor<D>, Tensor<D>) {
+    let data = x.into_data().convert::<f32>();
+    let narrow = Tensor::from_data(data.clone(), (device, DType::F32));
+    let wide = data.convert::<f64>();
+    let cpu = burn::tensor::Device::flex();
+    (narrow, Tensor::from_data(wide, (&cpu, DType::F64)))
 }
 
 /// ‖a − b‖ ≤ tolerance · max(‖b‖, 1).

@@ -6,18 +6,26 @@
 //! tests compare the fused loop with.
 
 pub mod attention;
-mod attention_host;
+pub(crate) mod attention_host;
 #[cfg(test)]
 pub(crate) mod check;
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod embedding;
 pub mod host;
+pub mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod lanes_x86;
 pub mod nf4_tensors;
 pub mod packed_product;
 pub mod product;
 pub mod real;
+pub mod residual;
 pub mod rms_norm;
 pub mod rope;
+pub mod row_product;
 pub mod simd;
 pub mod sum_product;
 pub mod swiglu;
+pub mod team;
 pub mod vector_math;

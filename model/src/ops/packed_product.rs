@@ -3,107 +3,150 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{HostTensor, SharedOutput, from_values};
-use crate::linear::packed::Packed;
+use super::host::{HostTensor, SharedOutput, from_values, written};
+use super::product::product;
+use super::row_product::{self, BlockMatrix, Destination};
+use crate::quant::nf4::Nf4;
 
-/// Values of a dequantised panel: 256 KiB, so that it stays in a core's cache while all tokens use it.
-const PANEL_VALUES: usize = 1 << 16;
+/// Values of a dequantised panel: 2 MiB, little beside the product that all tokens take with it.
+const PANEL_VALUES: usize = 1 << 19;
 
-fn panel_rows(columns: usize) -> usize {
-    (PANEL_VALUES / columns.max(1)).max(8)
+/// Rows of a panel are a multiple of what the product's kernels take at a time.
+const ROW_BLOCK: usize = 64;
+
+/// So few tokens are multiplied with the blocks directly, in tasks of so many rows.
+const FEW_TOKENS: usize = 16;
+const FEW_ROWS: usize = 256;
+
+/// A matrix `[rows, columns]` whose rows are dequantised on demand.
+pub trait Rows: Copy + Sync {
+    fn rows(&self) -> usize;
+    fn columns(&self) -> usize;
+    /// Writes the values of whole rows from `first`.
+    fn rows_from(&self, first: usize, values: &mut [f32]);
+}
+
+impl Rows for BlockMatrix<'_> {
+    fn rows(&self) -> usize {
+        BlockMatrix::rows(self)
+    }
+
+    fn columns(&self) -> usize {
+        BlockMatrix::columns(self)
+    }
+
+    fn rows_from(&self, first: usize, values: &mut [f32]) {
+        BlockMatrix::rows_from(self, first, values);
+    }
+}
+
+impl Rows for &Nf4 {
+    fn rows(&self) -> usize {
+        Nf4::rows(self)
+    }
+
+    fn columns(&self) -> usize {
+        Nf4::columns(self)
+    }
+
+    fn rows_from(&self, first: usize, values: &mut [f32]) {
+        self.dequantize_rows(first, values);
+    }
 }
 
 /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`. Does not depend on the number of threads.
-pub fn forward(weight: &Packed, x: &Tensor<2>) -> Tensor<2> {
+pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
+    let [tokens, _] = x.dims();
+    if tokens > FEW_TOKENS {
+        return forward_panels(weight, x);
+    }
+    let x = HostTensor::held(x);
+    let y = few_tokens(weight, x.slice::<f32>(), tokens);
+    from_values(y, [tokens, weight.rows()])
+}
+
+/// As [`forward`], by panels whatever the number of tokens.
+pub fn forward_panels(weight: impl Rows, x: &Tensor<2>) -> Tensor<2> {
     let ([tokens, columns], rows) = (x.dims(), weight.rows());
     let x = HostTensor::held(x);
     let x = x.slice::<f32>();
-    let mut y = vec![0.0; tokens * rows];
-    let shared = SharedOutput::new(&mut y);
-    let panel = panel_rows(columns);
-    (0..rows.div_ceil(panel))
-        .into_par_iter()
-        .for_each_init(Vec::new, |values, task| {
-            let first = task * panel;
-            let count = panel.min(rows - first);
-            values.resize(count * columns, 0.0);
-            weight.dequantize_rows(first, values);
-            // Safety: each task writes its own columns of y.
-            unsafe {
+    // Safety: each panel writes its own columns of y, all together every element.
+    let y = unsafe {
+        written(tokens * rows, |y: *mut f32| {
+            for_each_panel(weight, |first, count, values| {
                 product(
                     (tokens, count, columns),
-                    (shared.at(first), rows),
+                    (y.add(first), rows),
                     (x.as_ptr(), columns, 1),
                     (values.as_ptr(), 1, columns),
                     false,
-                    gemm::Parallelism::None,
+                    gemm::Parallelism::Rayon(0),
                 );
-            }
-        });
+            });
+        })
+    };
     from_values(y, [tokens, rows])
 }
 
+fn few_tokens(weight: BlockMatrix, x: &[f32], tokens: usize) -> Vec<f32> {
+    let rows = weight.rows();
+    let mut y = vec![0.0; tokens * rows];
+    let out = SharedOutput::new(&mut y);
+    (0..rows.div_ceil(FEW_ROWS))
+        .into_par_iter()
+        .for_each(|task| {
+            let own = task * FEW_ROWS..rows.min((task + 1) * FEW_ROWS);
+            let destination = Destination {
+                out,
+                stride: rows,
+                bias: None,
+                add: false,
+            };
+            // Safety: each task writes its own columns of y.
+            unsafe { row_product::product(weight, own, x, destination) };
+        });
+    y
+}
+
 /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`. Panels are added in order.
-pub fn backward(weight: &Packed, dy: &Tensor<2>) -> Tensor<2> {
+pub fn backward(weight: impl Rows, dy: &Tensor<2>) -> Tensor<2> {
     let ([tokens, rows], columns) = (dy.dims(), weight.columns());
     let dy = HostTensor::held(dy);
     let dy = dy.slice::<f32>();
-    let mut dx = vec![0.0; tokens * columns];
-    let panel = 4 * panel_rows(columns);
+    // Safety: the first panel writes every element, the others add to it.
+    let dx = unsafe {
+        written(tokens * columns, |dx| {
+            for_each_panel(weight, |first, count, values| {
+                product(
+                    (tokens, columns, count),
+                    (dx, columns),
+                    (dy[first..].as_ptr(), rows, 1),
+                    (values.as_ptr(), columns, 1),
+                    first > 0,
+                    gemm::Parallelism::Rayon(0),
+                );
+            });
+        })
+    };
+    from_values(dx, [tokens, columns])
+}
+
+/// Dequantises panel after panel and gives each to `take`: its first row, the number of its rows, their values.
+fn for_each_panel(weight: impl Rows, mut take: impl FnMut(usize, usize, &[f32])) {
+    let (rows, columns) = (weight.rows(), weight.columns());
+    let panels = (rows * columns).div_ceil(PANEL_VALUES).max(1);
+    let panel = rows.div_ceil(panels).next_multiple_of(ROW_BLOCK);
     let mut values = vec![0.0; panel.min(rows) * columns];
     for first in (0..rows).step_by(panel) {
         let count = panel.min(rows - first);
         let values = &mut values[..count * columns];
-        weight.dequantize_rows(first, values);
-        // Safety: `dx` belongs to this call; the shapes are those of the slices.
-        unsafe {
-            product(
-                (tokens, columns, count),
-                (dx.as_mut_ptr(), columns),
-                (dy[first..].as_ptr(), rows, 1),
-                (values.as_ptr(), columns, 1),
-                true,
-                gemm::Parallelism::Rayon(0),
-            );
-        }
-    }
-    from_values(dx, [tokens, columns])
-}
-
-/// `out (+)= a · b` for `(rows, columns, inner)`; `out` has row stride, `a` and `b` row and column strides.
-///
-/// # Safety
-/// All elements that the shape and strides reach are valid, and nobody else touches those of `out`.
-unsafe fn product(
-    (m, n, k): (usize, usize, usize),
-    out: (*mut f32, usize),
-    a: (*const f32, usize, usize),
-    b: (*const f32, usize, usize),
-    add: bool,
-    parallelism: gemm::Parallelism,
-) {
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.0,
-            1,
-            out.1 as isize,
-            add,
-            a.0,
-            a.2 as isize,
-            a.1 as isize,
-            b.0,
-            b.2 as isize,
-            b.1 as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        values
+            .par_chunks_mut(ROW_BLOCK * columns)
+            .enumerate()
+            .for_each(|(block, values)| {
+                weight.rows_from(first + block * ROW_BLOCK, values);
+            });
+        take(first, count, values);
     }
 }
 
@@ -112,6 +155,7 @@ mod tests {
     use burn::tensor::{DType, Device, TensorData};
 
     use super::*;
+    use crate::linear::packed::Packed;
     use crate::ops::check::{assert_close, random};
     use crate::quant::block_type::GgmlType;
 
@@ -147,9 +191,9 @@ mod tests {
             let dense = Tensor::<2>::from_data(data, (&device, DType::F32));
             let x = random([tokens, columns], 1).cast(DType::F32);
             let plain = x.clone().matmul(dense.clone().transpose());
-            assert_close(&forward(&weight, &x), &plain, 1e-5);
+            assert_close(&weight.forward(&x), &plain, 1e-5);
             let dy = random([tokens, rows], 2).cast(DType::F32);
-            assert_close(&backward(&weight, &dy), &dy.clone().matmul(dense), 1e-5);
+            assert_close(&weight.backward(&dy), &dy.clone().matmul(dense), 1e-5);
         }
     }
 }

@@ -3,13 +3,19 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{HostTensor, from_values, is_host};
+use super::host::{HostTensor, from_values, is_host, write_chunks};
 use super::real::{Real, lane_sum};
 use super::simd::widest;
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 /// Normalises each row of `x` `[rows, width]` with `weight` `[1, width]`.
 pub fn forward(x: &Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor<2> {
+    let _span = operation!("rms_norm forward", Cost::arrays([x, x, weight]));
+    #[cfg(feature = "cube")]
+    if super::cube::runs(x) {
+        return super::cube::rms_norm::forward(x, weight, epsilon);
+    }
     if !is_host(x) {
         return forward_formula(x, weight, epsilon);
     }
@@ -17,11 +23,13 @@ pub fn forward(x: &Tensor<2>, weight: &Tensor<2>, epsilon: f64) -> Tensor<2> {
     for_real!(x.dtype(), F, {
         let (x, w) = (HostTensor::held(x), HostTensor::held(weight));
         let (x, w) = (x.slice::<F>(), w.slice::<F>());
-        let mut y = vec![F::ZERO; rows * width];
-        y.par_chunks_mut(width)
-            .zip(x.par_chunks(width))
-            .with_min_len(16)
-            .for_each(|(y, x)| forward_row(y, x, w, epsilon));
+        const BLOCK: usize = 16;
+        let [y] = write_chunks(rows * width, BLOCK * width, |block, [y]| {
+            let x = x[block * BLOCK * width..].chunks(width);
+            for (y, x) in y.chunks_mut(width).zip(x) {
+                forward_row(y, x, w, epsilon);
+            }
+        });
         from_values(y, [rows, width])
     })
 }
@@ -33,6 +41,14 @@ pub fn backward(
     weight: &Tensor<2>,
     epsilon: f64,
 ) -> (Tensor<2>, Tensor<2>) {
+    let _span = operation!(
+        "rms_norm backward",
+        Cost::arrays([dy, x, x, weight, weight])
+    );
+    #[cfg(feature = "cube")]
+    if super::cube::runs(x) {
+        return super::cube::rms_norm::backward(dy, x, weight, epsilon);
+    }
     if !is_host(x) {
         return backward_formula(dy, x, weight, epsilon);
     }
@@ -76,7 +92,7 @@ pub fn backward(
     })
 }
 
-fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {
+pub(crate) fn forward_row<F: Real>(y: &mut [F], x: &[F], w: &[F], epsilon: f64) {
     widest(
         #[inline(always)]
         || {
@@ -184,5 +200,27 @@ mod tests {
         let loss = |x: &Tensor<2>, w: &Tensor<2>| (forward(x, w, 1e-3) * dy.clone()).sum();
         crate::ops::check::assert_gradient(&x, &dx, |x| loss(x, &w));
         crate::ops::check::assert_gradient(&w, &dw, |w| loss(&x, w));
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn the_kernel_equals_formula_and_loop() {
+        use crate::ops::check::{pair, vulkan};
+        let Some(device) = vulkan() else { return };
+        for (rows, width) in [(1, 1), (1, 576), (3, 7), (65, 16), (130, 33), (40_000, 3)] {
+            let (x, cpu_x) = pair(random([rows, width], 1) * 3.0, &device);
+            let (w, cpu_w) = pair(random([1, width], 2), &device);
+            let (dy, cpu_dy) = pair(random([rows, width], 3), &device);
+            let y = forward(&x, &w, 1e-5);
+            assert_close(&y, &forward(&cpu_x, &cpu_w, 1e-5), 1e-6);
+            assert_close(&y, &forward_formula(&x, &w, 1e-5), 1e-6);
+            let (dx, dw) = backward(&dy, &x, &w, 1e-5);
+            let (cpu_dx, cpu_dw) = backward(&cpu_dy, &cpu_x, &cpu_w, 1e-5);
+            assert_close(&dx, &cpu_dx, 1e-5);
+            assert_close(&dw, &cpu_dw, 1e-5);
+            let (dx_formula, dw_formula) = backward_formula(&dy, &x, &w, 1e-5);
+            assert_close(&dx, &dx_formula, 1e-5);
+            assert_close(&dw, &dw_formula, 1e-5);
+        }
     }
 }

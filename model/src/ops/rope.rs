@@ -8,7 +8,8 @@ use super::host::{HostTensor, is_host, map_in_place};
 use super::real::Real;
 use super::simd::widest;
 use crate::config::{RopeConfig, RopeScaling};
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 /// Angle per position step of each of the `head_dim / 2` pairs.
 ///
@@ -85,6 +86,11 @@ impl Rotation {
     }
 
     fn turn(&self, x: Tensor<2>, backwards: bool) -> Tensor<2> {
+        let _span = operation!("rope", Cost::arrays([&x, &x, &self.cos, &self.sin]));
+        #[cfg(feature = "cube")]
+        if super::cube::runs(&x) {
+            return super::cube::rope::turn(x, &self.cos, &self.sin, backwards);
+        }
         if !is_host(&x) {
             return self.turn_formula(x, backwards);
         }
@@ -121,7 +127,7 @@ impl Rotation {
     }
 }
 
-fn turn_row<F: Real>(row: &mut [F], cos: &[F], sin: &[F], backwards: bool) {
+pub(crate) fn turn_row<F: Real>(row: &mut [F], cos: &[F], sin: &[F], backwards: bool) {
     let half = cos.len();
     let sign = if backwards { -F::ONE } else { F::ONE };
     widest(
@@ -171,5 +177,27 @@ mod tests {
         assert_gradient(&x, &dx, |x| {
             (rotation.forward(x.clone()) * dy.clone()).sum()
         });
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn the_kernel_equals_formula_and_loop() {
+        use crate::ops::check::{pair, vulkan};
+        let Some(device) = vulkan() else { return };
+        for (tokens, heads, head_dim) in [(1, 1, 2), (5, 3, 8), (300, 9, 64)] {
+            let positions: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % 311).collect();
+            let cpu = rotation(head_dim, &positions);
+            let rotation = Rotation {
+                cos: pair(cpu.cos.clone(), &device).0,
+                sin: pair(cpu.sin.clone(), &device).0,
+            };
+            let (x, cpu_x) = pair(random([tokens, heads * head_dim], 1), &device);
+            let turned = rotation.forward(x.clone());
+            assert_close(&turned, &cpu.forward(cpu_x.clone()), 1e-6);
+            assert_close(&turned, &rotation.turn_formula(x.clone(), false), 1e-6);
+            // The input was still held, so it must not have changed.
+            assert_close(&x, &cpu_x, 0.0);
+            assert_close(&rotation.backward(turned), &cpu_x, 1e-6);
+        }
     }
 }

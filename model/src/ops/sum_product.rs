@@ -1,8 +1,10 @@
 //! a·b added to what is there: what an adapter adds, without a second array of its size.
 
 use burn::tensor::Tensor;
+use gemm::Parallelism;
 
 use super::host::{HostTensor, is_host, map_in_place};
+use super::product::product;
 use crate::for_real;
 
 /// `sum + a·b` for `a` `[m, k]` and `b` `[k, n]`: `[m, n]`, in the dtype of all three.
@@ -36,26 +38,13 @@ fn add_strided(
         map_in_place::<F, 2>(sum, |sum| {
             // Safety: the three slices have exactly the elements that these shapes and strides reach.
             unsafe {
-                gemm::gemm(
-                    m,
-                    n,
-                    k,
-                    sum.as_mut_ptr(),
-                    1,
-                    n as isize,
+                product(
+                    (m, n, k),
+                    (sum.as_mut_ptr(), n),
+                    (a_values.as_ptr(), a.1, a.2),
+                    (b_values.as_ptr(), b.1, b.2),
                     true,
-                    a_values.as_ptr(),
-                    a.2 as isize,
-                    a.1 as isize,
-                    b_values.as_ptr(),
-                    b.2 as isize,
-                    b.1 as isize,
-                    1.0,
-                    1.0,
-                    false,
-                    false,
-                    false,
-                    gemm::Parallelism::Rayon(0),
+                    Parallelism::Rayon(0),
                 );
             }
         })

@@ -1,17 +1,22 @@
 //! The gated activation of the MLP (arXiv 2002.05202): silu(gate) · up with silu(z) = z·σ(z).
 
 use burn::tensor::{Tensor, activation};
-use rayon::prelude::*;
 
-use super::host::{HostTensor, from_values, is_host};
+use super::host::{HostTensor, from_values, is_host, write_chunks};
 use super::real::Real;
 use super::simd::widest;
-use crate::for_real;
+use crate::span::Cost;
+use crate::{for_real, operation};
 
 const BLOCK: usize = 4096;
 
 /// silu(`gate`) · `up`, all `[rows, width]`.
 pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
+    let _span = operation!("swiglu forward", Cost::arrays([gate, up, up]));
+    #[cfg(feature = "cube")]
+    if super::cube::runs(gate) {
+        return super::cube::swiglu::forward(gate, up);
+    }
     if !is_host(gate) {
         return activation::silu(gate.clone()) * up.clone();
     }
@@ -19,17 +24,21 @@ pub fn forward(gate: &Tensor<2>, up: &Tensor<2>) -> Tensor<2> {
         let shape = gate.dims();
         let (gate, up) = (HostTensor::held(gate), HostTensor::held(up));
         let (gate, up) = (gate.slice::<F>(), up.slice::<F>());
-        let mut out = vec![F::ZERO; gate.len()];
-        out.par_chunks_mut(BLOCK)
-            .zip(gate.par_chunks(BLOCK))
-            .zip(up.par_chunks(BLOCK))
-            .for_each(|((out, gate), up)| forward_block(out, gate, up));
+        let [out] = write_chunks(gate.len(), BLOCK, |block, [out]| {
+            let range = block * BLOCK..block * BLOCK + out.len();
+            forward_block(out, &gate[range.clone()], &up[range]);
+        });
         from_values(out, shape)
     })
 }
 
 /// Gradients of (`gate`, `up`).
 pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let _span = operation!("swiglu backward", Cost::arrays([dy, gate, gate, up, up]));
+    #[cfg(feature = "cube")]
+    if super::cube::runs(gate) {
+        return super::cube::swiglu::backward(dy, gate, up);
+    }
     if !is_host(gate) {
         return backward_formula(dy, gate, up);
     }
@@ -41,27 +50,21 @@ pub fn backward(dy: &Tensor<2>, gate: &Tensor<2>, up: &Tensor<2>) -> (Tensor<2>,
             HostTensor::held(up),
         );
         let (dy, gate, up) = (dy.slice::<F>(), gate.slice::<F>(), up.slice::<F>());
-        let mut d_gate = vec![F::ZERO; gate.len()];
-        let mut d_up = vec![F::ZERO; gate.len()];
-        d_gate
-            .par_chunks_mut(BLOCK)
-            .zip(d_up.par_chunks_mut(BLOCK))
-            .enumerate()
-            .for_each(|(block, (d_gate, d_up))| {
-                let range = block * BLOCK..block * BLOCK + d_gate.len();
-                backward_block(
-                    d_gate,
-                    d_up,
-                    &dy[range.clone()],
-                    &gate[range.clone()],
-                    &up[range],
-                );
-            });
+        let [d_gate, d_up] = write_chunks(gate.len(), BLOCK, |block, [d_gate, d_up]| {
+            let range = block * BLOCK..block * BLOCK + d_gate.len();
+            backward_block(
+                d_gate,
+                d_up,
+                &dy[range.clone()],
+                &gate[range.clone()],
+                &up[range],
+            );
+        });
         (from_values(d_gate, shape), from_values(d_up, shape))
     })
 }
 
-fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
+pub(crate) fn forward_block<F: Real>(out: &mut [F], gate: &[F], up: &[F]) {
     widest(
         #[inline(always)]
         || {
@@ -118,5 +121,27 @@ mod tests {
         let loss = |g: &Tensor<2>, u: &Tensor<2>| (forward(g, u) * dy.clone()).sum();
         assert_gradient(&gate, &d_gate, |g| loss(g, &up));
         assert_gradient(&up, &d_up, |u| loss(&gate, u));
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn the_kernel_equals_formula_and_loop() {
+        use crate::ops::check::{pair, vulkan};
+        let Some(device) = vulkan() else { return };
+        for shape in [[1, 1], [3, 7], [129, 65], [1000, 300]] {
+            let (gate, cpu_gate) = pair(random(shape, 1) * 20.0, &device);
+            let (up, cpu_up) = pair(random(shape, 2), &device);
+            let (dy, cpu_dy) = pair(random(shape, 3), &device);
+            let y = forward(&gate, &up);
+            assert_close(&y, &forward(&cpu_gate, &cpu_up), 1e-6);
+            assert_close(&y, &(activation::silu(gate.clone()) * up.clone()), 1e-6);
+            let (d_gate, d_up) = backward(&dy, &gate, &up);
+            let (cpu_d_gate, cpu_d_up) = backward(&cpu_dy, &cpu_gate, &cpu_up);
+            assert_close(&d_gate, &cpu_d_gate, 1e-5);
+            assert_close(&d_up, &cpu_d_up, 1e-5);
+            let (d_gate_formula, d_up_formula) = backward_formula(&dy, &gate, &up);
+            assert_close(&d_gate, &d_gate_formula, 1e-5);
+            assert_close(&d_up, &d_up_formula, 1e-5);
+        }
     }
 }

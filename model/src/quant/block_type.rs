@@ -2,8 +2,11 @@
 //!
 //! Source: `ggml.h` (`enum ggml_type`) and `ggml-common.h` (block structures) of llama.cpp.
 
+use serde::{Deserialize, Serialize};
+
 /// A tensor type of GGUF. Values are stored in blocks along the last axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GgmlType {
     F32,
     F16,
@@ -73,6 +76,12 @@ impl GgmlType {
             GgmlType::Q5K => "Q5_K",
             GgmlType::Q6K => "Q6_K",
         }
+    }
+
+    /// The type of this name, however it is capitalised.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let mut kinds = Self::ALL.into_iter();
+        kinds.find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
     /// Values in a block; a row's length is a multiple of it.
@@ -161,6 +170,10 @@ mod tests {
         for kind in GgmlType::ALL {
             assert_eq!(GgmlType::from_u32(kind.identifier()), Some(kind));
             assert_eq!(ggml_type_name(kind.identifier()), kind.name());
+            assert_eq!(GgmlType::from_name(kind.name()), Some(kind));
+            // Recipes write the same names in small letters.
+            let name = serde_json::to_value(kind).unwrap();
+            assert_eq!(name, kind.name().to_lowercase());
         }
         assert_eq!(GgmlType::from_u32(10), None);
         assert_eq!(ggml_type_name(10), "Q2_K");

@@ -3,19 +3,22 @@
 //! The arithmetic is that of the `gguf` Python package and of ggml's reference code, in the same
 //! order in f32, so the values are equal to the bit (NaN payloads aside).
 
-use half::f16;
+use std::marker::PhantomData;
+
+use bytemuck::Zeroable;
 use rayon::prelude::*;
 use thiserror::Error;
 
 use super::block_type::GgmlType;
-use super::{k_quants, legacy_quants};
+use super::format::{Format, for_format};
+use crate::ops::lanes::{self, Kernel, LANES, Lanes};
 
 /// Rows are handed to threads in groups of at least this many values, so that short rows cost
 /// nothing.
-const VALUES_PER_TASK: usize = 1 << 16;
+pub(super) const VALUES_PER_TASK: usize = 1 << 16;
 
-/// Lengths that do not belong together.
-#[derive(Debug, Error, PartialEq, Eq)]
+/// Lengths that do not belong together, and values that have no place in a type.
+#[derive(Debug, Error, PartialEq)]
 pub enum BlockError {
     #[error(
         "a row of {row} values is not a whole number of {kind} blocks of {block}",
@@ -31,6 +34,12 @@ pub enum BlockError {
     },
     #[error("{values} values do not form whole rows of {row}")]
     PartialRow { values: usize, row: usize },
+    #[error("value {index} is {value:?}, which {kind} cannot hold", kind = kind.name())]
+    OutOfRange {
+        kind: GgmlType,
+        index: usize,
+        value: f32,
+    },
 }
 
 /// Dequantises rows of `row` values each: `bytes` (little endian, row after row) to `values`.
@@ -97,51 +106,59 @@ pub fn dequantize_rows(
 
 /// One row; `bytes` and `values` have matching lengths.
 fn dequantize_row(kind: GgmlType, bytes: &[u8], values: &mut [f32]) {
-    match kind {
-        GgmlType::F32 => each_block(bytes, values, |bytes: &[u8; 4], value: &mut [f32; 1]| {
-            value[0] = f32::from_le_bytes(*bytes);
-        }),
-        GgmlType::F16 => half_row(bytes, values),
-        GgmlType::Bf16 => each_block(bytes, values, |bytes: &[u8; 2], value: &mut [f32; 1]| {
-            value[0] = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-        }),
-        GgmlType::Q4_0 => each_block(bytes, values, legacy_quants::q4_0),
-        GgmlType::Q4_1 => each_block(bytes, values, legacy_quants::q4_1),
-        GgmlType::Q5_0 => each_block(bytes, values, legacy_quants::q5_0),
-        GgmlType::Q5_1 => each_block(bytes, values, legacy_quants::q5_1),
-        GgmlType::Q8_0 => each_block(bytes, values, legacy_quants::q8_0),
-        GgmlType::Q4K => each_block(bytes, values, k_quants::q4_k),
-        GgmlType::Q5K => each_block(bytes, values, k_quants::q5_k),
-        GgmlType::Q6K => each_block(bytes, values, k_quants::q6_k),
-    }
+    for_format!(kind, F, {
+        lanes::run(DequantizeRow::<F> {
+            bytes,
+            values,
+            format: PhantomData,
+        });
+    });
 }
 
-/// Calls `decode` for each block of B bytes and the N values that it holds.
-fn each_block<const B: usize, const N: usize>(
-    bytes: &[u8],
-    values: &mut [f32],
-    decode: impl Fn(&[u8; B], &mut [f32; N]),
-) {
-    let (blocks, _) = bytes.as_chunks::<B>();
-    let (values, _) = values.as_chunks_mut::<N>();
-    for (block, values) in blocks.iter().zip(values) {
-        decode(block, values);
-    }
+struct DequantizeRow<'a, F> {
+    bytes: &'a [u8],
+    values: &'a mut [f32],
+    format: PhantomData<F>,
 }
 
-/// f16 in runs, because `half` converts slices with the processor's own instruction, but wants them
-/// aligned, which bytes of a file need not be.
-fn half_row(bytes: &[u8], values: &mut [f32]) {
-    use half::slice::HalfFloatSliceExt;
-    let mut run = [f16::ZERO; 256];
-    let (pairs, _) = bytes.as_chunks::<2>();
-    for (pairs, values) in pairs.chunks(run.len()).zip(values.chunks_mut(run.len())) {
-        let run = &mut run[..pairs.len()];
-        for (half, pair) in run.iter_mut().zip(pairs) {
-            *half = f16::from_le_bytes(*pair);
+impl<F: Format> Kernel for DequantizeRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let (blocks, rest) = whole_blocks::<F>(self.bytes);
+        let mut values = self.values.chunks_exact_mut(F::VALUES);
+        for (block, values) in blocks.iter().zip(&mut values) {
+            F::decode(lanes, block, |at, floats| {
+                let values = values[at..].first_chunk_mut::<LANES>();
+                lanes.store(floats, values.expect("blocks are whole vectors"));
+            });
         }
-        run.convert_to_f32_slice(values);
+        let values = values.into_remainder();
+        if !values.is_empty() {
+            F::decode(lanes, &padded_block::<F>(rest), |_, floats| {
+                let mut last = [0.0; LANES];
+                lanes.store(floats, &mut last);
+                values.copy_from_slice(&last[..values.len()]);
+            });
+        }
     }
+}
+
+/// The blocks of a row and what is left: values of a type without blocks that do not fill a vector.
+#[inline(always)]
+pub(crate) fn whole_blocks<F: Format>(row: &[u8]) -> (&[F::Block], &[u8]) {
+    let size = size_of::<F::Block>();
+    let (whole, rest) = row.split_at(row.len() / size * size);
+    (bytemuck::cast_slice(whole), rest)
+}
+
+/// What is left of a row, and zeros.
+#[inline(always)]
+pub(crate) fn padded_block<F: Format>(rest: &[u8]) -> F::Block {
+    let mut block = F::Block::zeroed();
+    bytemuck::bytes_of_mut(&mut block)[..rest.len()].copy_from_slice(rest);
+    block
 }
 
 #[cfg(test)]
@@ -179,6 +196,54 @@ mod tests {
                     kind.name()
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_and_length_gives_the_same_bits() {
+        for kind in GgmlType::ALL {
+            let (bytes, expected) = golden(kind);
+            let step = kind.block_len().max(1);
+            for length in (step..=expected.len().min(4 * step.max(19))).step_by(step) {
+                let bytes = &bytes[..kind.bytes_of(length).unwrap()];
+                let all = for_format!(kind, F, {
+                    lanes::run_in_each(|| Dequantized::<F> {
+                        bytes,
+                        length,
+                        format: PhantomData,
+                    })
+                });
+                for values in all {
+                    assert_eq!(values.len(), length);
+                    assert!(values.iter().zip(&expected).all(|(a, b)| same_bits(*a, *b)));
+                }
+            }
+        }
+    }
+
+    fn same_bits(a: f32, b: f32) -> bool {
+        a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+    }
+
+    struct Dequantized<'a, F> {
+        bytes: &'a [u8],
+        length: usize,
+        format: PhantomData<F>,
+    }
+
+    impl<F: Format> Kernel for Dequantized<'_, F> {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Vec<f32> {
+            let mut values = vec![0.0; self.length];
+            let row = DequantizeRow::<F> {
+                bytes: self.bytes,
+                values: &mut values,
+                format: PhantomData,
+            };
+            row.run(lanes);
+            values
         }
     }
 

@@ -5,60 +5,113 @@
 //! formats keep the fifth bits of all values in 32 bits before them. A value is d·q (q centred) or
 //! d·q + m.
 
-use half::f16;
+use super::format::Format;
+use crate::ops::lanes::{LANES, Lanes};
 
 pub(super) const BLOCK: usize = 32;
-const HALF: usize = BLOCK / 2;
 
-pub(super) fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
+pub(crate) struct Q4_0;
+pub(crate) struct Q4_1;
+pub(crate) struct Q5_0;
+pub(crate) struct Q5_1;
+pub(crate) struct Q8_0;
 
-pub(super) fn q4_0(block: &[u8; 18], values: &mut [f32; BLOCK]) {
-    let scale = half_at(block, 0);
-    let packed = &block[2..];
-    for i in 0..HALF {
-        values[i] = scale * (i32::from(packed[i] & 15) - 8) as f32;
-        values[i + HALF] = scale * (i32::from(packed[i] >> 4) - 8) as f32;
+impl Format for Q4_0 {
+    type Block = [u8; 18];
+    const VALUES: usize = BLOCK;
+
+    #[inline(always)]
+    fn decode<L: Lanes>(lanes: L, block: &[u8; 18], mut each: impl FnMut(usize, L::Floats)) {
+        let scale = lanes.splat(lanes.half([block[0], block[1]]));
+        let centre = lanes.splat(-8.0);
+        for (half, codes) in nibbles(lanes, block, 2).into_iter().enumerate() {
+            let centred = lanes.add(lanes.to_floats(codes), centre);
+            each(half * LANES, lanes.mul(scale, centred));
+        }
     }
 }
 
-pub(super) fn q4_1(block: &[u8; 20], values: &mut [f32; BLOCK]) {
-    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    let packed = &block[4..];
-    for i in 0..HALF {
-        values[i] = scale * f32::from(packed[i] & 15) + minimum;
-        values[i + HALF] = scale * f32::from(packed[i] >> 4) + minimum;
+impl Format for Q4_1 {
+    type Block = [u8; 20];
+    const VALUES: usize = BLOCK;
+
+    #[inline(always)]
+    fn decode<L: Lanes>(lanes: L, block: &[u8; 20], mut each: impl FnMut(usize, L::Floats)) {
+        let scale = lanes.splat(lanes.half([block[0], block[1]]));
+        let minimum = lanes.splat(lanes.half([block[2], block[3]]));
+        for (half, codes) in nibbles(lanes, block, 4).into_iter().enumerate() {
+            let scaled = lanes.mul(scale, lanes.to_floats(codes));
+            each(half * LANES, lanes.add(scaled, minimum));
+        }
     }
 }
 
-pub(super) fn q5_0(block: &[u8; 22], values: &mut [f32; BLOCK]) {
-    let scale = half_at(block, 0);
-    let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-    let packed = &block[6..];
-    for i in 0..HALF {
-        let low_value = u32::from(packed[i] & 15) | ((high >> i) & 1) << 4;
-        let high_value = u32::from(packed[i] >> 4) | ((high >> (i + HALF)) & 1) << 4;
-        values[i] = scale * (low_value as i32 - 16) as f32;
-        values[i + HALF] = scale * (high_value as i32 - 16) as f32;
+impl Format for Q5_0 {
+    type Block = [u8; 22];
+    const VALUES: usize = BLOCK;
+
+    #[inline(always)]
+    fn decode<L: Lanes>(lanes: L, block: &[u8; 22], mut each: impl FnMut(usize, L::Floats)) {
+        let scale = lanes.splat(lanes.half([block[0], block[1]]));
+        let centre = lanes.splat(-16.0);
+        for (half, codes) in five_bits(lanes, block, 2).into_iter().enumerate() {
+            let centred = lanes.add(lanes.to_floats(codes), centre);
+            each(half * LANES, lanes.mul(scale, centred));
+        }
     }
 }
 
-pub(super) fn q5_1(block: &[u8; 24], values: &mut [f32; BLOCK]) {
-    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    let high = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
-    let packed = &block[8..];
-    for i in 0..HALF {
-        let low_value = u32::from(packed[i] & 15) | ((high >> i) & 1) << 4;
-        let high_value = u32::from(packed[i] >> 4) | ((high >> (i + HALF)) & 1) << 4;
-        values[i] = scale * (low_value as i32) as f32 + minimum;
-        values[i + HALF] = scale * (high_value as i32) as f32 + minimum;
+impl Format for Q5_1 {
+    type Block = [u8; 24];
+    const VALUES: usize = BLOCK;
+
+    #[inline(always)]
+    fn decode<L: Lanes>(lanes: L, block: &[u8; 24], mut each: impl FnMut(usize, L::Floats)) {
+        let scale = lanes.splat(lanes.half([block[0], block[1]]));
+        let minimum = lanes.splat(lanes.half([block[2], block[3]]));
+        for (half, codes) in five_bits(lanes, block, 4).into_iter().enumerate() {
+            let scaled = lanes.mul(scale, lanes.to_floats(codes));
+            each(half * LANES, lanes.add(scaled, minimum));
+        }
     }
 }
 
-pub(super) fn q8_0(block: &[u8; 34], values: &mut [f32; BLOCK]) {
-    let scale = half_at(block, 0);
-    for (value, quantised) in values.iter_mut().zip(&block[2..]) {
-        *value = scale * f32::from(*quantised as i8);
+impl Format for Q8_0 {
+    type Block = [u8; 34];
+    const VALUES: usize = BLOCK;
+
+    #[inline(always)]
+    fn decode<L: Lanes>(lanes: L, block: &[u8; 34], mut each: impl FnMut(usize, L::Floats)) {
+        let scale = lanes.splat(lanes.half([block[0], block[1]]));
+        for half in 0..2 {
+            let codes = lanes.signed_bytes(sixteen(block, 2 + half * LANES));
+            each(half * LANES, lanes.mul(scale, lanes.to_floats(codes)));
+        }
     }
+}
+
+/// The low and the high nibbles of the sixteen bytes at `at`.
+#[inline(always)]
+fn nibbles<L: Lanes>(lanes: L, block: &[u8], at: usize) -> [L::Integers; 2] {
+    let bytes = lanes.unsigned_bytes(sixteen(block, at));
+    [lanes.and(bytes, 15), lanes.shift_right::<4>(bytes)]
+}
+
+/// Codes whose fifth bits lie in the four bytes at `at` and whose nibbles lie behind them.
+#[inline(always)]
+fn five_bits<L: Lanes>(lanes: L, block: &[u8], at: usize) -> [L::Integers; 2] {
+    let fifth = |half: usize| {
+        let bits = [block[at + 2 * half], block[at + 2 * half + 1]];
+        lanes.shift_left::<4>(lanes.spread_bits(u16::from_le_bytes(bits)))
+    };
+    let [low, high] = nibbles(lanes, block, at + 4);
+    [lanes.or(low, fifth(0)), lanes.or(high, fifth(1))]
+}
+
+/// The sixteen bytes at `at`.
+#[inline(always)]
+pub(super) fn sixteen(bytes: &[u8], at: usize) -> &[u8; LANES] {
+    bytes[at..]
+        .first_chunk()
+        .expect("a block is longer than its parts")
 }

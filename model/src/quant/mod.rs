@@ -2,6 +2,10 @@
 
 pub mod block_type;
 pub mod blocks;
-mod k_quants;
-mod legacy_quants;
+pub(crate) mod format;
+pub(crate) mod k_quants;
+pub(crate) mod legacy_quants;
 pub mod nf4;
+pub mod quantise;
+mod quantise_k;
+mod quantise_legacy;

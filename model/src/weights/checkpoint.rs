@@ -52,6 +52,8 @@ pub enum TokenizerSource {
     Directory(PathBuf),
     /// The model's own file.
     Gguf(Box<GgufVocabulary>),
+    /// A GGUF file that says that there is none.
+    Absent,
 }
 
 impl Checkpoint {
@@ -179,6 +181,14 @@ impl Checkpoint {
     /// the file.
     pub fn unknown_tensors(&self) -> &[String] {
         &self.unknown
+    }
+
+    /// The open file of a model in GGUF.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.files {
+            ModelFiles::Gguf(gguf) => Some(gguf),
+            ModelFiles::Safetensors(_) => None,
+        }
     }
 
     /// Number of values in all tensors.
@@ -350,7 +360,10 @@ impl Checkpoint {
         }
         match &self.files {
             ModelFiles::Gguf(gguf) => {
-                Ok(TokenizerSource::Gguf(Box::new(GgufVocabulary::read(gguf)?)))
+                let vocabulary = GgufVocabulary::read(gguf)?;
+                Ok(vocabulary.map_or(TokenizerSource::Absent, |vocabulary| {
+                    TokenizerSource::Gguf(Box::new(vocabulary))
+                }))
             }
             ModelFiles::Safetensors(shards) => {
                 Ok(TokenizerSource::Directory(shards.directory().to_owned()))

@@ -141,6 +141,15 @@ impl Gguf {
             .unwrap_or_default()
     }
 
+    /// All metadata, in the order of the keys.
+    pub(crate) fn pairs(&self) -> Vec<(&str, &GgufValue)> {
+        let mut pairs: Vec<_> = (self.metadata.iter())
+            .map(|(key, value)| (key.as_str(), value))
+            .collect();
+        pairs.sort_unstable_by_key(|(key, _)| *key);
+        pairs
+    }
+
     pub fn value(&self, key: &str) -> Option<&GgufValue> {
         self.metadata.get(key)
     }

@@ -161,7 +161,8 @@ fn scaling(keys: &Keys, theta: f64, head_dim: usize) -> Result<RopeScaling, Weig
         let mut divisors = vec![0.0; pairs];
         dequantize(tensor.kind, gguf.tensor_bytes(tensor), pairs, &mut divisors)
             .map_err(|error| WeightsError::malformed(gguf.path(), error.to_string()))?;
-        return llama3_frequencies::recover(theta, &divisors).ok_or_else(|| {
+        let original = keys.length(llama3_frequencies::ORIGINAL_LENGTH)?;
+        return llama3_frequencies::recover(theta, &divisors, original).ok_or_else(|| {
             WeightsError::unsupported(
                 gguf.path(),
                 "RoPE scaling",

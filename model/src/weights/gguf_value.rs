@@ -63,6 +63,36 @@ impl GgufValue {
         })
     }
 
+    /// Appends the value as a file has it, and gives the number of its type. `file` is what it was read from.
+    pub(crate) fn encode(&self, file: &[u8], bytes: &mut Vec<u8>) -> u32 {
+        let mut number = |kind: u32, value: &[u8]| {
+            bytes.extend(value);
+            kind
+        };
+        match self {
+            GgufValue::U8(value) => number(0, &[*value]),
+            GgufValue::I8(value) => number(1, &value.to_le_bytes()),
+            GgufValue::U16(value) => number(2, &value.to_le_bytes()),
+            GgufValue::I16(value) => number(3, &value.to_le_bytes()),
+            GgufValue::U32(value) => number(4, &value.to_le_bytes()),
+            GgufValue::I32(value) => number(5, &value.to_le_bytes()),
+            GgufValue::F32(value) => number(6, &value.to_le_bytes()),
+            GgufValue::Bool(value) => number(7, &[u8::from(*value)]),
+            GgufValue::String(text) => {
+                number(8, &(text.len() as u64).to_le_bytes());
+                number(8, text.as_bytes())
+            }
+            GgufValue::Array(array) => {
+                number(9, &array.element.to_le_bytes());
+                number(9, &array.count.to_le_bytes());
+                number(9, file.get(array.bytes.clone()).unwrap_or_default())
+            }
+            GgufValue::U64(value) => number(10, &value.to_le_bytes()),
+            GgufValue::I64(value) => number(11, &value.to_le_bytes()),
+            GgufValue::F64(value) => number(12, &value.to_le_bytes()),
+        }
+    }
+
     /// Any integer that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {

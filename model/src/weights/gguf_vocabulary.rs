@@ -4,6 +4,9 @@ use super::error::WeightsError;
 use super::gguf::Gguf;
 use super::gguf_value::GgufValue;
 
+/// The `tokenizer.ggml.model` of a file without a tokenizer.
+pub(crate) const NO_TOKENIZER: &str = "none";
+
 /// The `tokenizer.*` metadata of a GGUF file. Ids index `tokens`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GgufVocabulary {
@@ -25,6 +28,8 @@ pub struct GgufVocabulary {
     pub unk: Option<u32>,
     /// Whether an encoded text opens with `bos`; `None` if the file does not say.
     pub add_bos: Option<bool>,
+    /// Whether it closes with `eos`; `None` if the file does not say.
+    pub add_eos: Option<bool>,
     /// Whether SentencePiece puts a space before the text; `None` if the file does not say.
     pub add_space_prefix: Option<bool>,
     /// Jinja source.
@@ -32,10 +37,12 @@ pub struct GgufVocabulary {
 }
 
 impl GgufVocabulary {
+    /// `None` for a file that says that it has no tokenizer (`tokenizer.ggml.model` is `none`).
+    ///
     /// # Errors
-    /// If the file has no tokenizer, an entry has another type than it should, an array's length
+    /// If the file has no tokenizer and does not say so, an entry has another type than it should, an array's length
     /// differs from the number of tokens, or a special id is beyond them.
-    pub fn read(gguf: &Gguf) -> Result<Self, WeightsError> {
+    pub fn read(gguf: &Gguf) -> Result<Option<Self>, WeightsError> {
         let path = gguf.path();
         let text = |key: &str| Ok(gguf.string(key)?.map(str::to_owned));
         let texts = |key: &str| {
@@ -47,6 +54,9 @@ impl GgufVocabulary {
 
         let model = text("tokenizer.ggml.model")?;
         let tokens = texts("tokenizer.ggml.tokens")?;
+        if model.as_deref() == Some(NO_TOKENIZER) && tokens.is_none() {
+            return Ok(None);
+        }
         let (Some(model), Some(tokens)) = (model, tokens) else {
             let expected = "a tokenizer (`tokenizer.ggml.model` and `tokenizer.ggml.tokens`)";
             return Err(WeightsError::key(
@@ -93,12 +103,13 @@ impl GgufVocabulary {
             }
         }
 
-        Ok(Self {
+        Ok(Some(Self {
             bos: special_id(gguf, "bos", tokens.len())?,
             eos: special_id(gguf, "eos", tokens.len())?,
             pad: special_id(gguf, "padding", tokens.len())?,
             unk: special_id(gguf, "unknown", tokens.len())?,
             add_bos: gguf.boolean("tokenizer.ggml.add_bos_token")?,
+            add_eos: gguf.boolean("tokenizer.ggml.add_eos_token")?,
             add_space_prefix: gguf.boolean("tokenizer.ggml.add_space_prefix")?,
             chat_template: text("tokenizer.chat_template")?,
             pre: text("tokenizer.ggml.pre")?,
@@ -107,7 +118,7 @@ impl GgufVocabulary {
             token_types: token_types.unwrap_or_default(),
             model,
             tokens,
-        })
+        }))
     }
 }
 
@@ -145,8 +156,12 @@ mod tests {
     #[test]
     fn the_tokenizer_is_handed_out() {
         let gguf = tiny_llama_gguf().open().unwrap();
-        let vocabulary = GgufVocabulary::read(&gguf).unwrap();
+        let vocabulary = GgufVocabulary::read(&gguf).unwrap().unwrap();
         assert_eq!(vocabulary.model, "gpt2");
+        let mut none = tiny_llama_gguf();
+        none.remove("tokenizer.ggml.tokens");
+        none.set_string("tokenizer.ggml.model", NO_TOKENIZER);
+        assert_eq!(GgufVocabulary::read(&none.open().unwrap()).unwrap(), None);
         assert_eq!(vocabulary.pre.as_deref(), Some("smollm"));
         assert_eq!(vocabulary.tokens.len(), 8);
         assert_eq!(vocabulary.tokens[3], "t3");

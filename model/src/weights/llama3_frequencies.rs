@@ -15,6 +15,9 @@ const HIGH_FREQ_FACTOR: f64 = 4.0;
 /// Divisors are stored as f32, computed in f32 or f64.
 const TOLERANCE: f64 = 1e-4;
 
+/// Where files written here say the original length, under the architecture's name.
+pub(crate) const ORIGINAL_LENGTH: &str = "rope.scaling.original_context_length";
+
 /// Divisors of the `pairs` frequencies of a head.
 fn divisors(theta: f64, pairs: usize, factor: f64, original: usize) -> impl Iterator<Item = f64> {
     let original = original as f64;
@@ -32,8 +35,26 @@ fn divisors(theta: f64, pairs: usize, factor: f64, original: usize) -> impl Iter
     })
 }
 
-/// The scaling that gives these divisors; `None` if `llama3` scaling does not.
-pub(crate) fn recover(theta: f64, found: &[f32]) -> Option<RopeScaling> {
+/// The divisors that GGUF stores for a scaling; `None` if it is another than `llama3`, or one that [`recover`] would
+/// not find again.
+pub(crate) fn stored_divisors(theta: f64, pairs: usize, scaling: &RopeScaling) -> Option<Vec<f32>> {
+    let RopeScaling::Llama3 {
+        factor,
+        original_max_position_embeddings: original,
+        ..
+    } = *scaling
+    else {
+        return None;
+    };
+    let divisors = divisors(theta, pairs, factor, original);
+    let divisors: Vec<f32> = divisors.map(|divisor| divisor as f32).collect();
+    let found = recover(theta, &divisors, Some(original));
+    (found.as_ref() == Some(scaling)).then_some(divisors)
+}
+
+/// The scaling that gives these divisors; `None` if `llama3` scaling does not. `original` is the length that the file
+/// names, if it does.
+pub(crate) fn recover(theta: f64, found: &[f32], original: Option<usize>) -> Option<RopeScaling> {
     let largest = found.iter().copied().fold(1.0, f32::max);
     // The lowest frequency has the full factor, by its decimal form: 32, not 31.999998.
     let factor = (f64::from(largest) * 1e3).round() / 1e3;
@@ -46,8 +67,8 @@ pub(crate) fn recover(theta: f64, found: &[f32]) -> Option<RopeScaling> {
         return Some(RopeScaling::None);
     }
     // Llama 3's own length first: a short head may fit several.
-    [8192, 1024, 2048, 4096, 16_384, 32_768, 65_536, 131_072]
-        .into_iter()
+    let customary = [8192, 1024, 2048, 4096, 16_384, 32_768, 65_536, 131_072];
+    (original.into_iter().chain(customary))
         .find(|original| matches(*original))
         .map(|original_max_position_embeddings| RopeScaling::Llama3 {
             factor,
@@ -68,7 +89,7 @@ mod tests {
                 .map(|divisor| divisor as f32)
                 .collect();
             assert_eq!(
-                recover(5e5, &found),
+                recover(5e5, &found, None),
                 Some(RopeScaling::Llama3 {
                     factor,
                     low_freq_factor: 1.0,
@@ -80,10 +101,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stored_is_recovered_or_refused() {
+        let scaling =
+            |factor, low_freq_factor, original_max_position_embeddings| RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings,
+            };
+        let scaled = scaling(8.0, 1.0, 32);
+        let found = stored_divisors(1e4, 8, &scaled).unwrap();
+        assert_eq!(recover(1e4, &found, Some(32)), Some(scaled));
+        assert_eq!(stored_divisors(1e4, 8, &scaling(8.0, 2.0, 8192)), None);
+        assert_eq!(stored_divisors(1e4, 8, &RopeScaling::None), None);
+    }
+
+    #[test]
     fn other_divisors_are_not_taken_for_it() {
-        assert_eq!(recover(5e5, &[1.0; 32]), Some(RopeScaling::None));
-        assert_eq!(recover(5e5, &[1.0, 3.0, 2.0, 8.0]), None);
-        assert_eq!(recover(5e5, &[f32::NAN; 32]), None);
-        assert_eq!(recover(5e5, &[f32::INFINITY; 32]), None);
+        assert_eq!(recover(5e5, &[1.0; 32], None), Some(RopeScaling::None));
+        assert_eq!(recover(5e5, &[1.0, 3.0, 2.0, 8.0], None), None);
+        assert_eq!(recover(5e5, &[f32::NAN; 32], None), None);
+        assert_eq!(recover(5e5, &[f32::INFINITY; 32], None), None);
     }
 }

@@ -1,7 +1,8 @@
 //! Model files: GGUF and Hugging Face directories, read into plain `Vec<f32>` and written back.
 //!
 //! [`Checkpoint`](checkpoint::Checkpoint) is the one way in, whatever the format:
-//! [`write_hf_directory`](hf_directory::write_hf_directory) the way out. Tensors bear Hugging
+//! [`write_hf_directory`](hf_directory::write_hf_directory) and
+//! [`write_gguf`](gguf_writer::write_gguf) the ways out. Tensors bear Hugging
 //! Face's names and row-major shapes everywhere; [`names`] translates.
 //!
 //! Files are mapped into memory, never read whole: changing one while it is open gives wrong
@@ -17,8 +18,11 @@ pub mod gguf_config;
 mod gguf_cursor;
 mod gguf_keys;
 mod gguf_layout;
+pub mod gguf_metadata;
+pub mod gguf_types;
 pub mod gguf_value;
 pub mod gguf_vocabulary;
+pub mod gguf_writer;
 pub mod hf_config;
 pub mod hf_config_writer;
 pub mod hf_directory;
@@ -34,8 +38,11 @@ mod safetensors_header;
 pub mod safetensors_writer;
 mod shards;
 pub mod staged_directory;
+pub mod staged_file;
 
 #[cfg(test)]
 mod broken_file_tests;
+#[cfg(test)]
+mod gguf_writer_tests;
 #[cfg(test)]
 mod test_files;

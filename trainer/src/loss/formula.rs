@@ -1,9 +1,10 @@
-//! The losses as plain tensor formulas under Burn's autodiff: what devices without a fused kernel run,
-//! and what the fused kernel is compared with.
+//! The losses as plain tensor formulas under Burn's autodiff: what types without a fused kernel run,
+//! and what the fused kernels are compared with.
 
 use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 
 use super::config::LossConfig;
+use super::rows::check_labels;
 use super::{Labels, LossEntries, LossRowsError, Vocabulary};
 
 /// As `linear_loss::chunk_loss`, on any device; every position counts.
@@ -18,15 +19,7 @@ pub fn chunk_loss(
 ) -> Result<Tensor<2>, LossRowsError> {
     let dtype = logits.dtype();
     let valid = vocabulary.valid;
-    for (position, &label) in labels.targets.iter().enumerate() {
-        if entries.needs_labels() && label as usize >= valid {
-            return Err(LossRowsError::Label {
-                position,
-                label,
-                valid,
-            });
-        }
-    }
+    check_labels(entries, valid, labels)?;
     let student = widen(logits).autodiff().require_grad();
     let known = student.clone().narrow(1, 0, valid);
     let teacher = teacher.map(|t| widen(t).narrow(1, 0, valid).autodiff());

@@ -20,7 +20,7 @@ pub enum HiddenLoss {
 }
 
 /// Norms below this count as 0: the direction of such a row means nothing, its loss is 1 and its gradient 0.
-const SMALLEST_NORM: f64 = 1e-8;
+pub(super) const SMALLEST_NORM: f64 = 1e-8;
 
 /// The sum over supervised rows; adds `scale ·` its gradient by the student's states to `gradient`.
 ///

@@ -2,14 +2,15 @@
 //! held, only those of a chunk of positions, and unsupervised positions cost nothing.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use model::for_real;
 use model::linear::Weight;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
 use model::score::chunk_rows;
+use model::span::Cost;
+use model::{for_real, operation, phase};
 
 use super::formula;
-use super::{Labels, LossEntries, LossRowsError, Vocabulary, loss_rows};
+use super::{Labels, LossEntries, LossRowsError, LossSums, Vocabulary, loss_rows};
 
 /// Hidden states `[tokens, width]` and head `[vocabulary, width]` of the teacher.
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub struct TeacherStates {
 /// The loss of a batch and its gradient by the student's hidden states.
 pub struct LinearLoss {
     /// One sum over supervised positions an entry, times T² where that belongs, not times its weight.
-    pub values: Vec<f64>,
+    pub values: LossSums,
     /// `[tokens, width]`; zero at unsupervised positions.
     pub d_hidden: Tensor<2>,
 }
@@ -44,6 +45,7 @@ pub fn linear_loss(
     shared: usize,
     scale: f64,
 ) -> Result<LinearLoss, LossRowsError> {
+    let _phase = phase!("loss");
     let positions: Vec<i32> = (0..labels.supervised.len())
         .filter(|&i| labels.supervised[i])
         .map(|i| i as i32)
@@ -64,7 +66,7 @@ pub fn linear_loss(
         teacher: vocabulary.teacher.max(vocabulary.valid),
         ..vocabulary
     };
-    let mut values = vec![0.0; entries.count()];
+    let mut values = LossSums::zeros(entries.count(), hidden);
     let mut d_hidden = hidden.zeros_like();
     if !entries.needs_labels() && !entries.needs_teacher_logits() {
         return Ok(LinearLoss { values, d_hidden });
@@ -72,13 +74,20 @@ pub fn linear_loss(
     let teacher = teacher.filter(|_| entries.needs_teacher_logits());
     let weight = head.cast(hidden.dtype());
     let teacher_head = teacher.map(|t| t.head.cast(t.hidden.dtype()));
-    let rows = chunk_rows(vocabulary.student.max(vocabulary.teacher));
+    let rows = even_chunk(
+        positions.len(),
+        chunk_rows(vocabulary.student.max(vocabulary.teacher)),
+    );
     for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
         let index = index(chunk, hidden);
         let h = hidden.clone().select(0, index.clone());
-        let logits = weight.forward(&h);
+        let logits = {
+            let _span = operation!("logits", Cost::weight_product(&h, &weight));
+            weight.forward(&h)
+        };
         let teacher_logits = teacher.zip(teacher_head.as_ref()).map(|(t, head)| {
             let h = t.hidden.clone().select(0, index.clone());
+            let _span = operation!("teacher logits", Cost::weight_product(&h, head));
             let logits = head.forward(&h);
             without_padding(logits, shared, vocabulary.teacher)
         });
@@ -91,12 +100,20 @@ pub fn linear_loss(
             scale,
             &mut values,
         )?;
-        let d_chunk = weight.backward(&d_logits);
+        let d_chunk = {
+            let _span = operation!("head backward", Cost::weight_product(&d_logits, &weight));
+            weight.backward(&d_logits)
+        };
         head.accumulate_product(&d_logits, &h);
         let add = burn::tensor::IndexingUpdateOp::Add;
         d_hidden = d_hidden.select_assign(0, index, d_chunk, add);
     }
     Ok(LinearLoss { values, d_hidden })
+}
+
+/// Positions of a chunk when `count` go into as few as `most` allows, all about as long: every chunk reads the whole head.
+fn even_chunk(count: usize, most: usize) -> usize {
+    count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
 /// Teacher logits `[rows, columns]` in which only the first `shared` columns can be probable.
@@ -118,11 +135,25 @@ fn chunk_loss(
     teacher: Option<Tensor<2>>,
     targets: &[u32],
     scale: f64,
-    values: &mut [f64],
+    values: &mut LossSums,
 ) -> Result<Tensor<2>, LossRowsError> {
     let labels = Labels {
         targets,
         supervised: &vec![true; targets.len()],
+    };
+    let _span = operation!(
+        "loss of rows",
+        Cost::arrays(teacher.iter().chain([&logits; 2]))
+    );
+    let values = match values {
+        LossSums::Host(values) => values,
+        #[cfg(feature = "cube")]
+        LossSums::Device(sums) => {
+            let rows = super::cube::rows::loss_rows;
+            return rows(entries, vocabulary, logits, teacher, labels, scale, sums);
+        }
+        #[cfg(not(feature = "cube"))]
+        LossSums::Device(_) => unreachable!("this program knows no device"),
     };
     if !is_host(&logits) {
         return formula::chunk_loss(entries, vocabulary, logits, teacher, labels, scale, values);

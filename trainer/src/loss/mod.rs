@@ -9,11 +9,15 @@
 //! - one file a loss: [`forward_kl`], [`reverse_kl`], [`jsd`], [`skew_kl`], [`skew_reverse_kl`], [`tvd`],
 //!   [`cross_entropy`], [`hidden`].
 //! - [`row`], [`rows`]: one position, and many in parallel.
+//! - [`formula`]: the same as tensor formulas, and `cube`: as kernels for devices.
+//! - [`sums`]: where the values add up.
 //! - `divergence`, `mixture`, `softmax`, `block`: what they are made of.
 
 mod block;
 pub mod config;
 pub mod cross_entropy;
+#[cfg(feature = "cube")]
+pub mod cube;
 mod divergence;
 pub mod entries;
 pub mod formula;
@@ -28,6 +32,7 @@ pub mod rows;
 pub mod skew_kl;
 pub mod skew_reverse_kl;
 mod softmax;
+pub mod sums;
 pub mod tvd;
 
 #[cfg(test)]
@@ -39,3 +44,4 @@ pub use entries::LossEntries;
 pub use hidden::{HiddenLoss, hidden_rows};
 pub use row::accumulate_row;
 pub use rows::{Labels, LossRowsError, Vocabulary, loss_rows};
+pub use sums::LossSums;

@@ -148,17 +148,27 @@ fn check<F>(
         length("teacher logits", rows * vocabulary.teacher, teacher.len())?;
         columns("teacher", vocabulary.teacher)?;
     }
-    if entries.needs_labels() {
-        for (position, (&label, &supervised)) in
-            labels.targets.iter().zip(labels.supervised).enumerate()
-        {
-            if supervised && label as usize >= valid {
-                return Err(LossRowsError::Label {
-                    position,
-                    label,
-                    valid,
-                });
-            }
+    check_labels(entries, valid, labels)
+}
+
+/// Every label that a loss looks at is below `valid`.
+pub(super) fn check_labels(
+    entries: &LossEntries,
+    valid: usize,
+    labels: Labels,
+) -> Result<(), LossRowsError> {
+    if !entries.needs_labels() {
+        return Ok(());
+    }
+    for (position, (&label, &supervised)) in
+        labels.targets.iter().zip(labels.supervised).enumerate()
+    {
+        if supervised && label as usize >= valid {
+            return Err(LossRowsError::Label {
+                position,
+                label,
+                valid,
+            });
         }
     }
     Ok(())

@@ -1,15 +1,18 @@
-//! AdamW (arXiv 1711.05101) with moments in the dtype of the weights, fused into one pass on the CPU.
+//! AdamW (arXiv 1711.05101) with moments in the dtype of the weights, fused into one pass.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use model::for_real;
 use model::ops::host::{HostTensor, is_host, map_in_place};
 use model::ops::real::Real;
 use model::ops::simd::widest;
 use model::parameter::Parameter;
+use model::span::Cost;
+use model::{for_real, operation, phase};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use super::verdict::Verdict;
 
 /// PyTorch's AdamW; `weight_decay` leaves norms and biases alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,8 @@ pub struct AdamW {
     /// Updates done.
     pub steps: u64,
     pub moments: BTreeMap<String, Moments>,
+    /// Of the step before, where steps are judged on a device.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// Running means of the gradient and of its square, shaped as the parameter.
@@ -48,18 +53,34 @@ pub struct Moments {
     pub second: Tensor<2>,
 }
 
+/// What gradients are multiplied by.
+#[derive(Debug, Clone, Copy)]
+pub enum GradientScale<'a> {
+    Known(f64),
+    /// Known to the device, which may also say that nothing changes.
+    OnDevice(&'a Verdict),
+}
+
+impl Moments {
+    fn zero(value: &Tensor<2>) -> Self {
+        Self {
+            first: value.zeros_like(),
+            second: value.zeros_like(),
+        }
+    }
+}
+
 /// The numbers of one update of one parameter.
 #[derive(Debug, Clone, Copy)]
-struct Update {
-    beta: [f64; 2],
+pub(super) struct Update {
+    pub beta: [f64; 2],
     /// lr / (1 − β₁ᵗ).
-    step_size: f64,
+    pub step_size: f64,
     /// 1 / √(1 − β₂ᵗ).
-    second_scale: f64,
-    eps: f64,
+    pub second_scale: f64,
+    pub eps: f64,
     /// 1 − lr · weight decay.
-    keep: f64,
-    gradient_scale: f64,
+    pub keep: f64,
 }
 
 impl AdamW {
@@ -68,16 +89,29 @@ impl AdamW {
             config,
             steps: 0,
             moments: BTreeMap::new(),
+            verdict: None,
         }
     }
 
-    /// One update with learning rate `lr`; takes every gradient, multiplied by `gradient_scale`.
+    /// Holds moments of 0 for every trainable parameter that has none. Before the first step: made in its middle, they
+    /// would lie between what the step frees, and memory would fall apart into pieces too small for the next.
+    pub fn hold_moments<'a>(&mut self, parameters: impl Iterator<Item = &'a Parameter>) {
+        for parameter in parameters.filter(|parameter| parameter.trainable) {
+            if !self.moments.contains_key(&parameter.name) {
+                let moments = Moments::zero(&parameter.value);
+                self.moments.insert(parameter.name.clone(), moments);
+            }
+        }
+    }
+
+    /// One update with learning rate `lr`; takes every gradient, multiplied by `scale`.
     pub fn step<'a>(
         &mut self,
         parameters: impl Iterator<Item = &'a mut Parameter>,
         lr: f64,
-        gradient_scale: f64,
+        scale: GradientScale,
     ) {
+        let _phase = phase!("optimizer");
         self.steps += 1;
         let [beta1, beta2] = self.config.betas;
         let power = self.steps.min(i32::MAX as u64) as i32;
@@ -95,16 +129,13 @@ impl AdamW {
                 second_scale: 1.0 / (1.0 - beta2.powi(power)).sqrt(),
                 eps: self.config.eps,
                 keep: 1.0 - lr * decay,
-                gradient_scale,
             };
             let moments = match self.moments.remove(&parameter.name) {
                 Some(moments) => moments,
-                None => Moments {
-                    first: parameter.value.zeros_like(),
-                    second: parameter.value.zeros_like(),
-                },
+                None => Moments::zero(&parameter.value),
             };
-            let (value, moments) = update.apply(take(&mut parameter.value), moments, gradient);
+            let value = take(&mut parameter.value);
+            let (value, moments) = update.apply(value, moments, gradient, scale);
             parameter.value = value;
             self.moments.insert(parameter.name.clone(), moments);
         }
@@ -123,9 +154,19 @@ impl Update {
         value: Tensor<2>,
         moments: Moments,
         gradient: Tensor<2>,
+        scale: GradientScale,
     ) -> (Tensor<2>, Moments) {
+        // Four arrays of one shape are read, three of them written.
+        let _span = operation!("adamw", Cost::arrays([&gradient; 7]));
+        #[cfg(feature = "cube")]
+        if let GradientScale::OnDevice(verdict) = scale {
+            return super::cube::adamw::apply(self, value, moments, &gradient, verdict);
+        }
+        let GradientScale::Known(scale) = scale else {
+            unreachable!("this program knows no device")
+        };
         if !is_host(&value) {
-            return self.apply_formula(value, moments, gradient);
+            return self.apply_formula(value, moments, gradient, scale);
         }
         for_real!(value.dtype(), F, {
             let gradient = HostTensor::of(&gradient).expect("on the device of its parameter");
@@ -133,7 +174,7 @@ impl Update {
             let value = map_in_place::<F, 2>(value, |value| {
                 first = Some(map_in_place::<F, 2>(moments.first, |first| {
                     second = Some(map_in_place::<F, 2>(moments.second, |second| {
-                        self.apply_host(value, first, second, gradient.slice::<F>());
+                        self.apply_host(value, first, second, gradient.slice::<F>(), scale);
                     }));
                 }));
             });
@@ -151,6 +192,7 @@ impl Update {
         first: &mut [F],
         second: &mut [F],
         gradient: &[F],
+        scale: f64,
     ) {
         const BLOCK: usize = 8192;
         value
@@ -159,7 +201,7 @@ impl Update {
             .zip(second.par_chunks_mut(BLOCK))
             .zip(gradient.par_chunks(BLOCK))
             .for_each(|(((value, first), second), gradient)| {
-                self.apply_block(value, first, second, gradient);
+                self.apply_block(value, first, second, gradient, scale);
             });
     }
 
@@ -169,12 +211,13 @@ impl Update {
         first: &mut [F],
         second: &mut [F],
         gradient: &[F],
+        scale: f64,
     ) {
         let real = F::from_f64;
         let [beta1, beta2] = self.beta.map(real);
         let [rest1, rest2] = self.beta.map(|beta| real(1.0 - beta));
         let (step_size, second_scale) = (real(self.step_size), real(self.second_scale));
-        let (eps, keep, scale) = (real(self.eps), real(self.keep), real(self.gradient_scale));
+        let (eps, keep, scale) = (real(self.eps), real(self.keep), real(scale));
         widest(
             #[inline(always)]
             || {
@@ -194,9 +237,10 @@ impl Update {
         value: Tensor<2>,
         moments: Moments,
         gradient: Tensor<2>,
+        scale: f64,
     ) -> (Tensor<2>, Moments) {
         let [beta1, beta2] = self.beta;
-        let g = gradient.mul_scalar(self.gradient_scale);
+        let g = gradient.mul_scalar(scale);
         let first = moments.first.mul_scalar(beta1) + g.clone().mul_scalar(1.0 - beta1);
         let second = moments.second.mul_scalar(beta2) + g.square().mul_scalar(1.0 - beta2);
         let root = second
@@ -225,7 +269,6 @@ mod tests {
             second_scale: 1.7,
             eps: 1e-3,
             keep: 0.98,
-            gradient_scale: 0.5,
         };
         let moments = Moments {
             first: tensor([0.1, -0.2, 0.0, 3.0]),
@@ -235,8 +278,13 @@ mod tests {
             tensor([1.0, -1.0, 2.0, 0.5]),
             tensor([0.3, 0.0, -4.0, 1e-9]),
         );
-        let (a, am) = update.apply(value.clone(), moments.clone(), gradient.clone());
-        let (b, bm) = update.apply_formula(value, moments, gradient);
+        let (a, am) = update.apply(
+            value.clone(),
+            moments.clone(),
+            gradient.clone(),
+            GradientScale::Known(0.5),
+        );
+        let (b, bm) = update.apply_formula(value, moments, gradient, 0.5);
         let tolerance = Tolerance::<f64>::absolute(1e-14);
         a.into_data().assert_approx_eq(&b.into_data(), tolerance);
         am.second

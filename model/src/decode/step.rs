@@ -1,0 +1,359 @@
+//! One new token a row through all blocks, as plain slices: no tensor is made, and what is written is written once.
+//!
+//! A block is four parallel loops with short serial pieces between them: q, k and v; attention; the output projection,
+//! added to the residual; gate, up and their activation; the down projection, added to the residual.
+
+use std::ops::Range;
+
+use super::attention::attend;
+use super::cache::Cache;
+use super::weights::{BlockWeights, LowRank, Projection, Values, Weights};
+use crate::config::DecoderConfig;
+use crate::decoder::Decoder;
+use crate::kv_cache::KvCache;
+use crate::ops::host::SharedOutput;
+use crate::ops::rms_norm;
+use crate::ops::rope::turn_row;
+use crate::ops::row_product::{Destination, product};
+use crate::ops::swiglu;
+use crate::ops::team::{Team, with_team};
+
+/// Tasks of a loop a thread: enough that a thread that comes late leaves little to wait for.
+const TASKS: usize = 4;
+/// A task has at least so many rows of a matrix.
+const TASK_ROWS: usize = 16;
+
+/// A decoder in the middle of sequences of equal cached length.
+pub(super) struct FusedStep {
+    weights: Weights,
+    config: DecoderConfig,
+    rope_frequencies: Vec<f32>,
+    cache: Cache,
+    /// Positions at the start of each row that are not part of its sequence.
+    padding: Vec<usize>,
+    scratch: Scratch,
+}
+
+/// All `[rows, …]`.
+#[derive(Default)]
+struct Scratch {
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    /// q, k and v, one behind the other.
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    scores: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    activation: Vec<f32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl FusedStep {
+    /// Goes on behind `cache`, for some `new` tokens a row. Gives the cache back when the decoder is not in `f32` on
+    /// the CPU.
+    pub fn new(
+        decoder: &Decoder,
+        cache: KvCache,
+        padding: &[usize],
+        new: usize,
+    ) -> Result<Self, KvCache> {
+        let Some(weights) = Weights::of(decoder) else {
+            return Err(cache);
+        };
+        let config = decoder.config.clone();
+        let heads = [config.num_key_value_heads, config.head_dim];
+        Ok(Self {
+            weights,
+            rope_frequencies: decoder.rope_frequencies.clone(),
+            cache: Cache::new(cache, heads, padding.len(), new),
+            config,
+            padding: padding.to_vec(),
+            scratch: Scratch::default(),
+        })
+    }
+
+    pub fn keep_rows(&mut self, kept: &[usize]) {
+        self.cache.keep_rows(kept);
+        self.padding = kept.iter().map(|&row| self.padding[row]).collect();
+    }
+
+    /// Adds one token to each row and writes the `logits` `[rows, vocabulary]` of the next.
+    pub fn advance(&mut self, ids: &[u32], logits: &mut Vec<f32>) {
+        self.cache.make_room();
+        self.prepare(ids);
+        with_team(|team| {
+            for layer in 0..self.weights.blocks.len() {
+                self.attention(team, layer);
+                self.mlp(team, layer);
+            }
+            self.logits(team, logits);
+        });
+        self.cache.length += 1;
+    }
+
+    /// Embeds the tokens, finds their angles and the room for all that follows.
+    fn prepare(&mut self, ids: &[u32]) {
+        let (config, scratch, rows) = (&self.config, &mut self.scratch, ids.len());
+        let (hidden, queries) = (
+            config.hidden_size,
+            config.num_attention_heads * config.head_dim,
+        );
+        let keys = config.num_key_value_heads * config.head_dim;
+        let positions = rows * config.num_attention_heads * (self.cache.length + 1);
+        for (values, count) in [
+            (&mut scratch.x, rows * hidden),
+            (&mut scratch.normed, rows * hidden),
+            (&mut scratch.qkv, rows * (queries + 2 * keys)),
+            (&mut scratch.attended, rows * queries),
+            (&mut scratch.scores, positions),
+            (&mut scratch.gate, rows * config.intermediate_size),
+            (&mut scratch.up, rows * config.intermediate_size),
+            (&mut scratch.activation, rows * config.intermediate_size),
+        ] {
+            values.resize(count, 0.0);
+        }
+        let embedding = self.weights.embedding.blocks();
+        for (&id, x) in ids.iter().zip(scratch.x.chunks_mut(hidden)) {
+            embedding.rows_from(id as usize, x);
+        }
+        scratch.cos.clear();
+        scratch.sin.clear();
+        for padding in &self.padding {
+            let position = (self.cache.length - padding) as f32;
+            let angles = self.rope_frequencies.iter().map(|f| position * f);
+            scratch.cos.extend(angles.clone().map(f32::cos));
+            scratch.sin.extend(angles.map(f32::sin));
+        }
+    }
+
+    /// x += attention(norm(x)).
+    fn attention(&mut self, team: &Team, layer: usize) {
+        let (block, scratch) = (&self.weights.blocks[layer], &mut self.scratch);
+        let (config, epsilon) = (&self.config, self.config.rms_norm_eps);
+        let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
+        let (queries, keys) = (heads * head_dim, config.num_key_value_heads * head_dim);
+        norm(&scratch.x, &block.input_norm, epsilon, &mut scratch.normed);
+        let width = queries + 2 * keys;
+        let parts = [
+            (&block.q, 0),
+            (&block.k, queries),
+            (&block.v, queries + keys),
+        ];
+        project(
+            team,
+            &parts,
+            &scratch.normed,
+            &mut scratch.qkv,
+            width,
+            false,
+        );
+        let half = head_dim / 2;
+        for (row, qkv) in scratch.qkv.chunks_mut(width).enumerate() {
+            let (q, kv) = qkv.split_at_mut(queries);
+            let (k, v) = kv.split_at_mut(keys);
+            norm_heads(q, &block.q_norm, head_dim, epsilon);
+            norm_heads(k, &block.k_norm, head_dim, epsilon);
+            let angles = row * half..(row + 1) * half;
+            let (cos, sin) = (&scratch.cos[angles.clone()], &scratch.sin[angles]);
+            turn_row(q, cos, sin, false);
+            turn_row(k, cos, sin, false);
+            self.cache.write(layer, row, k, v);
+        }
+        let (length, group) = (self.cache.length + 1, heads / config.num_key_value_heads);
+        let window = config.sliding_windows[layer];
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let (cache, padding, qkv) = (&self.cache, &self.padding, &scratch.qkv);
+        let out = SharedOutput::new(&mut scratch.attended);
+        let scores = SharedOutput::new(&mut scratch.scores);
+        team.run(padding.len() * heads, &|task| {
+            let (row, head) = (task / heads, task % heads);
+            let first = window.map_or(padding[row], |w| padding[row].max(length.saturating_sub(w)));
+            let q = &qkv[row * width + head * head_dim..][..head_dim];
+            // SAFETY: each task has its own scores and its own columns of the output.
+            let (scores, out) = unsafe {
+                (
+                    scores.slice(task * length, length),
+                    out.slice(task * head_dim, head_dim),
+                )
+            };
+            let cached = cache.read(layer, row, head / group, first);
+            attend(q, cached, scale as f32, scores, out);
+        });
+        let (parts, hidden) = ([(&block.o, 0)], config.hidden_size);
+        project(
+            team,
+            &parts,
+            &scratch.attended,
+            &mut scratch.x,
+            hidden,
+            true,
+        );
+    }
+
+    /// x += mlp(norm(x)).
+    fn mlp(&mut self, team: &Team, layer: usize) {
+        let (block, scratch) = (&self.weights.blocks[layer], &mut self.scratch);
+        norm(
+            &scratch.x,
+            &block.mlp_norm,
+            self.config.rms_norm_eps,
+            &mut scratch.normed,
+        );
+        gated(team, block, scratch, self.config.intermediate_size);
+        let (parts, hidden) = ([(&block.down, 0)], self.config.hidden_size);
+        project(
+            team,
+            &parts,
+            &scratch.activation,
+            &mut scratch.x,
+            hidden,
+            true,
+        );
+    }
+
+    fn logits(&mut self, team: &Team, logits: &mut Vec<f32>) {
+        let scratch = &mut self.scratch;
+        let epsilon = self.config.rms_norm_eps;
+        norm(&scratch.x, &self.weights.norm, epsilon, &mut scratch.normed);
+        let head = self.weights.head();
+        let (x, stride) = (&scratch.normed, head.rows());
+        logits.resize(x.len() / head.columns() * stride, 0.0);
+        let out = SharedOutput::new(logits);
+        over_rows(team, stride, &|rows| {
+            // SAFETY: each task has its own columns of the output.
+            unsafe { product(head, rows, x, destination(out, stride)) };
+        });
+    }
+}
+
+/// Products of `x` with several matrices in one loop: that of a part goes to the columns from its offset of `out`
+/// `[rows, stride]`.
+fn project(
+    team: &Team,
+    parts: &[(&Projection, usize)],
+    x: &[f32],
+    out: &mut [f32],
+    stride: usize,
+    add: bool,
+) {
+    let out = SharedOutput::new(out);
+    let narrow = parts.iter().map(|(part, _)| narrowed(part, x));
+    let narrow: Vec<_> = narrow.collect();
+    let total = parts
+        .iter()
+        .map(|(part, _)| part.matrix.blocks().rows())
+        .sum();
+    over_rows(team, total, &|rows| {
+        for ((part, offset), narrow) in parts.iter().zip(&narrow) {
+            let matrix = part.matrix.blocks();
+            let own = rows.start.max(*offset)..rows.end.min(offset + matrix.rows());
+            if own.is_empty() {
+                continue;
+            }
+            // SAFETY: each task has its own columns of the output.
+            unsafe {
+                let destination = Destination {
+                    out: out.from(*offset),
+                    stride,
+                    bias: part.bias.as_ref().map(Values::slice),
+                    add,
+                };
+                let own = own.start - offset..own.end - offset;
+                product(matrix, own.clone(), x, destination);
+                widen(narrow, own, destination);
+            }
+        }
+    });
+}
+
+/// What an adapter makes of `x`, before it is wide again: [`LowRank::narrow`].
+fn narrowed<'a>(part: &'a Projection, x: &[f32]) -> Option<(&'a LowRank, Vec<f32>)> {
+    let adapter = part.adapter.as_ref()?;
+    Some((adapter, adapter.narrow(x)))
+}
+
+/// Adds what an adapter gives for some rows of its matrix.
+///
+/// # Safety
+/// As [`product`].
+unsafe fn widen(
+    narrow: &Option<(&LowRank, Vec<f32>)>,
+    rows: Range<usize>,
+    destination: Destination,
+) {
+    if let Some((adapter, narrow)) = narrow {
+        let destination = Destination {
+            bias: None,
+            add: true,
+            ..destination
+        };
+        // SAFETY: the caller's.
+        unsafe { product(adapter.wide(), rows, narrow, destination) };
+    }
+}
+
+/// activation = silu(gate(normed)) · up(normed): a task does all three for its columns.
+fn gated(team: &Team, block: &BlockWeights, scratch: &mut Scratch, width: usize) {
+    let x = &scratch.normed;
+    let tokens = scratch.activation.len() / width;
+    let [gate, up, activation] = [&mut scratch.gate, &mut scratch.up, &mut scratch.activation]
+        .map(|values| SharedOutput::new(values));
+    let narrow = [&block.gate, &block.up].map(|part| narrowed(part, x));
+    over_rows(team, width, &|rows| {
+        for ((part, out), narrow) in [(&block.gate, gate), (&block.up, up)].iter().zip(&narrow) {
+            let destination = Destination {
+                bias: part.bias.as_ref().map(Values::slice),
+                ..destination(*out, width)
+            };
+            // SAFETY: each task has its own columns of the outputs.
+            unsafe {
+                product(part.matrix.blocks(), rows.clone(), x, destination);
+                widen(narrow, rows.clone(), destination);
+            }
+        }
+        for token in 0..tokens {
+            let (at, count) = (token * width + rows.start, rows.len());
+            // SAFETY: as above; this task has written gate and up.
+            unsafe {
+                let (gate, up) = (gate.slice(at, count), up.slice(at, count));
+                swiglu::forward_block(activation.slice(at, count), gate, up);
+            }
+        }
+    });
+}
+
+fn destination<'a>(out: SharedOutput<f32>, stride: usize) -> Destination<'a> {
+    Destination {
+        out,
+        stride,
+        bias: None,
+        add: false,
+    }
+}
+
+/// Cuts the rows of a matrix into tasks.
+fn over_rows(team: &Team, total: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
+    let tasks = TASKS * rayon::current_num_threads();
+    let rows = total.div_ceil(tasks).next_multiple_of(4).max(TASK_ROWS);
+    team.run(total.div_ceil(rows), &|number| {
+        task(number * rows..total.min((number + 1) * rows));
+    });
+}
+
+fn norm(x: &[f32], weight: &Values, epsilon: f64, out: &mut [f32]) {
+    let weight = weight.slice();
+    for (x, out) in x.chunks(weight.len()).zip(out.chunks_mut(weight.len())) {
+        rms_norm::forward_row(out, x, weight, epsilon);
+    }
+}
+
+fn norm_heads(x: &mut [f32], weight: &Option<Values>, head_dim: usize, epsilon: f64) {
+    let Some(weight) = weight else { return };
+    let mut head = vec![0.0; head_dim];
+    for x in x.chunks_mut(head_dim) {
+        head.copy_from_slice(x);
+        rms_norm::forward_row(x, &head, weight.slice(), epsilon);
+    }
+}

@@ -1,0 +1,87 @@
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
+use model::quant::block_type::GgmlType;
+
+use super::{Cli, ModelArgs};
+use crate::recipe::{ExportFormat, ExportTo, FloatType};
+
+/// Write a model in a format that other programs read
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  distill export --model runs/quickstart/distill-0123456789ab/model \
+                        --to safetensors --out student\n  distill export --model student \
+                        --to gguf --type q4_k --out student.gguf --verify"
+)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The format to write
+    #[arg(long, value_enum)]
+    pub to: ExportTo,
+    /// The directory or the GGUF file to write; nothing is overwritten
+    #[arg(long, value_name = "PATH", visible_alias = "path")]
+    pub out: PathBuf,
+    /// The type of the weights in safetensors and peft; f32 when left out
+    #[arg(long, value_enum, conflicts_with = "kind")]
+    pub dtype: Option<FloatType>,
+    /// The type of the matrices in GGUF
+    ///
+    /// Norms and biases stay f32. The head, which is the embedding of a tied model, is q8_0, or q6_k beside the K types.
+    /// A tensor whose rows are not whole blocks of its type gets a finer one; a table shows what became of all.
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        ignore_case = true,
+        required_if_eq("to", "gguf")
+    )]
+    #[arg(value_parser = PossibleValuesParser::new(GgmlType::ALL.map(GgmlType::name)))]
+    pub kind: Option<String>,
+    /// Run the result and its source on a text, and compare their logits; a text of the program's own when none is given
+    #[arg(long, value_name = "TEXT FILE", num_args = 0..=1)]
+    pub verify: Option<Option<PathBuf>>,
+    /// The mean KL in nats a token that is accepted; by the type when left out
+    #[arg(long, value_name = "NATS", requires = "verify", value_parser = parse_bound)]
+    pub max_kl: Option<f64>,
+}
+
+impl ExportArgs {
+    /// # Errors
+    /// A type that belongs to another format.
+    pub fn format(&self) -> Result<ExportFormat, clap::Error> {
+        let kind = self.kind.as_deref().and_then(GgmlType::from_name);
+        match (self.to, kind) {
+            (ExportTo::Safetensors, None) => Ok(ExportFormat::Safetensors {
+                dtype: self.dtype.unwrap_or_default(),
+            }),
+            (ExportTo::Gguf, Some(kind)) => Ok(ExportFormat::Gguf { kind }),
+            (ExportTo::Peft, None) => Ok(ExportFormat::Peft {
+                dtype: self.dtype.unwrap_or_default(),
+            }),
+            (ExportTo::Safetensors | ExportTo::Peft, Some(_)) => Err(usage(
+                "--type belongs to gguf; safetensors and peft take --dtype",
+            )),
+            (ExportTo::Gguf, None) => Err(usage("--to gguf needs a --type")),
+        }
+    }
+}
+
+fn usage(message: &str) -> clap::Error {
+    let mut command = Cli::command();
+    command.build();
+    let export = command.find_subcommand_mut("export");
+    match export {
+        Some(export) => export.error(ErrorKind::ArgumentConflict, message),
+        None => command.error(ErrorKind::ArgumentConflict, message),
+    }
+}
+
+fn parse_bound(text: &str) -> Result<f64, String> {
+    let bound = text.parse().map_err(|_| "expected a number".to_owned())?;
+    match bound >= 0.0 {
+        true => Ok(bound),
+        false => Err("must be at least 0".to_owned()),
+    }
+}

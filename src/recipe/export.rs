@@ -1,0 +1,155 @@
+//! What the stage `export` takes: which model goes where, in which format.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use model::quant::block_type::GgmlType;
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::invalid::{Invalid, require};
+use super::problem::Problem;
+use super::read::Parts;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Export {
+    #[serde(flatten)]
+    pub inputs: ExportInputs,
+    #[serde(flatten)]
+    pub format: ExportFormat,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ExportInputs {
+    #[serde(skip_serializing)]
+    pub model: String,
+    /// Where to write; into the stage's own directory when left out.
+    pub path: Option<PathBuf>,
+    #[serde(
+        default,
+        deserialize_with = "verify",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub verify: Option<Verify>,
+}
+
+/// A format with what it takes. The key `to` tells them apart.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq)]
+#[serde(tag = "to", rename_all = "snake_case")]
+pub enum ExportFormat {
+    Safetensors {
+        dtype: FloatType,
+    },
+    Gguf {
+        #[serde(rename = "type")]
+        kind: GgmlType,
+    },
+    /// The model's adapter alone.
+    Peft {
+        dtype: FloatType,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportTo {
+    Safetensors,
+    Gguf,
+    /// The model's adapter alone
+    Peft,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatType {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+/// How the result is compared with its source: `true`, or a table.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// A text that comes with the program when left out.
+    #[serde(skip_serializing)]
+    pub data: Option<String>,
+    /// Nats a token; by the format when left out.
+    pub max_kl: Option<f64>,
+}
+
+impl Export {
+    pub(super) fn read(parts: &mut Parts) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct To {
+            to: ExportTo,
+        }
+        #[derive(Deserialize)]
+        struct Safetensors {
+            #[serde(default)]
+            dtype: FloatType,
+        }
+        #[derive(Deserialize)]
+        struct Gguf {
+            r#type: GgmlType,
+        }
+        let inputs = parts.take();
+        let format = parts.take::<To>().and_then(|format| match format.to {
+            ExportTo::Safetensors => parts
+                .take()
+                .map(|Safetensors { dtype }| ExportFormat::Safetensors { dtype }),
+            ExportTo::Peft => parts
+                .take()
+                .map(|Safetensors { dtype }| ExportFormat::Peft { dtype }),
+            ExportTo::Gguf => parts
+                .take()
+                .map(|Gguf { r#type: kind }| ExportFormat::Gguf { kind }),
+        });
+        Ok(Self {
+            inputs: inputs?,
+            format: format?,
+        })
+    }
+
+    /// The name of what is written in the stage's own directory.
+    pub fn own_name(&self) -> &'static str {
+        match self.format {
+            ExportFormat::Safetensors { .. } | ExportFormat::Peft { .. } => "model",
+            ExportFormat::Gguf { .. } => "model.gguf",
+        }
+    }
+
+    pub(super) fn check(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let max_kl = self.inputs.verify.as_ref().and_then(|verify| verify.max_kl);
+        let says = "`max_kl` must be at least 0";
+        require(
+            &mut found,
+            max_kl.is_none_or(|kl| kl >= 0.0),
+            "verify.max_kl",
+            says,
+        );
+        found
+    }
+}
+
+fn verify<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Verify>, D::Error> {
+    struct BoolOrTable;
+    impl<'de> Visitor<'de> for BoolOrTable {
+        type Value = Option<Verify>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("true, false or { data, max_kl }")
+        }
+
+        fn visit_bool<E: de::Error>(self, wanted: bool) -> Result<Self::Value, E> {
+            Ok(wanted.then(Verify::default))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Verify::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(BoolOrTable)
+}
