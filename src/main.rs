@@ -27,6 +27,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 const DEFAULT_WORDS: &str = "warn,distill=info";
 
+#[global_allocator]
+static ALLOCATOR: memory::Allocator = memory::Allocator;
+
 fn main() -> ExitCode {
     memory::keep_freed_memory();
     exit::install_panic_hook();

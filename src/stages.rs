@@ -22,7 +22,7 @@ use model::build::Placement;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
-use crate::memory::return_freed_memory;
+use crate::memory::{return_freed_memory, use_huge_pages};
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::profile::Profiler;
 use crate::progress::Progress;
@@ -157,6 +157,9 @@ impl<'a> Chain<'a> {
 
     /// The step at which the stage was stopped from outside, if it was.
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
+        if matches!(stage.action, Action::Sft(_) | Action::Distill(_)) {
+            use_huge_pages();
+        }
         match &stage.action {
             Action::Prune(config) => self.prune(stage, config).map(|()| None),
             Action::Gqa(config) => self.gqa(stage, config).map(|()| None),

@@ -2,11 +2,11 @@
 //! `benches/operations.py` asks it and PyTorch in turns.
 //!
 //! With `--memory` it does the work once and answers with the most memory that this took beyond what was held before;
-//! the allocator is then as the system has it, so that what is freed does not hide what is asked for.
+//! what is free is returned first, so that it does not hide what is asked for.
 
 mod measure;
 #[path = "../../src/memory.rs"]
-#[expect(dead_code, reason = "a benchmark has no stages")]
+#[allow(unused_imports, reason = "its tests run with the program's")]
 mod memory;
 mod work;
 
@@ -41,11 +41,16 @@ pub enum Pass {
     Both,
 }
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: memory::Allocator = memory::Allocator;
+
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let in_memory = arguments.iter().any(|argument| argument == "--memory");
+    memory::keep_freed_memory();
     if !in_memory {
-        memory::keep_freed_memory();
+        memory::use_huge_pages();
     }
     let place = place(&arguments)?;
     for line in io::stdin().lock().lines() {
@@ -53,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         let mut once = request.work.prepare(&place, request.pass, request.formula);
         let answer = match in_memory {
             true => {
+                memory::return_freed_memory();
                 let peak = Peak::start()?;
                 once();
                 place.device.sync()?;

@@ -17,7 +17,7 @@ use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
 use model::weights::staged_directory::StagedDirectory;
-use teacher::tokenizer::{check_fit, load_tokenizer};
+use teacher::tokenizer::{check_fit, load_tokenizer, optional_tokenizer};
 
 use super::Chain;
 use crate::adapter;
@@ -48,6 +48,17 @@ impl StoredModel {
         Ok(match self.borrowed {
             Some(tokenizer) => (tokenizer, self.checkpoint),
             None => (load_tokenizer(&self.checkpoint)?, self.checkpoint),
+        })
+    }
+
+    fn to_export(self) -> Result<ExportSource> {
+        if self.borrowed.is_none() {
+            // One that does not fit is refused; without one a model is exported with a warning.
+            optional_tokenizer(&self.checkpoint)?;
+        }
+        Ok(ExportSource {
+            weights: Weights::Stored(Box::new(self.checkpoint)),
+            tokenizer: self.borrowed,
         })
     }
 }
@@ -198,10 +209,7 @@ impl Chain<'_> {
                 tokenizer: Some(opened.tokenizer),
             }),
             (Ok(None), _) => bail!("`{}` is not a model", input.reference.name),
-            (Ok(Some(stored)), _) => Ok(ExportSource {
-                weights: Weights::Stored(Box::new(stored.checkpoint)),
-                tokenizer: stored.borrowed,
-            }),
+            (Ok(Some(stored)), _) => stored.to_export(),
             (Err(error), _) => Err(error),
         };
         opened.with_context(|| format!("model `{}`", input.reference.name))

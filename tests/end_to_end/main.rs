@@ -8,6 +8,8 @@ mod verbs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 /// Runs `distill` in `directory`.
 fn distill(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_distill"))
@@ -24,4 +26,24 @@ fn stdout(output: &Output) -> String {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Equal but for numbers that differ by at most `tolerance`.
+pub fn assert_near(a: &Value, b: &Value, tolerance: f64) {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let difference = (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
+            assert!(difference <= tolerance, "{a} {b}");
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter()
+                .zip(b)
+                .for_each(|(a, b)| assert_near(a, b, tolerance));
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+            a.iter()
+                .for_each(|(key, a)| assert_near(a, &b[key], tolerance));
+        }
+        _ => assert_eq!(a, b),
+    }
 }

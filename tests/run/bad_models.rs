@@ -27,6 +27,16 @@ model = "bad"
 to = "safetensors"
 "#;
 
+const SFT: &str = r#"
+[[stage]]
+kind = "sft"
+model = "bad"
+data = "train"
+steps = 1
+sequence_length = 32
+tokens_per_step = 64
+"#;
+
 /// Runs the first stage, then with `more` the second, which fails; the first is still done after it.
 fn fails_and_keeps_what_is_done(home: &Home, more: &str, parts: &[&str]) {
     home.write(RECIPE, PRUNE);
@@ -132,7 +142,8 @@ fn a_model_without_weights_or_without_a_tokenizer() {
     let home = Home::new();
     write_tiny(&home.path("bare"));
     fs::remove_file(home.path("bare/tokenizer.json")).unwrap();
-    fails_and_keeps_what_is_done(&home, &model_from("bare"), &["model `bad`", "no tokenizer"]);
+    let train = model_from("bare").replace(EXPORT, SFT);
+    fails_and_keeps_what_is_done(&home, &train, &["model `bad`", "no tokenizer"]);
     fs::remove_file(home.path("bare/model.safetensors")).unwrap();
     fails_and_keeps_what_is_done(&home, &model_from("bare"), &["model `bad`", "bare"]);
 }

@@ -68,6 +68,8 @@ fn a_gguf_file_is_verified_recorded_and_never_overwritten() {
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         fs::remove_file(home.path("tiny").join(file)).unwrap();
     }
+    // Another model, another directory.
+    fs::remove_dir_all(home.path("runs")).unwrap();
     let output = home.run();
     assert_success(&output);
     assert!(

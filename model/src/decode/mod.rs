@@ -3,6 +3,7 @@
 
 mod attention;
 mod cache;
+mod products;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -1,27 +1,19 @@
 //! One new token a row through all blocks, as plain slices: no tensor is made, and what is written is written once.
 //!
-//! A block is four parallel loops with short serial pieces between them: q, k and v; attention; the output projection,
+//! A block is five parallel loops with short serial pieces between them: q, k and v; attention; the output projection,
 //! added to the residual; gate, up and their activation; the down projection, added to the residual.
-
-use std::ops::Range;
 
 use super::attention::attend;
 use super::cache::Cache;
-use super::weights::{BlockWeights, LowRank, Projection, Values, Weights};
+use super::products::{gated, multiply, project};
+use super::weights::{Values, Weights};
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
 use crate::kv_cache::KvCache;
 use crate::ops::host::SharedOutput;
 use crate::ops::rms_norm;
 use crate::ops::rope::turn_row;
-use crate::ops::row_product::{Destination, product};
-use crate::ops::swiglu;
 use crate::ops::team::{Team, with_team};
-
-/// Tasks of a loop a thread: enough that a thread that comes late leaves little to wait for.
-const TASKS: usize = 4;
-/// A task has at least so many rows of a matrix.
-const TASK_ROWS: usize = 16;
 
 /// A decoder in the middle of sequences of equal cached length.
 pub(super) struct FusedStep {
@@ -116,7 +108,7 @@ impl FusedStep {
         }
         let embedding = self.weights.embedding.blocks();
         for (&id, x) in ids.iter().zip(scratch.x.chunks_mut(hidden)) {
-            embedding.rows_from(id as usize, x);
+            embedding.dequantize_rows(id as usize, x);
         }
         scratch.cos.clear();
         scratch.sin.clear();
@@ -201,7 +193,8 @@ impl FusedStep {
             self.config.rms_norm_eps,
             &mut scratch.normed,
         );
-        gated(team, block, scratch, self.config.intermediate_size);
+        let all = [&mut scratch.gate, &mut scratch.up, &mut scratch.activation];
+        gated(team, block, &scratch.normed, all.map(Vec::as_mut_slice));
         let (parts, hidden) = ([(&block.down, 0)], self.config.hidden_size);
         project(
             team,
@@ -218,128 +211,10 @@ impl FusedStep {
         let epsilon = self.config.rms_norm_eps;
         norm(&scratch.x, &self.weights.norm, epsilon, &mut scratch.normed);
         let head = self.weights.head();
-        let (x, stride) = (&scratch.normed, head.rows());
-        logits.resize(x.len() / head.columns() * stride, 0.0);
-        let out = SharedOutput::new(logits);
-        over_rows(team, stride, &|rows| {
-            // SAFETY: each task has its own columns of the output.
-            unsafe { product(head, rows, x, destination(out, stride)) };
-        });
+        let rows = scratch.normed.len() / head.columns();
+        logits.resize(rows * head.rows(), 0.0);
+        multiply(team, head, &scratch.normed, logits);
     }
-}
-
-/// Products of `x` with several matrices in one loop: that of a part goes to the columns from its offset of `out`
-/// `[rows, stride]`.
-fn project(
-    team: &Team,
-    parts: &[(&Projection, usize)],
-    x: &[f32],
-    out: &mut [f32],
-    stride: usize,
-    add: bool,
-) {
-    let out = SharedOutput::new(out);
-    let narrow = parts.iter().map(|(part, _)| narrowed(part, x));
-    let narrow: Vec<_> = narrow.collect();
-    let total = parts
-        .iter()
-        .map(|(part, _)| part.matrix.blocks().rows())
-        .sum();
-    over_rows(team, total, &|rows| {
-        for ((part, offset), narrow) in parts.iter().zip(&narrow) {
-            let matrix = part.matrix.blocks();
-            let own = rows.start.max(*offset)..rows.end.min(offset + matrix.rows());
-            if own.is_empty() {
-                continue;
-            }
-            // SAFETY: each task has its own columns of the output.
-            unsafe {
-                let destination = Destination {
-                    out: out.from(*offset),
-                    stride,
-                    bias: part.bias.as_ref().map(Values::slice),
-                    add,
-                };
-                let own = own.start - offset..own.end - offset;
-                product(matrix, own.clone(), x, destination);
-                widen(narrow, own, destination);
-            }
-        }
-    });
-}
-
-/// What an adapter makes of `x`, before it is wide again: [`LowRank::narrow`].
-fn narrowed<'a>(part: &'a Projection, x: &[f32]) -> Option<(&'a LowRank, Vec<f32>)> {
-    let adapter = part.adapter.as_ref()?;
-    Some((adapter, adapter.narrow(x)))
-}
-
-/// Adds what an adapter gives for some rows of its matrix.
-///
-/// # Safety
-/// As [`product`].
-unsafe fn widen(
-    narrow: &Option<(&LowRank, Vec<f32>)>,
-    rows: Range<usize>,
-    destination: Destination,
-) {
-    if let Some((adapter, narrow)) = narrow {
-        let destination = Destination {
-            bias: None,
-            add: true,
-            ..destination
-        };
-        // SAFETY: the caller's.
-        unsafe { product(adapter.wide(), rows, narrow, destination) };
-    }
-}
-
-/// activation = silu(gate(normed)) · up(normed): a task does all three for its columns.
-fn gated(team: &Team, block: &BlockWeights, scratch: &mut Scratch, width: usize) {
-    let x = &scratch.normed;
-    let tokens = scratch.activation.len() / width;
-    let [gate, up, activation] = [&mut scratch.gate, &mut scratch.up, &mut scratch.activation]
-        .map(|values| SharedOutput::new(values));
-    let narrow = [&block.gate, &block.up].map(|part| narrowed(part, x));
-    over_rows(team, width, &|rows| {
-        for ((part, out), narrow) in [(&block.gate, gate), (&block.up, up)].iter().zip(&narrow) {
-            let destination = Destination {
-                bias: part.bias.as_ref().map(Values::slice),
-                ..destination(*out, width)
-            };
-            // SAFETY: each task has its own columns of the outputs.
-            unsafe {
-                product(part.matrix.blocks(), rows.clone(), x, destination);
-                widen(narrow, rows.clone(), destination);
-            }
-        }
-        for token in 0..tokens {
-            let (at, count) = (token * width + rows.start, rows.len());
-            // SAFETY: as above; this task has written gate and up.
-            unsafe {
-                let (gate, up) = (gate.slice(at, count), up.slice(at, count));
-                swiglu::forward_block(activation.slice(at, count), gate, up);
-            }
-        }
-    });
-}
-
-fn destination<'a>(out: SharedOutput<f32>, stride: usize) -> Destination<'a> {
-    Destination {
-        out,
-        stride,
-        bias: None,
-        add: false,
-    }
-}
-
-/// Cuts the rows of a matrix into tasks.
-fn over_rows(team: &Team, total: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
-    let tasks = TASKS * rayon::current_num_threads();
-    let rows = total.div_ceil(tasks).next_multiple_of(4).max(TASK_ROWS);
-    team.run(total.div_ceil(rows), &|number| {
-        task(number * rows..total.min((number + 1) * rows));
-    });
 }
 
 fn norm(x: &[f32], weight: &Values, epsilon: f64, out: &mut [f32]) {

@@ -8,8 +8,9 @@ use crate::decoder::Decoder;
 use crate::linear::lora::Lora;
 use crate::linear::{Linear, Packed, Weight};
 use crate::mlp::Mlp;
+use crate::ops::block_matrix::BlockMatrix;
 use crate::ops::host::{HostTensor, SharedOutput};
-use crate::ops::row_product::{BlockMatrix, Destination, product};
+use crate::ops::row_product::{Destination, product};
 use crate::parameter::Parameter;
 
 /// Shares the decoder's arrays; nothing is copied.

@@ -1,6 +1,10 @@
 //! From logits to the next token: the transforms in the order in which transformers applies them.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+
+use crate::score::log_sum_exp;
 
 /// How the next token is drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +63,7 @@ impl SamplingConfig {
 
 /// Log-probabilities after all transforms; removed tokens are −∞. `seen` are prompt and output so far.
 pub fn filtered_log_probs(config: &SamplingConfig, logits: &[f32], seen: &[u32]) -> Vec<f32> {
-    let mut logits = penalised(logits, seen, config.repetition_penalty);
+    let mut logits = penalised(logits, seen, config.repetition_penalty).into_owned();
     if config.temperature > 0.0 {
         logits.iter_mut().for_each(|x| *x /= config.temperature);
     }
@@ -103,27 +107,26 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 /// Natural log-probabilities.
 pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - largest).exp()).sum();
-    let log_sum = sum.ln() as f32;
-    logits.iter().map(|&x| x - largest - log_sum).collect()
+    let log_sum = log_sum_exp(logits);
+    let log_probs = logits.iter().map(|&x| (f64::from(x) - log_sum) as f32);
+    log_probs.collect()
 }
 
-fn penalised(logits: &[f32], seen: &[u32], penalty: f32) -> Vec<f32> {
+fn penalised<'a>(logits: &'a [f32], seen: &[u32], penalty: f32) -> Cow<'a, [f32]> {
+    if penalty == 1.0 {
+        return Cow::Borrowed(logits);
+    }
     let mut out = logits.to_vec();
-    if penalty != 1.0 {
-        for &id in seen {
-            if let (Some(slot), Some(&logit)) = (out.get_mut(id as usize), logits.get(id as usize))
-            {
-                *slot = if logit < 0.0 {
-                    logit * penalty
-                } else {
-                    logit / penalty
-                };
-            }
+    for &id in seen {
+        if let (Some(slot), Some(&logit)) = (out.get_mut(id as usize), logits.get(id as usize)) {
+            *slot = if logit < 0.0 {
+                logit * penalty
+            } else {
+                logit / penalty
+            };
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 fn keep_top_k(logits: &mut [f32], k: usize) {
@@ -141,14 +144,24 @@ fn keep_top_p(logits: &mut [f32], top_p: f32) {
         return;
     }
     let log_probs = log_softmax(logits);
+    let likelier = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
     let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    let mut before = 0.0_f64;
-    for id in order {
-        if before >= f64::from(top_p) {
-            logits[id] = f32::NEG_INFINITY;
+    // The likeliest are sorted in growing parts: rarely are many needed.
+    let (mut sorted, mut kept, mut before) = (0, 0, 0.0_f64);
+    while kept < order.len() && before < f64::from(top_p) {
+        if kept == sorted {
+            let part = (3 * sorted).max(256).min(order.len() - sorted);
+            if sorted + part < order.len() {
+                order[sorted..].select_nth_unstable_by(part, likelier);
+            }
+            order[sorted..sorted + part].sort_unstable_by(likelier);
+            sorted += part;
         }
-        before += f64::from(log_probs[id]).exp();
+        before += f64::from(log_probs[order[kept]]).exp();
+        kept += 1;
+    }
+    for &id in &order[kept..] {
+        logits[id] = f32::NEG_INFINITY;
     }
 }
 
@@ -164,5 +177,36 @@ fn keep_min_p(logits: &mut [f32], min_p: f32) {
 fn remove(logits: &mut [f32], condition: impl Fn(f32) -> bool) {
     for logit in logits.iter_mut().filter(|logit| condition(**logit)) {
         *logit = f32::NEG_INFINITY;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_set_that_reaches_the_share_is_kept_however_large() {
+        let logits: Vec<f32> = (0..5000)
+            .map(|i| ((i * 7919) % 5000) as f32 / 2500.0)
+            .collect();
+        let probabilities: Vec<f64> = log_softmax(&logits)
+            .iter()
+            .map(|x| f64::from(*x).exp())
+            .collect();
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        for top_p in [0.001, 0.3, 0.9] {
+            let mut before = 0.0;
+            let count = order.iter().take_while(|&&id| {
+                let needed = before < f64::from(top_p);
+                before += probabilities[id];
+                needed
+            });
+            let mut expected = vec![f32::NEG_INFINITY; logits.len()];
+            count.for_each(|&id| expected[id] = logits[id]);
+            let mut kept = logits.clone();
+            keep_top_p(&mut kept, top_p);
+            assert_eq!(kept, expected, "{top_p}");
+        }
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
+use crate::ops::block_matrix::BlockMatrix;
 use crate::ops::host::from_values;
 use crate::ops::nf4_tensors::Nf4Tensors;
 use crate::ops::packed_product;
-use crate::ops::row_product::BlockMatrix;
 use crate::quant::block_type::GgmlType;
 use crate::quant::blocks::BlockError;
 use crate::quant::nf4::{Nf4, Nf4Error};
@@ -128,7 +128,7 @@ impl Packed {
     pub fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
         match &self.blocks {
             Blocks::Ggml { kind, bytes } => {
-                BlockMatrix::new(*kind, self.columns, bytes).rows_from(first, values);
+                BlockMatrix::new(*kind, self.columns, bytes).dequantize_rows(first, values);
             }
             Blocks::Nf4(quantized) => quantized.dequantize_rows(first, values),
             Blocks::Nf4Tensors(tensors) => {

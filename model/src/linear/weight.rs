@@ -4,14 +4,14 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::lora::Lora;
 use super::packed::Packed;
-use crate::ops::{embedding, product};
+use crate::ops::{embedding, packed_product, product};
 use crate::parameter::Parameter;
 
 /// A matrix `[rows, columns]` of a linear layer, of the embedding or of the head.
 #[derive(Debug, Clone)]
-#[allow(
+#[expect(
     clippy::large_enum_variant,
-    reason = "what describes a matrix is nothing beside its values"
+    reason = "a model has some hundred of them, in structures that are boxed"
 )]
 pub enum Weight {
     Dense(Parameter),
@@ -96,7 +96,8 @@ impl Weight {
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Dense(parameter) => product::forward(x, &parameter.value.clone().cast(x.dtype())),
+            Self::Dense(parameter) => packed_product::forward_few(&parameter.value, x)
+                .unwrap_or_else(|| product::forward(x, &parameter.value.clone().cast(x.dtype()))),
             Self::Packed(packed) => packed.forward(x),
         }
     }

@@ -7,7 +7,7 @@
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
-pub use super::lanes_x86::{Avx2, Avx512};
+pub use super::{lanes_avx2::Avx2, lanes_avx512::Avx512};
 
 /// Values in a vector.
 pub const LANES: usize = 16;
@@ -21,6 +21,8 @@ pub trait Lanes: Copy {
     /// Sixteen 32-bit integers.
     type Integers: Copy;
 
+    /// Asks for memory that will be read soon; the address may lie beyond what there is.
+    fn prefetch(self, address: *const u8);
     fn load(self, values: &[f32; LANES]) -> Self::Floats;
     fn store(self, floats: Self::Floats, values: &mut [f32; LANES]);
     fn splat(self, value: f32) -> Self::Floats;
@@ -34,6 +36,8 @@ pub trait Lanes: Copy {
     fn halves(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
     /// One little-endian f16.
     fn half(self, bytes: [u8; 2]) -> f32;
+    /// Two of them.
+    fn two_halves(self, bytes: [u8; 4]) -> [f32; 2];
 
     fn unsigned_bytes(self, bytes: &[u8; LANES]) -> Self::Integers;
     fn signed_bytes(self, bytes: &[u8; LANES]) -> Self::Integers;
@@ -93,6 +97,8 @@ impl Lanes for Portable {
     type Integers = [i32; LANES];
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
     fn load(self, values: &[f32; LANES]) -> [f32; LANES] {
         *values
     }
@@ -135,6 +141,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn half(self, bytes: [u8; 2]) -> f32 {
         f16::from_le_bytes(bytes).to_f32()
+    }
+    #[inline(always)]
+    fn two_halves(self, [a, b, c, d]: [u8; 4]) -> [f32; 2] {
+        [self.half([a, b]), self.half([c, d])]
     }
     #[inline(always)]
     fn unsigned_bytes(self, bytes: &[u8; LANES]) -> [i32; LANES] {

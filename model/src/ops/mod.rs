@@ -7,6 +7,7 @@
 
 pub mod attention;
 pub(crate) mod attention_host;
+pub mod block_matrix;
 #[cfg(test)]
 pub(crate) mod check;
 #[cfg(feature = "cube")]
@@ -15,7 +16,9 @@ pub mod embedding;
 pub mod host;
 pub mod lanes;
 #[cfg(target_arch = "x86_64")]
-mod lanes_x86;
+mod lanes_avx2;
+#[cfg(target_arch = "x86_64")]
+mod lanes_avx512;
 pub mod nf4_tensors;
 pub mod packed_product;
 pub mod product;

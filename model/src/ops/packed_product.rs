@@ -1,11 +1,12 @@
 //! Products with a matrix in quantised blocks: panels of its rows are dequantised, used and forgotten.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::block_matrix::BlockMatrix;
 use super::host::{HostTensor, SharedOutput, from_values, written};
 use super::product::product;
-use super::row_product::{self, BlockMatrix, Destination};
+use super::row_product::{self, Destination};
 use crate::quant::nf4::Nf4;
 
 /// Values of a dequantised panel: 2 MiB, little beside the product that all tokens take with it.
@@ -15,7 +16,7 @@ const PANEL_VALUES: usize = 1 << 19;
 const ROW_BLOCK: usize = 64;
 
 /// So few tokens are multiplied with the blocks directly, in tasks of so many rows.
-const FEW_TOKENS: usize = 16;
+const FEW_TOKENS: usize = 64;
 const FEW_ROWS: usize = 256;
 
 /// A matrix `[rows, columns]` whose rows are dequantised on demand.
@@ -23,7 +24,7 @@ pub trait Rows: Copy + Sync {
     fn rows(&self) -> usize;
     fn columns(&self) -> usize;
     /// Writes the values of whole rows from `first`.
-    fn rows_from(&self, first: usize, values: &mut [f32]);
+    fn dequantize_rows(&self, first: usize, values: &mut [f32]);
 }
 
 impl Rows for BlockMatrix<'_> {
@@ -35,8 +36,8 @@ impl Rows for BlockMatrix<'_> {
         BlockMatrix::columns(self)
     }
 
-    fn rows_from(&self, first: usize, values: &mut [f32]) {
-        BlockMatrix::rows_from(self, first, values);
+    fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
+        BlockMatrix::dequantize_rows(self, first, values);
     }
 }
 
@@ -49,20 +50,21 @@ impl Rows for &Nf4 {
         Nf4::columns(self)
     }
 
-    fn rows_from(&self, first: usize, values: &mut [f32]) {
-        self.dequantize_rows(first, values);
+    fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
+        Nf4::dequantize_rows(self, first, values);
     }
 }
 
 /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`. Does not depend on the number of threads.
 pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
-    let [tokens, _] = x.dims();
+    let ([tokens, _], rows) = (x.dims(), weight.rows());
     if tokens > FEW_TOKENS {
         return forward_panels(weight, x);
     }
     let x = HostTensor::held(x);
-    let y = few_tokens(weight, x.slice::<f32>(), tokens);
-    from_values(y, [tokens, weight.rows()])
+    let mut y = vec![0.0; tokens * rows];
+    few(weight, x.slice::<f32>(), SharedOutput::new(&mut y));
+    from_values(y, [tokens, rows])
 }
 
 /// As [`forward`], by panels whatever the number of tokens.
@@ -88,10 +90,24 @@ pub fn forward_panels(weight: impl Rows, x: &Tensor<2>) -> Tensor<2> {
     from_values(y, [tokens, rows])
 }
 
-fn few_tokens(weight: BlockMatrix, x: &[f32], tokens: usize) -> Vec<f32> {
-    let rows = weight.rows();
+/// x·Wᵀ for a plain `f32` matrix on the CPU and so few tokens that a general product would not pay; `None` for others.
+pub fn forward_few(weight: &Tensor<2>, x: &Tensor<2>) -> Option<Tensor<2>> {
+    let ([rows, columns], [tokens, _]) = (weight.dims(), x.dims());
+    if tokens > row_product::TOKENS || [weight.dtype(), x.dtype()] != [DType::F32; 2] {
+        return None;
+    }
+    let (weight, x) = (HostTensor::of(weight)?, HostTensor::of(x)?);
     let mut y = vec![0.0; tokens * rows];
-    let out = SharedOutput::new(&mut y);
+    few(
+        BlockMatrix::dense(columns, weight.slice()),
+        x.slice(),
+        SharedOutput::new(&mut y),
+    );
+    Some(from_values(y, [tokens, rows]))
+}
+
+fn few(weight: BlockMatrix, x: &[f32], out: SharedOutput<f32>) {
+    let rows = weight.rows();
     (0..rows.div_ceil(FEW_ROWS))
         .into_par_iter()
         .for_each(|task| {
@@ -102,10 +118,9 @@ fn few_tokens(weight: BlockMatrix, x: &[f32], tokens: usize) -> Vec<f32> {
                 bias: None,
                 add: false,
             };
-            // Safety: each task writes its own columns of y.
+            // Safety: each task writes its own columns of the output.
             unsafe { row_product::product(weight, own, x, destination) };
         });
-    y
 }
 
 /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`. Panels are added in order.
@@ -144,7 +159,7 @@ fn for_each_panel(weight: impl Rows, mut take: impl FnMut(usize, usize, &[f32]))
             .par_chunks_mut(ROW_BLOCK * columns)
             .enumerate()
             .for_each(|(block, values)| {
-                weight.rows_from(first + block * ROW_BLOCK, values);
+                weight.dequantize_rows(first + block * ROW_BLOCK, values);
             });
         take(first, count, values);
     }
@@ -152,7 +167,7 @@ fn for_each_panel(weight: impl Rows, mut take: impl FnMut(usize, usize, &[f32]))
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Device, TensorData};
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::linear::packed::Packed;
@@ -183,8 +198,10 @@ mod tests {
         for (tokens, weight) in [
             (1, packed(32, 32)),
             (3, packed(700, 96)),
+            (16, packed(65, 64)),
             (70, packed(2500, 128)),
             (3, nf4(700, 192)),
+            (70, nf4(2500, 128)),
         ] {
             let (rows, columns) = (weight.rows(), weight.columns());
             let data = TensorData::new(weight.values(), [rows, columns]);
@@ -192,6 +209,9 @@ mod tests {
             let x = random([tokens, columns], 1).cast(DType::F32);
             let plain = x.clone().matmul(dense.clone().transpose());
             assert_close(&weight.forward(&x), &plain, 1e-5);
+            if let Some(few) = forward_few(&dense, &x) {
+                assert_close(&few, &plain, 1e-5);
+            }
             let dy = random([tokens, rows], 2).cast(DType::F32);
             assert_close(&weight.backward(&dy), &dy.clone().matmul(dense), 1e-5);
         }

@@ -5,58 +5,14 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::block_matrix::BlockMatrix;
 use super::host::SharedOutput;
 use super::lanes::{self, Kernel, LANES, Lanes};
-use crate::quant::block_type::GgmlType;
-use crate::quant::blocks::{dequantize, padded_block, whole_blocks};
+use crate::quant::blocks::{padded_block, whole_blocks};
 use crate::quant::format::{Format, for_format};
 
 /// Tokens that share one pass over the blocks.
-const TOKENS: usize = 8;
-
-/// A matrix `[rows, columns]` in blocks along its rows.
-#[derive(Debug, Clone, Copy)]
-pub struct BlockMatrix<'a> {
-    kind: GgmlType,
-    columns: usize,
-    row_bytes: usize,
-    bytes: &'a [u8],
-}
-
-impl<'a> BlockMatrix<'a> {
-    /// # Panics
-    /// When `bytes` are not whole rows, or a row is not whole blocks.
-    pub fn new(kind: GgmlType, columns: usize, bytes: &'a [u8]) -> Self {
-        let row_bytes = kind.bytes_of(columns).expect("rows of whole blocks");
-        assert!(bytes.len().is_multiple_of(row_bytes.max(1)), "whole rows");
-        Self {
-            kind,
-            columns,
-            row_bytes,
-            bytes,
-        }
-    }
-
-    /// A matrix of plain values.
-    pub fn dense(columns: usize, values: &'a [f32]) -> Self {
-        Self::new(GgmlType::F32, columns, bytemuck::cast_slice(values))
-    }
-
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    pub fn rows(&self) -> usize {
-        self.bytes.len() / self.row_bytes.max(1)
-    }
-
-    /// Writes the values of whole rows from `first`.
-    pub fn rows_from(&self, first: usize, values: &mut [f32]) {
-        let count = values.len() / self.columns.max(1);
-        let bytes = &self.bytes[first * self.row_bytes..][..count * self.row_bytes];
-        dequantize(self.kind, bytes, self.columns, values).expect("rows of whole blocks");
-    }
-}
+pub(crate) const TOKENS: usize = 8;
 
 /// What becomes of a product.
 #[derive(Clone, Copy)]
@@ -81,21 +37,22 @@ pub(crate) unsafe fn product(
     x: &[f32],
     destination: Destination,
 ) {
-    assert!(rows.end <= matrix.rows() && x.len().is_multiple_of(matrix.columns));
-    let bytes = &matrix.bytes[rows.start * matrix.row_bytes..rows.end * matrix.row_bytes];
-    for_format!(matrix.kind, F, {
-        for (group, x) in x.chunks(TOKENS * matrix.columns).enumerate() {
+    let columns = matrix.columns();
+    assert!(x.len().is_multiple_of(columns));
+    let bytes = matrix.bytes(rows.clone());
+    for_format!(matrix.kind(), F, {
+        for (group, x) in x.chunks(TOKENS * columns).enumerate() {
             let task = Rows::<F> {
                 bytes,
-                row_bytes: matrix.row_bytes,
-                columns: matrix.columns,
+                row_bytes: matrix.row_bytes(),
+                columns,
                 x,
                 first_row: rows.start,
                 first_token: group * TOKENS,
                 destination,
                 format: PhantomData,
             };
-            match x.len() / matrix.columns {
+            match x.len() / columns {
                 1 => lanes::run(ForTokens::<F, 4, 1>(task)),
                 2 => lanes::run(ForTokens::<F, 4, 2>(task)),
                 3 | 4 => lanes::run(ForTokens::<F, 2, 4>(task)),
@@ -164,6 +121,9 @@ impl<F: Format> Rows<'_, F> {
             for (row, sums) in rows.iter().zip(&mut sums) {
                 // SAFETY: every row has so many blocks.
                 let block_of_row = unsafe { row.0.get_unchecked(block) };
+                // The rows that come next: the processor's own look-ahead does not reach from row to row.
+                let next = std::ptr::from_ref(block_of_row).cast::<u8>();
+                lanes.prefetch(next.wrapping_add(R * self.row_bytes));
                 F::decode(lanes, block_of_row, |at, weights| {
                     for (x, sum) in x.iter().zip(&mut *sums) {
                         // SAFETY: every x has the values of so many blocks.
@@ -175,17 +135,26 @@ impl<F: Format> Rows<'_, F> {
         }
         let done = blocks * F::VALUES;
         if done < self.columns {
+            let mut last = [[0.0; LANES]; T];
+            for (x, last) in x.iter().zip(&mut last) {
+                last[..self.columns - done].copy_from_slice(&x[done..]);
+            }
             for (row, sums) in rows.iter().zip(&mut sums) {
                 F::decode(lanes, &padded_block::<F>(row.1), |_, weights| {
-                    for (x, sum) in x.iter().zip(&mut *sums) {
-                        let mut last = [0.0; LANES];
-                        last[..self.columns - done].copy_from_slice(&x[done..]);
-                        *sum = lanes.mul_add(weights, lanes.load(&last), *sum);
+                    for (last, sum) in last.iter().zip(&mut *sums) {
+                        *sum = lanes.mul_add(weights, lanes.load(last), *sum);
                     }
                 });
             }
         }
-        sums.map(|sums| sums.map(|sum| lanes.sum(sum)))
+        // Loops, not `map`: the functions of arrays are not always compiled for the instructions of their caller.
+        let mut products = [[0.0; T]; R];
+        for (products, sums) in products.iter_mut().zip(&sums) {
+            for (product, sum) in products.iter_mut().zip(sums) {
+                *product = lanes.sum(*sum);
+            }
+        }
+        products
     }
 
     /// Products of a row, one a token.
@@ -211,8 +180,12 @@ impl<F: Format> Rows<'_, F> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::ops::check::{random, values};
+    use crate::quant::block_type::GgmlType;
+    use crate::quant::blocks::dequantize;
 
     fn floats(count: usize, seed: u64) -> Vec<f32> {
         values(&random([count, 1], seed))
@@ -303,6 +276,44 @@ mod tests {
         }
         println!("largest error: {worst:e} of the sum of absolute products");
         assert!(worst < 1e-6, "{worst:e}");
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_products() {
+        for kind in GgmlType::ALL {
+            let (rows, columns, tokens) = (7, 256, 8);
+            let bytes = blocks(kind, rows * columns, 3);
+            let x = floats(tokens * columns, 4);
+            let mut outs = vec![vec![0.0; rows * tokens]; 3];
+            let places: Vec<_> = outs.iter_mut().map(|out| SharedOutput::new(out)).collect();
+            let place = Cell::new(0);
+            let sets = for_format!(kind, F, {
+                lanes::run_in_each(|| {
+                    let out = places[place.replace(place.get() + 1)];
+                    ForTokens::<F, 2, 8>(Rows {
+                        bytes: &bytes,
+                        row_bytes: kind.bytes_of(columns).unwrap(),
+                        columns,
+                        x: &x,
+                        first_row: 0,
+                        first_token: 0,
+                        destination: Destination {
+                            out,
+                            stride: rows,
+                            bias: None,
+                            add: false,
+                        },
+                        format: PhantomData,
+                    })
+                })
+                .len()
+            });
+            for out in &outs[1..sets] {
+                for (a, b) in out.iter().zip(&outs[0]) {
+                    assert!((a - b).abs() < 1e-4, "{}: {a} {b}", kind.name());
+                }
+            }
+        }
     }
 
     #[test]

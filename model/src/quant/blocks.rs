@@ -87,20 +87,23 @@ pub fn dequantize_rows(
             found: bytes.len(),
         });
     }
-    let rows_per_task = VALUES_PER_TASK.div_ceil(row);
-    values
-        .par_chunks_mut(row)
-        .with_min_len(rows_per_task)
-        .enumerate()
-        .for_each(|(target, values)| {
-            let source = source_row(target);
-            let range = source
-                .checked_mul(row_bytes)
-                .and_then(|start| bytes.get(start..)?.get(..row_bytes));
-            if let Some(bytes) = range {
-                dequantize_row(kind, bytes, values);
-            }
-        });
+    let read = |(target, values): (usize, &mut [f32])| {
+        let source = source_row(target);
+        let range = source
+            .checked_mul(row_bytes)
+            .and_then(|start| bytes.get(start..)?.get(..row_bytes));
+        if let Some(bytes) = range {
+            dequantize_row(kind, bytes, values);
+        }
+    };
+    if values.len() <= VALUES_PER_TASK {
+        // Not even a call into the pool, which would wake a thread.
+        values.chunks_mut(row).enumerate().for_each(read);
+    } else {
+        let rows = values.par_chunks_mut(row).enumerate();
+        rows.with_min_len(VALUES_PER_TASK.div_ceil(row))
+            .for_each(read);
+    }
     Ok(())
 }
 

@@ -38,8 +38,7 @@ impl Format for Q4K {
 
     #[inline(always)]
     fn decode<L: Lanes>(lanes: L, block: &[u8; 144], mut each: impl FnMut(usize, L::Floats)) {
-        let scale = lanes.half([block[0], block[1]]);
-        let scale_of_minima = lanes.half([block[2], block[3]]);
+        let [scale, scale_of_minima] = lanes.two_halves([block[0], block[1], block[2], block[3]]);
         let pairs = scales_and_minima(&block[4..16]);
         // Each 32 bytes hold two runs: the first in the low nibbles, the second in the high ones.
         for (r, (run_scale, run_minimum)) in pairs.into_iter().enumerate() {
@@ -61,11 +60,13 @@ impl Format for Q5K {
 
     #[inline(always)]
     fn decode<L: Lanes>(lanes: L, block: &[u8; 176], mut each: impl FnMut(usize, L::Floats)) {
-        let scale = lanes.half([block[0], block[1]]);
-        let scale_of_minima = lanes.half([block[2], block[3]]);
+        let [scale, scale_of_minima] = lanes.two_halves([block[0], block[1], block[2], block[3]]);
         let pairs = scales_and_minima(&block[4..16]);
         // Bit r of byte i of the high bits belongs to value i of run r: they are used up from below.
-        let mut high = [0, 1].map(|part| lanes.unsigned_bytes(sixteen(block, 16 + part * LANES)));
+        let mut high = [
+            lanes.unsigned_bytes(sixteen(block, 16)),
+            lanes.unsigned_bytes(sixteen(block, 16 + LANES)),
+        ];
         for (r, (run_scale, run_minimum)) in pairs.into_iter().enumerate() {
             let run_scale = lanes.splat(scale * f32::from(run_scale));
             let run_minimum = lanes.splat(-(scale_of_minima * f32::from(run_minimum)));
@@ -90,8 +91,10 @@ impl Format for Q6K {
         let scale = lanes.half([block[208], block[209]]);
         let centre = lanes.splat(-32.0);
         for half in 0..2 {
-            let mut high = [0, 1]
-                .map(|part| lanes.unsigned_bytes(sixteen(block, 128 + half * 32 + part * LANES)));
+            let mut high = [
+                lanes.unsigned_bytes(sixteen(block, 128 + half * 32)),
+                lanes.unsigned_bytes(sixteen(block, 128 + half * 32 + LANES)),
+            ];
             // Four runs of 32: low nibbles of bytes 0–31 and 32–63, then the high nibbles of the same.
             for r in 0..4 {
                 for (part, high) in high.iter_mut().enumerate() {

@@ -37,8 +37,8 @@ impl Format for Q4_1 {
 
     #[inline(always)]
     fn decode<L: Lanes>(lanes: L, block: &[u8; 20], mut each: impl FnMut(usize, L::Floats)) {
-        let scale = lanes.splat(lanes.half([block[0], block[1]]));
-        let minimum = lanes.splat(lanes.half([block[2], block[3]]));
+        let [scale, minimum] = lanes.two_halves([block[0], block[1], block[2], block[3]]);
+        let (scale, minimum) = (lanes.splat(scale), lanes.splat(minimum));
         for (half, codes) in nibbles(lanes, block, 4).into_iter().enumerate() {
             let scaled = lanes.mul(scale, lanes.to_floats(codes));
             each(half * LANES, lanes.add(scaled, minimum));
@@ -67,8 +67,8 @@ impl Format for Q5_1 {
 
     #[inline(always)]
     fn decode<L: Lanes>(lanes: L, block: &[u8; 24], mut each: impl FnMut(usize, L::Floats)) {
-        let scale = lanes.splat(lanes.half([block[0], block[1]]));
-        let minimum = lanes.splat(lanes.half([block[2], block[3]]));
+        let [scale, minimum] = lanes.two_halves([block[0], block[1], block[2], block[3]]);
+        let (scale, minimum) = (lanes.splat(scale), lanes.splat(minimum));
         for (half, codes) in five_bits(lanes, block, 4).into_iter().enumerate() {
             let scaled = lanes.mul(scale, lanes.to_floats(codes));
             each(half * LANES, lanes.add(scaled, minimum));

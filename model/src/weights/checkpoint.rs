@@ -255,6 +255,7 @@ impl Checkpoint {
                 file.read(hf_name, tensor)?
             }
         };
+        self.files.forget(hf_name);
         Ok(LoadedTensor { shape, data })
     }
 
@@ -313,6 +314,7 @@ impl Checkpoint {
         let packed = Packed::new(hf_name, [rows, columns], kind, blocks).map_err(|error| {
             WeightsError::malformed(&self.path, format!("tensor `{hf_name}`: {error}"))
         })?;
+        self.files.forget(hf_name);
         Ok(Some(packed))
     }
 

@@ -150,6 +150,11 @@ impl Gguf {
         pairs
     }
 
+    /// Lets go of the memory of a tensor that has been copied.
+    pub fn forget(&self, tensor: &GgufTensor) {
+        self.file.forget(tensor.bytes.clone());
+    }
+
     pub fn value(&self, key: &str) -> Option<&GgufValue> {
         self.metadata.get(key)
     }

@@ -1,9 +1,12 @@
 //! A file mapped into memory, with its path for messages.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use super::error::WeightsError;
 
@@ -35,6 +38,18 @@ impl MappedFile {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets go of the memory of bytes that have been copied; they can be read again.
+    pub(crate) fn forget(&self, bytes: Range<usize>) {
+        // SAFETY: the mapping is read-only, so the system reads the same bytes from the file again. Where it does
+        // not take the advice, nothing is lost.
+        #[cfg(unix)]
+        let _ = unsafe {
+            (self.map).unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len())
+        };
+        #[cfg(not(unix))]
+        let _ = bytes;
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -44,6 +44,21 @@ impl ModelFiles {
         }
     }
 
+    /// Lets go of the memory of a tensor that has been copied.
+    pub(crate) fn forget(&self, hf_name: &str) {
+        match self {
+            Self::Gguf(gguf) => {
+                let tensor = names::to_gguf(hf_name).and_then(|name| gguf.tensor(&name));
+                tensor.into_iter().for_each(|tensor| gguf.forget(tensor));
+            }
+            Self::Safetensors(shards) => {
+                if let Some((file, tensor)) = shards.find(hf_name) {
+                    file.forget(tensor);
+                }
+            }
+        }
+    }
+
     /// The error that a tensor is not there; `path` is the model's.
     pub(crate) fn missing(&self, path: &Path, hf_name: &str) -> WeightsError {
         let hint = match hf_name {

@@ -100,6 +100,11 @@ impl SafetensorsFile {
             .unwrap_or_default()
     }
 
+    /// Lets go of the memory of a tensor that has been copied.
+    pub fn forget(&self, tensor: &StoredTensor) {
+        self.file.forget(tensor.bytes.clone());
+    }
+
     fn dtype(&self, name: &str, tensor: &StoredTensor) -> Result<StoredDtype, WeightsError> {
         StoredDtype::parse(&tensor.dtype).ok_or_else(|| {
             let what = format!("tensor `{name}`: type");

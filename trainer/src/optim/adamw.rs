@@ -61,15 +61,6 @@ pub enum GradientScale<'a> {
     OnDevice(&'a Verdict),
 }
 
-impl Moments {
-    fn zero(value: &Tensor<2>) -> Self {
-        Self {
-            first: value.zeros_like(),
-            second: value.zeros_like(),
-        }
-    }
-}
-
 /// The numbers of one update of one parameter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Update {
@@ -97,11 +88,17 @@ impl AdamW {
     /// would lie between what the step frees, and memory would fall apart into pieces too small for the next.
     pub fn hold_moments<'a>(&mut self, parameters: impl Iterator<Item = &'a Parameter>) {
         for parameter in parameters.filter(|parameter| parameter.trainable) {
-            if !self.moments.contains_key(&parameter.name) {
-                let moments = Moments::zero(&parameter.value);
-                self.moments.insert(parameter.name.clone(), moments);
-            }
+            self.held(parameter);
         }
+    }
+
+    fn held(&mut self, parameter: &Parameter) -> &mut Moments {
+        self.moments
+            .entry(parameter.name.clone())
+            .or_insert_with(|| Moments {
+                first: parameter.value.zeros_like(),
+                second: parameter.value.zeros_like(),
+            })
     }
 
     /// One update with learning rate `lr`; takes every gradient, multiplied by `scale`.
@@ -130,14 +127,13 @@ impl AdamW {
                 eps: self.config.eps,
                 keep: 1.0 - lr * decay,
             };
-            let moments = match self.moments.remove(&parameter.name) {
-                Some(moments) => moments,
-                None => Moments::zero(&parameter.value),
+            let held = self.held(parameter);
+            let moments = Moments {
+                first: take(&mut held.first),
+                second: take(&mut held.second),
             };
             let value = take(&mut parameter.value);
-            let (value, moments) = update.apply(value, moments, gradient, scale);
-            parameter.value = value;
-            self.moments.insert(parameter.name.clone(), moments);
+            (parameter.value, *held) = update.apply(value, moments, gradient, scale);
         }
     }
 }

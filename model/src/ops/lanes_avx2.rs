@@ -1,41 +1,14 @@
-//! `Lanes` in AVX-512 and AVX2.
+//! `Lanes` in AVX2.
 //!
-//! Safety of the intrinsics: a value of `Avx512` or `Avx2` exists only where `detect` has found the instructions.
+//! Safety of the intrinsics: a value of `Avx2` exists only where `detect` has found the instructions.
 
 use std::arch::x86_64::*;
 
 use super::lanes::{Kernel, LANES, Lanes};
 
-/// AVX-512 with the instructions that every processor with it has had since 2017.
-#[derive(Debug, Clone, Copy)]
-pub struct Avx512(());
-
 /// AVX2 with FMA and F16C: two vectors of eight.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2(());
-
-impl Avx512 {
-    #[inline]
-    pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        found.then_some(Self(()))
-    }
-
-    #[inline]
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]
-        fn compiled<K: Kernel>(lanes: Avx512, kernel: K) -> K::Output {
-            kernel.run(lanes)
-        }
-        // SAFETY: `self` is the proof.
-        unsafe { compiled(self, kernel) }
-    }
-}
 
 impl Avx2 {
     #[inline]
@@ -57,97 +30,14 @@ impl Avx2 {
     }
 }
 
-impl Lanes for Avx512 {
-    type Floats = __m512;
-    type Integers = __m512i;
-
-    #[inline(always)]
-    fn load(self, values: &[f32; LANES]) -> __m512 {
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(self, floats: __m512, values: &mut [f32; LANES]) {
-        unsafe { _mm512_storeu_ps(values.as_mut_ptr(), floats) }
-    }
-    #[inline(always)]
-    fn splat(self, value: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(value) }
-    }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn sum(self, floats: __m512) -> f32 {
-        unsafe {
-            sum_of_eight(_mm256_add_ps(
-                _mm512_castps512_ps256(floats),
-                _mm512_extractf32x8_ps::<1>(floats),
-            ))
-        }
-    }
-    #[inline(always)]
-    fn halves(self, bytes: &[u8; 2 * LANES]) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn half(self, bytes: [u8; 2]) -> f32 {
-        unsafe { half(bytes) }
-    }
-    #[inline(always)]
-    fn unsigned_bytes(self, bytes: &[u8; LANES]) -> __m512i {
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn signed_bytes(self, bytes: &[u8; LANES]) -> __m512i {
-        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn unsigned_words(self, bytes: &[u8; 2 * LANES]) -> __m512i {
-        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u16) -> __m512i {
-        unsafe { _mm512_maskz_set1_epi32(bits, 1) }
-    }
-    #[inline(always)]
-    fn and(self, a: __m512i, mask: i32) -> __m512i {
-        unsafe { _mm512_and_si512(a, _mm512_set1_epi32(mask)) }
-    }
-    #[inline(always)]
-    fn or(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_or_si512(a, b) }
-    }
-    #[inline(always)]
-    fn shift_left<const N: u32>(self, a: __m512i) -> __m512i {
-        unsafe { _mm512_slli_epi32::<N>(a) }
-    }
-    #[inline(always)]
-    fn shift_right<const N: u32>(self, a: __m512i) -> __m512i {
-        unsafe { _mm512_srli_epi32::<N>(a) }
-    }
-    #[inline(always)]
-    fn to_floats(self, a: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(a) }
-    }
-    #[inline(always)]
-    fn as_floats(self, a: __m512i) -> __m512 {
-        unsafe { _mm512_castsi512_ps(a) }
-    }
-}
-
 impl Lanes for Avx2 {
     type Floats = [__m256; 2];
     type Integers = [__m256i; 2];
 
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
     #[inline(always)]
     fn load(self, values: &[f32; LANES]) -> [__m256; 2] {
         let at = values.as_ptr();
@@ -199,6 +89,10 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn half(self, bytes: [u8; 2]) -> f32 {
         unsafe { half(bytes) }
+    }
+    #[inline(always)]
+    fn two_halves(self, bytes: [u8; 4]) -> [f32; 2] {
+        unsafe { two_halves(bytes) }
     }
     #[inline(always)]
     fn unsigned_bytes(self, bytes: &[u8; LANES]) -> [__m256i; 2] {
@@ -283,7 +177,7 @@ impl Lanes for Avx2 {
 /// # Safety
 /// The machine has F16C.
 #[inline(always)]
-unsafe fn half(bytes: [u8; 2]) -> f32 {
+pub(super) unsafe fn half(bytes: [u8; 2]) -> f32 {
     unsafe {
         let bits = _mm_cvtsi32_si128(i32::from(u16::from_le_bytes(bytes)));
         _mm_cvtss_f32(_mm_cvtph_ps(bits))
@@ -291,9 +185,19 @@ unsafe fn half(bytes: [u8; 2]) -> f32 {
 }
 
 /// # Safety
+/// The machine has F16C.
+#[inline(always)]
+pub(super) unsafe fn two_halves(bytes: [u8; 4]) -> [f32; 2] {
+    unsafe {
+        let both = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(bytes)));
+        [_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both))]
+    }
+}
+
+/// # Safety
 /// The machine has AVX.
 #[inline(always)]
-unsafe fn sum_of_eight(floats: __m256) -> f32 {
+pub(super) unsafe fn sum_of_eight(floats: __m256) -> f32 {
     unsafe {
         let four = _mm_add_ps(
             _mm256_castps256_ps128(floats),
