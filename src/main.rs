@@ -1,5 +1,6 @@
 //! `distill`: the command line of Distillery.
 
+mod adapter;
 mod cli;
 mod commands;
 mod device;

@@ -52,17 +52,22 @@ pub struct PlannedInput {
 }
 
 /// The digest of a declared model, given that of its source's contents (of a random model there
-/// are none) and that of the tokenizer's model if it takes another's.
+/// are none) that of the tokenizer's model if it takes another's, and that of its adapter.
 pub fn model_digest(
     model: &ModelConfig,
     contents: Option<&Sha256>,
     tokenizer: Option<&Sha256>,
+    adapter: Option<&Sha256>,
 ) -> Sha256 {
     let source = match &model.source {
         ModelSource::Stored(_) => json!(contents),
         ModelSource::Random(random) => json!({ "config": random.config, "seed": random.seed }),
     };
-    digest(&json!({ "source": source, "tokenizer": tokenizer }))
+    let mut described = json!({ "source": source, "tokenizer": tokenizer });
+    if let Some(adapter) = adapter {
+        described["adapter"] = json!(adapter);
+    }
+    digest(&described)
 }
 
 /// The digest of declared data, given that of its source's contents.

@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
-use indicatif::{FormattedDuration, HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    FormattedDuration, HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle,
+};
+use model::decoder::Decoder;
+use model::parameter::Parameter;
 use trainer::heldout::HeldoutLoss;
 use trainer::loss::LossEntries;
 use trainer::run::Observer;
@@ -67,6 +71,22 @@ impl Progress {
             }
         }
         eprintln!("{line}");
+    }
+
+    /// How much of a model its adapter is.
+    pub fn adapter(&mut self, decoder: &Decoder) {
+        let trained = decoder.parameters().filter(|parameter| parameter.trainable);
+        let trained: usize = trained.map(Parameter::elements).sum();
+        let all: usize = decoder.arrays().map(|array| array.elements()).sum();
+        let layers = decoder
+            .linears()
+            .filter(|linear| linear.adapter().is_some());
+        eprintln!(
+            "      adapter: {} parameters on {} layers of a model of {}",
+            HumanCount(trained as u64),
+            layers.count(),
+            HumanCount(all as u64)
+        );
     }
 
     pub fn training(&mut self, entries: &LossEntries) -> TrainingProgress {

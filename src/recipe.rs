@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use model::weights::peft::PeftAdapter;
 use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
@@ -43,6 +44,8 @@ pub struct ModelConfig {
     pub source: ModelSource,
     /// The declared model whose tokenizer this one uses; its own when left out.
     pub tokenizer: Option<String>,
+    /// The directory of an adapter, as PEFT stores it.
+    pub adapter: Option<PathBuf>,
 }
 
 pub struct Recipe {
@@ -198,12 +201,26 @@ impl Recipe {
                 Problem::custom(error).at(self.locate(&path))
             })
         });
+        let adapters = self.models.iter().filter_map(|(name, model)| {
+            let adapter = model.adapter.as_ref()?;
+            let problem = match &model.source {
+                ModelSource::Random(_) => "a random model takes no adapter".to_string(),
+                ModelSource::Stored(_) if !PeftAdapter::is_at(adapter) => {
+                    format!("`{}` holds no adapter_config.json", adapter.display())
+                }
+                ModelSource::Stored(_) => return None,
+            };
+            Some(invalid::Invalid::new(
+                format!("models.{name}.adapter"),
+                problem,
+            ))
+        });
         let limits = (self.data.iter())
             .filter(|(_, data)| data.limit == Some(0))
             .map(|(name, _)| {
                 invalid::Invalid::new(format!("data.{name}.limit"), "`limit` must be at least 1")
             });
-        (in_stages.chain(limits))
+        (in_stages.chain(limits).chain(adapters))
             .map(|invalid| Problem {
                 span: Some(self.locate(&invalid.key)),
                 message: invalid.message,

@@ -27,7 +27,7 @@ use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
-use crate::source::{Cache, ModelSource};
+use crate::source::{Cache, ModelSource, digest_of_path};
 
 pub use evaluate::Scores;
 pub use export::export_target;
@@ -87,7 +87,11 @@ impl<'a> Chain<'a> {
                 .tokenizer
                 .as_ref()
                 .and_then(|other| contents.get(other));
-            let digest = model_digest(model, contents.get(name), tokenizer);
+            let adapter = match &model.adapter {
+                Some(adapter) => Some(digest_of_path(adapter, &cache)?),
+                None => None,
+            };
+            let digest = model_digest(model, contents.get(name), tokenizer, adapter.as_ref());
             digests.models.insert(name.clone(), digest);
         }
         for (name, config) in &recipe.data {

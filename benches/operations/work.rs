@@ -212,10 +212,7 @@ impl Work {
                 output,
             } => {
                 let (x, dy) = (make([rows, input]), make([rows, output]));
-                let mut linear = Linear {
-                    weight: Weight::Dense(parameter(0, [output, input])),
-                    bias: None,
-                };
+                let mut linear = Linear::new(Weight::Dense(parameter(0, [output, input])), None);
                 Box::new(move || {
                     match pass {
                         Pass::Forward => linear.forward(&x),

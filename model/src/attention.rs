@@ -105,7 +105,7 @@ impl Attention {
 
     pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
         let norms = self.q_norm.iter().chain(&self.k_norm).map(Array::from);
-        self.projections().flat_map(Linear::arrays).chain(norms)
+        self.linears().flat_map(Linear::arrays).chain(norms)
     }
 
     pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
@@ -122,12 +122,8 @@ impl Attention {
             .chain(norms.map(|norm| &mut norm.name))
     }
 
-    fn projections(&self) -> impl Iterator<Item = &Linear> {
-        [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj].into_iter()
-    }
-
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        self.projections()
+        self.linears()
             .flat_map(Linear::parameters)
             .chain(&self.q_norm)
             .chain(&self.k_norm)

@@ -81,9 +81,7 @@ impl Block {
         rotation: &Rotation,
         pattern: &AttentionPattern,
     ) -> (Tensor<2>, BlockTape) {
-        let normed = self.norm(&self.input_layernorm, &x);
-        let (y, attention) = self.self_attn.forward_with_tape(&normed, rotation, pattern);
-        let middle = residual::add(&x, y);
+        let (attention, middle) = self.first_half(&x, rotation, pattern);
         let normed = self.norm(&self.post_attention_layernorm, &middle);
         let (y, mlp) = self.mlp.forward_with_tape(&normed);
         let out = residual::add(&middle, y);
@@ -94,6 +92,29 @@ impl Block {
             mlp,
         };
         (out, tape)
+    }
+
+    /// The tape alone, for a block whose output is known already.
+    pub fn tape(&self, x: Tensor<2>, rotation: &Rotation, pattern: &AttentionPattern) -> BlockTape {
+        let (attention, middle) = self.first_half(&x, rotation, pattern);
+        let normed = self.norm(&self.post_attention_layernorm, &middle);
+        BlockTape {
+            x,
+            attention,
+            mlp: self.mlp.tape(&normed),
+            middle,
+        }
+    }
+
+    fn first_half(
+        &self,
+        x: &Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+    ) -> (AttentionTape, Tensor<2>) {
+        let normed = self.norm(&self.input_layernorm, x);
+        let (y, attention) = self.self_attn.forward_with_tape(&normed, rotation, pattern);
+        (attention, residual::add(x, y))
     }
 
     /// Gathers the parameters' gradients, returns that of the block's input.

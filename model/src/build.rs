@@ -63,7 +63,7 @@ pub fn vulkan_devices() -> Vec<Device> {
 pub enum Found {
     /// Row after row.
     Values(Vec<f32>),
-    /// A matrix that stays in its file's blocks, on the CPU.
+    /// A matrix in quantised blocks.
     Packed(Packed),
 }
 
@@ -140,7 +140,7 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<Found, E>> Arrays<'_, F> {
             true => Some(self.parameter(format!("{name}.bias"), &[output])?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(weight, bias))
     }
 
     fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<Block, E> {

@@ -36,9 +36,11 @@ pub struct Tape {
 }
 
 enum KeptBlock {
+    /// Nothing: no gradient is wanted of this block or of those before it.
+    Frozen,
     /// Everything that the backward pass reads.
     Whole(Box<BlockTape>),
-    /// Only the input: the block runs again before its backward pass.
+    /// Only the input: what the block keeps is computed again before its backward pass.
     Input(Box<Tensor<2>>),
 }
 
@@ -123,9 +125,13 @@ impl Decoder {
         let mut x = self.embed(&batch.ids);
         layers.keep(wanted, 0, &x);
         let mut blocks = Vec::with_capacity(self.blocks.len());
+        let first_trained = self.first_trained_block();
         for (i, block) in self.blocks.iter().enumerate() {
             let pattern = self.pattern(batch, i);
-            if checkpoint_blocks {
+            if i < first_trained {
+                blocks.push(KeptBlock::Frozen);
+                x = block.forward(x, &rotation, &pattern, None);
+            } else if checkpoint_blocks {
                 blocks.push(KeptBlock::Input(Box::new(x.clone())));
                 x = block.forward(x, &rotation, &pattern, None);
             } else {
@@ -160,8 +166,9 @@ impl Decoder {
             let pattern = self.pattern(&tape.batch, i);
             let block = &mut self.blocks[i];
             let block_tape = match kept {
+                KeptBlock::Frozen => return,
                 KeptBlock::Whole(block_tape) => *block_tape,
-                KeptBlock::Input(x) => block.forward_with_tape(*x, &tape.rotation, &pattern).1,
+                KeptBlock::Input(x) => block.tape(*x, &tape.rotation, &pattern),
             };
             dx = block.backward(dx, block_tape, &tape.rotation, &pattern);
         }
@@ -176,6 +183,20 @@ impl Decoder {
             };
             embedding.gradient = Some(embedding::accumulate_gradient(sum, &tape.batch.ids, &dx));
         }
+    }
+
+    /// The backward pass ends there: 0 where the embedding is trained, beyond the last where no block is.
+    fn first_trained_block(&self) -> usize {
+        let is_trained = |parameter: &Parameter| parameter.trainable;
+        let embedding = self.embed_tokens.parameter();
+        if embedding.is_some_and(is_trained) {
+            return 0;
+        }
+        let block = |block: &Block| block.parameters().any(is_trained);
+        self.blocks
+            .iter()
+            .position(block)
+            .unwrap_or(self.blocks.len())
     }
 
     /// Hidden states of `new` tokens a row that follow the cached ones. Rows may start with padding

@@ -1,5 +1,6 @@
 //! The decoder and all that touches its tensors.
 
+pub mod adapters;
 pub mod attention;
 pub mod batch;
 pub mod block;
@@ -15,6 +16,7 @@ pub mod mlp;
 pub mod ops;
 pub mod parameter;
 pub mod quant;
+pub mod random;
 pub mod score;
 pub mod span;
 pub mod surgery;

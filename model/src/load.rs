@@ -5,10 +5,13 @@ use burn::tensor::{DType, Device};
 use crate::build::{Found, Placement, build};
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
+use crate::linear::lora::BaseForm;
+use crate::random::normal_values;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::dtype::WeightDtype;
 use crate::weights::error::WeightsError;
 use crate::weights::hf_directory::{DEFAULT_MAX_SHARD_BYTES, write_hf_files};
+use crate::weights::names::is_linear;
 use crate::weights::staged_directory::StagedDirectory;
 
 /// Standard deviation of a fresh matrix's values, as transformers initialises Llama.
@@ -27,24 +30,47 @@ pub fn load_decoder(
     })
 }
 
+/// The name under which a model's adapter is at work.
+pub const ADAPTER: &str = "default";
+
 /// A decoder that is only read. On the CPU its matrices stay in the blocks of their file, and memory is about the
-/// file's size; other devices hold them dense.
+/// file's size; other devices hold them dense. An adapter is put to work beside its base.
 ///
 /// # Errors
-/// As [`load_decoder`].
+/// As [`load_base`].
 pub fn load_frozen_decoder(
     checkpoint: &Checkpoint,
     placement: &Placement,
 ) -> Result<Decoder, WeightsError> {
+    let mut decoder = load_base(checkpoint, placement, checkpoint.base_form())?;
+    if let Some(adapter) = checkpoint.adapter() {
+        adapter.attach(ADAPTER, &mut decoder);
+    }
+    Ok(decoder)
+}
+
+/// A decoder whose matrices are held in `form`, without the checkpoint's adapter. Tensors are read one at a time.
+///
+/// # Errors
+/// As [`load_decoder`]; also when a matrix cannot be held in this form.
+pub fn load_base(
+    checkpoint: &Checkpoint,
+    placement: &Placement,
+    form: BaseForm,
+) -> Result<Decoder, WeightsError> {
     let packs = placement.device == Device::flex() && placement.compute == DType::F32;
     build(checkpoint.config(), placement, |name, shape| {
+        if form == BaseForm::Nf4 && is_linear(name) {
+            return Ok(Found::Packed(checkpoint.base_nf4(name, &placement.device)?));
+        }
         if packs
+            && form != BaseForm::F32
             && shape.len() == 2
-            && let Some(packed) = checkpoint.packed(name)?
+            && let Some(packed) = checkpoint.base_packed(name)?
         {
             return Ok(Found::Packed(packed));
         }
-        Ok(Found::Values(checkpoint.tensor(name)?.data))
+        Ok(Found::Values(checkpoint.base_tensor(name)?.data))
     })
 }
 
@@ -63,33 +89,6 @@ pub fn random_decoder(config: &DecoderConfig, placement: &Placement, seed: u64) 
         Ok(decoder) => decoder,
         Err(never) => match never {},
     }
-}
-
-/// Seeded normal values by Box and Muller's transform, two of a pair of hashed counters.
-pub fn normal_values(count: usize, seed: u64, name: &str, deviation: f64) -> Vec<f32> {
-    let key = name
-        .bytes()
-        .fold(mix(seed ^ 0x5851_F42D_4C95_7F2D), |key, byte| {
-            mix(key ^ u64::from(byte))
-        });
-    let uniform = |counter: u64| (mix(key ^ mix(counter)) >> 11) as f64 / (1_u64 << 53) as f64;
-    let mut values = Vec::with_capacity(count + 1);
-    for pair in 0..count.div_ceil(2) as u64 {
-        let radius = (-2.0 * (1.0 - uniform(2 * pair)).ln()).sqrt() * deviation;
-        let angle = 2.0 * std::f64::consts::PI * uniform(2 * pair + 1);
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(count);
-    values
-}
-
-/// The finaliser of SplitMix64.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 /// Writes the decoder's configuration and weights into a directory that the caller commits.

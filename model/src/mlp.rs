@@ -32,9 +32,17 @@ impl Mlp {
     }
 
     pub fn forward_with_tape(&self, x: &Tensor<2>) -> (Tensor<2>, MlpTape) {
-        let (gate, up) = (self.gate_proj.forward(x), self.up_proj.forward(x));
-        let y = self.down_proj.forward(&swiglu::forward(&gate, &up));
-        (y, MlpTape { gate, up })
+        let tape = self.tape(x);
+        let activation = swiglu::forward(&tape.gate, &tape.up);
+        (self.down_proj.forward(&activation), tape)
+    }
+
+    /// The tape alone, which does not need the largest product.
+    pub fn tape(&self, x: &Tensor<2>) -> MlpTape {
+        MlpTape {
+            gate: self.gate_proj.forward(x),
+            up: self.up_proj.forward(x),
+        }
     }
 
     /// Gathers the parameters' gradients, returns that of `x`.
@@ -48,7 +56,7 @@ impl Mlp {
     }
 
     pub fn arrays(&self) -> impl Iterator<Item = Array<'_>> {
-        self.projections().flat_map(Linear::arrays)
+        self.linears().flat_map(Linear::arrays)
     }
 
     pub fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
@@ -56,12 +64,8 @@ impl Mlp {
         projections.into_iter().flat_map(Linear::names_mut)
     }
 
-    fn projections(&self) -> impl Iterator<Item = &Linear> {
-        [&self.gate_proj, &self.up_proj, &self.down_proj].into_iter()
-    }
-
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        self.projections().flat_map(Linear::parameters)
+        self.linears().flat_map(Linear::parameters)
     }
 
     pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {

@@ -24,7 +24,7 @@ pub struct ExportArgs {
     /// The directory or the GGUF file to write; nothing is overwritten
     #[arg(long, value_name = "PATH", visible_alias = "path")]
     pub out: PathBuf,
-    /// The type of the weights in safetensors; f32 when left out
+    /// The type of the weights in safetensors and peft; f32 when left out
     #[arg(long, value_enum, conflicts_with = "kind")]
     pub dtype: Option<FloatType>,
     /// The type of the matrices in GGUF
@@ -57,9 +57,12 @@ impl ExportArgs {
                 dtype: self.dtype.unwrap_or_default(),
             }),
             (ExportTo::Gguf, Some(kind)) => Ok(ExportFormat::Gguf { kind }),
-            (ExportTo::Safetensors, Some(_)) => {
-                Err(usage("--type belongs to gguf; safetensors take --dtype"))
-            }
+            (ExportTo::Peft, None) => Ok(ExportFormat::Peft {
+                dtype: self.dtype.unwrap_or_default(),
+            }),
+            (ExportTo::Safetensors | ExportTo::Peft, Some(_)) => Err(usage(
+                "--type belongs to gguf; safetensors and peft take --dtype",
+            )),
             (ExportTo::Gguf, None) => Err(usage("--to gguf needs a --type")),
         }
     }

@@ -10,7 +10,7 @@ use model::load::load_frozen_decoder;
 use serde::Serialize;
 use teacher::tokenizer::load_tokenizer;
 
-use super::open_model::open;
+use super::open_model::open_model;
 use crate::cli::{EvalArgs, EvalTask};
 use crate::device::place;
 
@@ -39,7 +39,7 @@ fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
     };
     let samples = read_samples(&DataConfig::new(arguments.data.clone()))?.samples;
     let placement = place(arguments.model.device.device)?;
-    let checkpoint = open(&arguments.model.model)?;
+    let checkpoint = open_model(&arguments.model)?;
     let (window, stride) = config.window_and_stride(checkpoint.config().max_position_embeddings)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let documents = documents(&tokenizer, &samples)?;

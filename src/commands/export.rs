@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Context;
 
-use super::open_model::open;
+use super::open_model::open_model;
 use crate::cli::ExportArgs;
 use crate::device::place;
 use crate::export::{ExportSource, VerifyText, Weights, verify};
@@ -25,7 +25,7 @@ pub fn run(arguments: ExportArgs) -> anyhow::Result<()> {
     let placement = text.is_some().then(|| place(arguments.model.device.device));
     let placement = placement.transpose()?;
     let source = ExportSource {
-        weights: Weights::Stored(Box::new(open(&arguments.model.model)?)),
+        weights: Weights::Stored(Box::new(open_model(&arguments.model)?)),
         tokenizer: None,
     };
     let name = arguments.out.file_stem().unwrap_or_default();

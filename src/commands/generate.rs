@@ -14,7 +14,7 @@ use serde_json::json;
 use teacher::tokenizer::load_tokenizer;
 use teacher::{Completion, GenerationRequest, LocalTeacher, Prompt};
 
-use super::open_model::open_path;
+use super::open_model::open_model_at;
 use crate::cli::GenerateArgs;
 use crate::device::place;
 use crate::source::Cache;
@@ -27,7 +27,7 @@ pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let placement = place(arguments.model.device.device)?;
     let path = arguments.model.model.resolve(&Cache::from_env()?)?;
     let start = Instant::now();
-    let checkpoint = open_path(&path)?;
+    let checkpoint = open_model_at(&path, &arguments.model)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let decoder = model::load::load_frozen_decoder(&checkpoint, &placement)?;
     let model = LocalTeacher::new(decoder, tokenizer)?;

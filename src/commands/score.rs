@@ -13,7 +13,7 @@ use model::score::{label_log_probs, top_logits};
 use serde::Serialize;
 use teacher::tokenizer::{load_tokenizer, optional_tokenizer};
 
-use super::open_model::open;
+use super::open_model::open_model;
 use crate::cli::ScoreArgs;
 use crate::device::place;
 
@@ -38,7 +38,7 @@ pub fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
         _ => None,
     };
     let placement = place(arguments.model.device.device)?;
-    let checkpoint = open(&arguments.model.model)?;
+    let checkpoint = open_model(&arguments.model)?;
     let (tokenizer, ids) = match (text, &arguments.ids) {
         (Some(text), _) => {
             let tokenizer = load_tokenizer(&checkpoint)?;

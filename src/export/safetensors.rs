@@ -53,7 +53,7 @@ pub(super) fn write(
 }
 
 /// The files as they are where the model has them; made from what is at hand otherwise.
-fn write_tokenizer(source: &ExportSource, staged: &StagedDirectory) -> Result<()> {
+pub(super) fn write_tokenizer(source: &ExportSource, staged: &StagedDirectory) -> Result<()> {
     let checkpoint = match (&source.tokenizer, &source.weights) {
         (Some(tokenizer), _) => return Ok(tokenizer.save(staged.path())?),
         (None, Weights::Stored(checkpoint)) => checkpoint,

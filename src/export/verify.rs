@@ -16,6 +16,7 @@ use serde::Serialize;
 use teacher::tokenizer::optional_tokenizer;
 
 use super::{ExportSource, Weights};
+use crate::adapter;
 use crate::recipe::{ExportFormat, FloatType};
 
 /// Tokens that both models run on: their logits are in memory at once.
@@ -45,7 +46,7 @@ pub struct Verification {
 fn default_max_kl(format: &ExportFormat) -> f64 {
     let kind = match format {
         ExportFormat::Gguf { kind } => *kind,
-        ExportFormat::Safetensors { dtype } => match dtype {
+        ExportFormat::Safetensors { dtype } | ExportFormat::Peft { dtype } => match dtype {
             FloatType::F32 => GgmlType::F32,
             FloatType::F16 => GgmlType::F16,
             FloatType::Bf16 => GgmlType::Bf16,
@@ -76,7 +77,7 @@ pub fn verify(
     placement: &Placement,
 ) -> Result<Verification> {
     let max_kl = max_kl.unwrap_or_else(|| default_max_kl(format));
-    let exported = Checkpoint::open(written).context("what was written cannot be read")?;
+    let exported = adapter::open(written).context("what was written cannot be read")?;
     let sequences = sequences(source, &exported, text)?;
 
     let loaded;

@@ -44,6 +44,10 @@ pub enum ExportFormat {
         #[serde(rename = "type")]
         kind: GgmlType,
     },
+    /// The model's adapter alone.
+    Peft {
+        dtype: FloatType,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +55,8 @@ pub enum ExportFormat {
 pub enum ExportTo {
     Safetensors,
     Gguf,
+    /// The model's adapter alone
+    Peft,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
@@ -93,6 +99,9 @@ impl Export {
             ExportTo::Safetensors => parts
                 .take()
                 .map(|Safetensors { dtype }| ExportFormat::Safetensors { dtype }),
+            ExportTo::Peft => parts
+                .take()
+                .map(|Safetensors { dtype }| ExportFormat::Peft { dtype }),
             ExportTo::Gguf => parts
                 .take()
                 .map(|Gguf { r#type: kind }| ExportFormat::Gguf { kind }),
@@ -106,7 +115,7 @@ impl Export {
     /// The name of what is written in the stage's own directory.
     pub fn own_name(&self) -> &'static str {
         match self.format {
-            ExportFormat::Safetensors { .. } => "model",
+            ExportFormat::Safetensors { .. } | ExportFormat::Peft { .. } => "model",
             ExportFormat::Gguf { .. } => "model.gguf",
         }
     }

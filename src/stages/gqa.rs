@@ -8,7 +8,7 @@ use crate::recipe::Gqa;
 
 impl Chain<'_> {
     pub fn gqa(&self, stage: &PlannedStage, config: &Gqa) -> Result<()> {
-        let mut opened = self.open_model(stage, "model")?;
+        let mut opened = self.open_whole(stage, "model")?;
         let before = opened.decoder.config.num_key_value_heads;
         opened
             .decoder

@@ -1,13 +1,17 @@
 //! Models as stages take them in and leave them behind.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use datasets::tokenizer::Tokenizer;
 use model::build::Placement;
 use model::decoder::Decoder;
-use model::load::{load_decoder, load_frozen_decoder, random_decoder, save_decoder};
+use model::linear::Linear;
+use model::linear::lora::LoraConfig;
+use model::load::{
+    ADAPTER, load_base, load_decoder, load_frozen_decoder, random_decoder, save_decoder,
+};
 use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
@@ -16,10 +20,11 @@ use model::weights::staged_directory::StagedDirectory;
 use teacher::tokenizer::{check_fit, load_tokenizer, optional_tokenizer};
 
 use super::Chain;
+use crate::adapter;
 use crate::export::{ExportSource, Weights};
 use crate::plan::PlannedStage;
 use crate::recipe::Origin;
-use crate::source::{ModelSource, RandomModel};
+use crate::source::ModelSource;
 
 /// How a checkpoint becomes a decoder.
 type Load = fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>;
@@ -30,61 +35,148 @@ pub struct OpenModel {
     pub tokenizer: Tokenizer,
 }
 
+/// A model as it is stored.
+pub struct StoredModel {
+    pub checkpoint: Checkpoint,
+    /// In place of its own tokenizer.
+    pub borrowed: Option<Tokenizer>,
+}
+
+impl StoredModel {
+    /// The tokenizer that the model's ids belong to, and the model.
+    fn with_tokenizer(self) -> Result<(Tokenizer, Checkpoint)> {
+        Ok(match self.borrowed {
+            Some(tokenizer) => (tokenizer, self.checkpoint),
+            None => (load_tokenizer(&self.checkpoint)?, self.checkpoint),
+        })
+    }
+
+    fn into_export(self) -> Result<ExportSource> {
+        if self.borrowed.is_none() {
+            // One that does not fit is refused; without one a model is exported with a warning.
+            optional_tokenizer(&self.checkpoint)?;
+        }
+        Ok(ExportSource {
+            weights: Weights::Stored(Box::new(self.checkpoint)),
+            tokenizer: self.borrowed,
+        })
+    }
+}
+
 impl Chain<'_> {
     /// The model that `key` of the stage names, on the run's device, to be read only.
     pub fn open_model(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
         self.open(stage, key, load_frozen_decoder)
     }
 
-    /// The model that `key` of the stage names, to be trained.
+    /// As [`Chain::open_model`], to be changed: what an adapter adds is merged in.
+    pub fn open_whole(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        let mut opened = self.open_model(stage, key)?;
+        opened.decoder.merge_adapters();
+        Ok(opened)
+    }
+
+    /// The model that `key` of the stage names, to be trained; what an adapter adds is merged in.
     pub fn open_trainable(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
         self.open(stage, key, load_decoder)
+    }
+
+    /// The model that `key` of the stage names, frozen, with an adapter to be trained: its own, or a fresh one.
+    ///
+    /// # Errors
+    /// Also when the model's own adapter is not of the kind that is asked for.
+    pub fn open_adaptable(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+        config: &LoraConfig,
+    ) -> Result<(OpenModel, Checkpoint)> {
+        let name = &self.input(stage, key)?.reference.name;
+        let opened = self.stored(stage, key).and_then(|stored| {
+            let stored = stored.context(
+                "an adapter needs a model that is stored, and this one is random\nhint: leave out `adapter`",
+            )?;
+            let (tokenizer, checkpoint) = stored.with_tokenizer()?;
+            let mut decoder = load_base(&checkpoint, &self.placement, config.base)?;
+            match checkpoint.adapter() {
+                None => decoder.add_lora(ADAPTER, config, self.recipe.seed)?,
+                Some(adapter) => {
+                    if let Some(difference) = adapter.difference(config, &decoder) {
+                        bail!(
+                            "the adapter in {} cannot be continued: {difference}\nhint: ask for an adapter like it, or leave out `adapter` to train the merged model",
+                            adapter.path().display()
+                        );
+                    }
+                    decoder.freeze();
+                    adapter.attach(ADAPTER, &mut decoder);
+                    (decoder.linears_mut().filter_map(Linear::adapter_mut))
+                        .for_each(|lora| lora.dropout = config.dropout);
+                }
+            }
+            Ok((OpenModel { decoder, tokenizer }, checkpoint))
+        });
+        opened.with_context(|| format!("model `{name}`"))
     }
 
     fn open(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
         let _phase = phase!("open models");
         let input = self.input(stage, key)?;
-        let name = &input.reference.name;
-        let opened = match &input.origin {
+        let opened = match (self.stored(stage, key), &input.origin) {
+            (Ok(None), Origin::Model(name)) => self.open_random(name),
+            (Ok(None), _) => bail!("`{}` is not a model", input.reference.name),
+            (Ok(Some(stored)), _) => stored.with_tokenizer().and_then(|(tokenizer, checkpoint)| {
+                let decoder = load(&checkpoint, &self.placement)?;
+                Ok(OpenModel { decoder, tokenizer })
+            }),
+            (Err(error), _) => Err(error),
+        };
+        opened.with_context(|| format!("model `{}`", input.reference.name))
+    }
+
+    /// The files of the model that `key` of the stage names; `None` for a random one.
+    pub fn stored(&self, stage: &PlannedStage, key: &str) -> Result<Option<StoredModel>> {
+        let input = self.input(stage, key)?;
+        match &input.origin {
             Origin::Stage(_) => {
                 let maker = self
                     .made_by(&input.origin)
                     .context("a stage of this recipe")?;
-                self.open_path(&maker.directory.join("model"), load)
+                Ok(Some(StoredModel {
+                    checkpoint: adapter::open(&maker.directory.join("model"))?,
+                    borrowed: None,
+                }))
             }
-            Origin::Model(name) => self.open_declared(name, load),
-            Origin::Data(_) => bail!("`{name}` is data, not a model"),
-        };
-        opened.with_context(|| format!("model `{name}`"))
-    }
-
-    fn open_declared(&self, name: &str, load: Load) -> Result<OpenModel> {
-        let model = &self.recipe.models[name];
-        let tokenizer = match &model.tokenizer {
-            Some(other) => Some(self.tokenizer_of(other)?),
-            None => None,
-        };
-        match &model.source {
-            ModelSource::Stored(_) => {
-                let mut opened = self.open_path(&self.models[name], load)?;
-                if let Some(tokenizer) = tokenizer {
-                    check_fit(
-                        &self.models[name],
-                        &tokenizer,
-                        opened.decoder.config.vocab_size,
-                    )?;
-                    opened.tokenizer = tokenizer;
+            Origin::Model(name) => {
+                let model = &self.recipe.models[name];
+                let Some(path) = self.models.get(name) else {
+                    return Ok(None);
+                };
+                let checkpoint = adapter::open_with(path, model.adapter.as_deref())?;
+                let borrowed = match &model.tokenizer {
+                    Some(other) => Some(self.tokenizer_of(other)?),
+                    None => None,
+                };
+                if let Some(tokenizer) = &borrowed {
+                    check_fit(path, tokenizer, checkpoint.config().vocab_size)?;
                 }
-                Ok(opened)
+                Ok(Some(StoredModel {
+                    checkpoint,
+                    borrowed,
+                }))
             }
-            ModelSource::Random(random) => self.open_random(random, tokenizer),
+            Origin::Data(name) => bail!("`{name}` is data, not a model"),
         }
     }
 
-    fn open_random(&self, random: &RandomModel, tokenizer: Option<Tokenizer>) -> Result<OpenModel> {
-        let tokenizer = tokenizer.context(
+    fn open_random(&self, name: &str) -> Result<OpenModel> {
+        let model = &self.recipe.models[name];
+        let ModelSource::Random(random) = &model.source else {
+            bail!("its files are not there");
+        };
+        let other = model.tokenizer.as_ref().context(
             "a random model has no tokenizer\nhint: add `tokenizer = \"NAME\"` with a declared model whose tokenizer it is to use",
         )?;
+        let tokenizer = self.tokenizer_of(other)?;
         let mut config = random.decoder_config()?;
         // What the recipe leaves open is the tokenizer's to say, not the family's habit.
         let said = |key: &str| random.config.contains_key(key);
@@ -111,55 +203,16 @@ impl Chain<'_> {
     /// The same model to be exported: what is stored is not unpacked.
     pub fn open_to_export(&self, stage: &PlannedStage, key: &str) -> Result<ExportSource> {
         let input = self.input(stage, key)?;
-        let name = &input.reference.name;
-        let stored = |path: &Path| -> Result<ExportSource> {
-            let checkpoint = Checkpoint::open(path)?;
-            // One that does not fit is refused; without one a model is exported with a warning.
-            optional_tokenizer(&checkpoint)?;
-            Ok(ExportSource {
-                weights: Weights::Stored(Box::new(checkpoint)),
-                tokenizer: None,
-            })
+        let opened = match (self.stored(stage, key), &input.origin) {
+            (Ok(None), Origin::Model(name)) => self.open_random(name).map(|opened| ExportSource {
+                weights: Weights::Made(Box::new(opened.decoder)),
+                tokenizer: Some(opened.tokenizer),
+            }),
+            (Ok(None), _) => bail!("`{}` is not a model", input.reference.name),
+            (Ok(Some(stored)), _) => stored.into_export(),
+            (Err(error), _) => Err(error),
         };
-        let opened = match &input.origin {
-            Origin::Stage(_) => {
-                let maker = self
-                    .made_by(&input.origin)
-                    .context("a stage of this recipe")?;
-                stored(&maker.directory.join("model"))
-            }
-            Origin::Model(name) => {
-                match (self.models.get(name), &self.recipe.models[name].tokenizer) {
-                    (Some(path), None) => stored(path),
-                    (Some(path), Some(other)) => self.tokenizer_of(other).and_then(|tokenizer| {
-                        let source = stored(path)?;
-                        check_fit(path, &tokenizer, source.config().vocab_size)?;
-                        let tokenizer = Some(tokenizer);
-                        Ok(ExportSource {
-                            tokenizer,
-                            ..source
-                        })
-                    }),
-                    (None, _) => {
-                        self.open_declared(name, load_frozen_decoder)
-                            .map(|opened| ExportSource {
-                                weights: Weights::Made(Box::new(opened.decoder)),
-                                tokenizer: Some(opened.tokenizer),
-                            })
-                    }
-                }
-            }
-            Origin::Data(name) => bail!("`{name}` is data, not a model"),
-        };
-        opened.with_context(|| format!("model `{name}`"))
-    }
-
-    fn open_path(&self, path: &Path, load: Load) -> Result<OpenModel> {
-        let checkpoint = Checkpoint::open(path)?;
-        Ok(OpenModel {
-            tokenizer: load_tokenizer(&checkpoint)?,
-            decoder: load(&checkpoint, &self.placement)?,
-        })
+        opened.with_context(|| format!("model `{}`", input.reference.name))
     }
 
     fn tokenizer_of(&self, name: &str) -> Result<Tokenizer> {
@@ -167,7 +220,7 @@ impl Chain<'_> {
             .models
             .get(name)
             .with_context(|| format!("`{name}` is a random model: it has no tokenizer to lend"))?;
-        Ok(load_tokenizer(&Checkpoint::open(path)?)?)
+        Ok(load_tokenizer(&adapter::open(path)?)?)
     }
 
     /// Leaves a model in the stage's directory.
@@ -177,14 +230,24 @@ impl Chain<'_> {
         decoder: &Decoder,
         tokenizer: &Tokenizer,
     ) -> Result<()> {
-        let target = stage.directory.join("model");
-        if target.exists() {
-            // A stage that is not done has no whole result: this one is from a run that was killed.
-            fs::remove_dir_all(&target)
-                .with_context(|| format!("cannot remove {}", target.display()))?;
-        }
-        write_model(&target, decoder, tokenizer, WeightDtype::F32)
+        write_model(
+            &place_of_result(stage)?,
+            decoder,
+            tokenizer,
+            WeightDtype::F32,
+        )
     }
+}
+
+/// Where a stage leaves its model. A stage that is not done has no whole result: what stands there is from a run that
+/// was killed.
+pub fn place_of_result(stage: &PlannedStage) -> Result<PathBuf> {
+    let target = stage.directory.join("model");
+    if target.exists() {
+        fs::remove_dir_all(&target)
+            .with_context(|| format!("cannot remove {}", target.display()))?;
+    }
+    Ok(target)
 }
 
 /// Writes a Hugging Face directory with weights, configuration and tokenizer, whole or not at all.

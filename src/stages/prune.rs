@@ -18,7 +18,7 @@ const CALIBRATION_LENGTH: usize = 512;
 impl Chain<'_> {
     /// Layers and channels are both chosen on the whole model, before anything goes.
     pub fn prune(&self, stage: &PlannedStage, config: &Prune) -> Result<()> {
-        let mut opened = self.open_model(stage, "model")?;
+        let mut opened = self.open_whole(stage, "model")?;
         let (blocks, width) = (
             opened.decoder.blocks.len(),
             opened.decoder.config.intermediate_size,

@@ -6,15 +6,19 @@ use anyhow::Result;
 use datasets::loader::BatchLoader;
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
+use model::weights::checkpoint::Checkpoint;
 use teacher::local::LocalTeacher;
 use teacher::teacher::Teacher;
 use teacher::vocabulary;
+use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 use trainer::objective::{Objective, Trainee};
 use trainer::run::{Outcome, Run};
 
 use super::Chain;
+use super::models::{OpenModel, place_of_result};
+use crate::adapter;
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
 use crate::recipe::{Distill, Sft};
@@ -26,6 +30,8 @@ struct Training<'a> {
     objective: Objective<'a>,
     data: BatchLoader,
     config: &'a TrainConfig,
+    /// What the adapter is trained beside; `None` where the model itself is trained.
+    base: Option<Checkpoint>,
 }
 
 impl Chain<'_> {
@@ -35,7 +41,7 @@ impl Chain<'_> {
         config: &Sft,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        let student = self.open_trainable(stage, "model")?;
+        let (student, base) = self.open_student(stage, "model", &config.train)?;
         self.check_context("model", &student.decoder, &config.train)?;
         let data = self.training_data(
             stage,
@@ -55,6 +61,7 @@ impl Chain<'_> {
             objective,
             data,
             config: &config.train,
+            base,
         };
         self.train(stage, training, progress)
     }
@@ -65,7 +72,7 @@ impl Chain<'_> {
         config: &Distill,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        let student = self.open_trainable(stage, "student")?;
+        let (student, base) = self.open_student(stage, "student", &config.train)?;
         let teacher = self.open_model(stage, "teacher")?;
         self.check_context("student", &student.decoder, &config.train)?;
         self.check_context("teacher", &teacher.decoder, &config.train)?;
@@ -100,8 +107,25 @@ impl Chain<'_> {
             objective,
             data,
             config: &config.train,
+            base,
         };
         self.train(stage, training, progress)
+    }
+
+    /// What is trained: the model, or an adapter beside it.
+    fn open_student(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+        config: &TrainConfig,
+    ) -> Result<(OpenModel, Option<Checkpoint>)> {
+        match &config.adapter {
+            None => Ok((self.open_trainable(stage, key)?, None)),
+            Some(Adapter::Lora(lora)) => {
+                let (opened, base) = self.open_adaptable(stage, key, lora)?;
+                Ok((opened, Some(base)))
+            }
+        }
     }
 
     /// Refuses rows that are longer than what a model was made for.
@@ -128,8 +152,13 @@ impl Chain<'_> {
             objective,
             data,
             config,
+            base,
         } = training;
+        trainee.dropout.seed = self.recipe.seed;
         progress.data(&data);
+        if base.is_some() {
+            progress.adapter(&trainee.decoder);
+        }
         let run = Run {
             config,
             objective,
@@ -151,7 +180,14 @@ impl Chain<'_> {
         match outcome? {
             Outcome::Stopped { step } => Ok(Some(step)),
             Outcome::Finished { .. } => {
-                self.save_model(stage, &trainee.decoder, &tokenizer)?;
+                let decoder = &trainee.decoder;
+                match (&config.adapter, &base) {
+                    (Some(Adapter::Lora(lora)), Some(base)) => {
+                        let target = place_of_result(stage)?;
+                        adapter::save(&target, decoder, &tokenizer, lora, base)?;
+                    }
+                    _ => self.save_model(stage, decoder, &tokenizer)?,
+                }
                 Ok(None)
             }
         }

@@ -1,5 +1,6 @@
 //! `distill run` as a user meets it: whole chains, kills, bad input, full disks, a hub.
 
+mod adapters;
 mod bad_data;
 mod bad_models;
 mod bad_recipes;

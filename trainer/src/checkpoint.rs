@@ -1,6 +1,6 @@
 //! Checkpoints of a running stage: directories written aside and renamed, so that each is whole.
 //!
-//! `checkpoints/step-00000024/` holds `weights.safetensors` (by parameter name), `optimizer.safetensors`
+//! `checkpoints/step-00000024/` holds `weights.safetensors` (what is trained, by parameter name), `optimizer.safetensors`
 //! (`first.` and `second.` before the name) and `state.json`.
 
 use std::borrow::Cow;
@@ -117,10 +117,11 @@ impl Checkpoints {
         optimizer.steps = step;
         optimizer.moments.clear();
         for parameter in trainee.parameters_mut() {
-            parameter.value = weights.tensor(&parameter.name, &parameter.value)?;
+            // What is frozen is read from where it came from; the stage's digest vouches for it.
             if !parameter.trainable {
                 continue;
             }
+            parameter.value = weights.tensor(&parameter.name, &parameter.value)?;
             let moments = Moments {
                 first: moments.tensor(&format!("first.{}", parameter.name), &parameter.value)?,
                 second: moments.tensor(&format!("second.{}", parameter.name), &parameter.value)?,
@@ -147,7 +148,8 @@ impl Checkpoints {
             return Ok(());
         }
         let staged = StagedDirectory::new(&path)?;
-        let weights = trainee.parameters().map(|p| (p.name.clone(), &p.value));
+        let trained = trainee.parameters().filter(|p| p.trainable);
+        let weights = trained.map(|p| (p.name.clone(), &p.value));
         write_arrays(&staged.path().join("weights.safetensors"), weights)?;
         let moments = optimizer.moments.iter().flat_map(|(name, moments)| {
             [

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use datasets::packing::Packing;
 
+use crate::adapter::Adapter;
 use crate::invalid::{Invalid, require};
 use crate::optim::config::Optimizer;
 use crate::optim::schedule::Schedule;
@@ -19,6 +20,9 @@ pub struct TrainConfig {
     pub sequence_length: usize,
     /// Rows of one microbatch; all rows of a step, four at most, when left out.
     pub micro_batch: Option<usize>,
+    /// Train an adapter beside the frozen model, not the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
     pub optimizer: Optimizer,
     pub schedule: Schedule,
     /// Global gradient norm; `inf` turns clipping off.
@@ -52,6 +56,7 @@ impl Default for TrainConfig {
             tokens_per_step: 8192,
             sequence_length: 512,
             micro_batch: None,
+            adapter: None,
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             clip_norm: 1.0,
@@ -170,6 +175,10 @@ impl TrainConfig {
                 "schedule.min_lr_ratio",
                 "`min_lr_ratio` must lie between 0 and 1",
             );
+        }
+        if let Some(adapter) = &self.adapter {
+            let inner = adapter.check().into_iter();
+            found.extend(inner.map(|invalid| invalid.under("adapter")));
         }
         found.extend(
             self.optimizer

@@ -1,5 +1,6 @@
 //! The trainer: losses, optimizer, the step, the run and its checkpoints.
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod config;
 pub mod heldout;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use model::decoder::{Decoder, LayerStates};
+use model::linear::lora::DropoutDraw;
 use model::linear::{Linear, Weight};
-use model::load::normal_values;
 use model::parameter::Parameter;
 use model::phase;
+use model::random::normal_values;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
 
@@ -26,6 +27,8 @@ pub struct Objective<'a> {
 pub struct Trainee {
     pub decoder: Decoder,
     pub projections: BTreeMap<[usize; 2], Linear>,
+    /// The seed and the step of what adapters drop.
+    pub dropout: DropoutDraw,
 }
 
 impl Trainee {
@@ -33,6 +36,7 @@ impl Trainee {
         Self {
             decoder,
             projections: BTreeMap::new(),
+            dropout: DropoutDraw::default(),
         }
     }
 
@@ -70,7 +74,7 @@ impl Trainee {
             let value = Tensor::from_data(data, (&self.decoder.device(), DType::F32));
             let weight = Weight::Dense(Parameter::new(name, vec![teacher_width, width], value));
             self.projections
-                .insert([student, teacher], Linear { weight, bias: None });
+                .insert([student, teacher], Linear::new(weight, None));
         }
     }
 }

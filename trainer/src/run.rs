@@ -146,6 +146,7 @@ impl Run<'_> {
             }
             unread.clock.get_or_insert_with(Instant::now);
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
+            trainee.dropout.step = step;
             let started = on_workers(&trainee.decoder.device(), || {
                 let _step = step!("step");
                 let batch = {
@@ -207,6 +208,7 @@ impl Run<'_> {
             let Some(report) = report else {
                 let batch = self.data.batch(done - 1);
                 let config = self.step_config();
+                trainee.dropout.step = done - 1;
                 let source = why_not_finite(trainee, &self.objective, &batch, config);
                 return Err(step_error(*done, last_good, source));
             };

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
+use model::linear::lora::DropoutDraw;
 use model::phase;
 use teacher::error::TeacherError;
 use thiserror::Error;
@@ -240,7 +241,13 @@ pub fn accumulate_gradients(
     for start in (0..batch.rows).step_by(rows) {
         let micro = batch.rows_in(start..start + rows);
         if micro.supervised_count() > 0 {
-            accumulate_microbatch(trainee, objective, &micro, config, scale, &mut sums)?;
+            trainee.decoder.draw_dropout(Some(DropoutDraw {
+                first_token: (start * batch.length) as u64,
+                ..trainee.dropout
+            }));
+            let done = accumulate_microbatch(trainee, objective, &micro, config, scale, &mut sums);
+            trainee.decoder.draw_dropout(None);
+            done?;
         }
     }
     Ok(sums)
@@ -310,13 +317,10 @@ fn accumulate_microbatch(
 /// [`StepError::NotFinite`], which names the first such weight.
 pub fn check_weights(trainee: &Trainee) -> Result<(), StepError> {
     let _phase = phase!("check of the weights");
-    let values: Vec<&Tensor<2>> = trainee.parameters().map(|p| &p.value).collect();
+    let trained = || trainee.parameters().filter(|parameter| parameter.trainable);
+    let values: Vec<&Tensor<2>> = trained().map(|p| &p.value).collect();
     let sums = square_sums(&values);
-    match trainee
-        .parameters()
-        .zip(sums)
-        .find(|(_, sum)| !sum.is_finite())
-    {
+    match trained().zip(sums).find(|(_, sum)| !sum.is_finite()) {
         Some((parameter, _)) => {
             let what = format!("the weight {}", parameter.name);
             Err(StepError::NotFinite { what })

@@ -9,8 +9,10 @@ use model::batch::TokenBatch;
 use model::build::Placement;
 use model::decoder::Decoder;
 use model::linear::Weight;
+use model::linear::lora::{DropoutDraw, LoraConfig};
 use model::load::load_decoder;
 use model::parameter::Parameter;
+use model::random::normal_values;
 use model::weights::checkpoint::Checkpoint;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -463,4 +465,93 @@ fn a_head_that_no_loss_uses_gets_no_gradient() {
             .gradient
             .is_some()
     );
+}
+
+/// An adapter of rank 2 whose second matrix is no longer zero.
+fn adapted(name: &str, dtype: DType, dropout: f64) -> Trainee {
+    let mut decoder = decoder(name, dtype);
+    let config = LoraConfig {
+        rank: 2,
+        alpha: 3.0,
+        dropout,
+        targets: vec!["layers.1.*".into()],
+        ..LoraConfig::default()
+    };
+    decoder.add_lora("default", &config, 3).unwrap();
+    for linear in decoder.linears_mut() {
+        if let Some(lora) = linear.adapter_mut() {
+            let other = lora.b.value.dims();
+            let data = normal_values(other[0] * other[1], 9, &lora.b.name, 0.2);
+            let data = TensorData::new(data, other);
+            lora.b.value = Tensor::<2>::from_data(data, (&Device::flex(), DType::F32)).cast(dtype);
+        }
+    }
+    let mut trainee = Trainee::new(decoder);
+    trainee.dropout = DropoutDraw {
+        seed: 4,
+        step: 5,
+        first_token: 0,
+    };
+    trainee
+}
+
+#[test]
+fn an_adapter_s_gradient_equals_finite_differences_however_the_step_is_cut() {
+    let objective = Objective {
+        entries: losses(serde_json::json!([{ "cross_entropy": {} }])),
+        teacher: None,
+        valid: 80,
+    };
+    let batch = batch(80);
+    let count = batch.supervised_count() as f64;
+    let cut = |micro_rows| StepConfig {
+        micro_rows,
+        checkpoint_blocks: micro_rows != 8,
+        clip_norm: 1.0,
+    };
+    for dropout in [0.0, 0.3] {
+        let mut trainee = adapted("llama_gqa", DType::F64, dropout);
+        accumulate_gradients(&mut trainee, &objective, &batch, cut(8)).unwrap();
+        let whole = gradients(&trainee);
+        for parameter in trainee.parameters() {
+            let is_adapter =
+                parameter.name.contains("layers.1.") && parameter.name.contains("lora");
+            assert_eq!(
+                parameter.gradient.is_some(),
+                is_adapter,
+                "{}",
+                parameter.name
+            );
+        }
+        let mut in_parts = adapted("llama_gqa", DType::F64, dropout);
+        accumulate_gradients(&mut in_parts, &objective, &batch, cut(2)).unwrap();
+        let difference = relative(&gradients(&in_parts), &whole);
+        assert!(difference <= 1e-12, "{difference:e}");
+
+        let analytic: Vec<(String, Vec<f64>)> = (trainee.parameters())
+            .filter_map(|p| Some((p.name.clone(), values(p.gradient.as_ref()?))))
+            .collect();
+        assert_eq!(analytic.len(), 14);
+        let loss = |name: &str, element: usize, delta: f64| {
+            let mut moved = adapted("llama_gqa", DType::F64, dropout);
+            let parameter = moved.parameters_mut().find(|p| p.name == name).unwrap();
+            let mut changed = values(&parameter.value);
+            changed[element] += delta;
+            let data = TensorData::new(changed, parameter.value.dims());
+            parameter.value = Tensor::from_data(data, (&Device::flex(), DType::F64));
+            let sums = accumulate_gradients(&mut moved, &objective, &batch, cut(8)).unwrap();
+            objective.entries.total(&sums.read()) / count
+        };
+        for (at, (name, gradient)) in analytic.iter().enumerate() {
+            let element = (at * 7919) % gradient.len();
+            let step = 1e-5;
+            let slope = (loss(name, element, step) - loss(name, element, -step)) / (2.0 * step);
+            let error = (slope - gradient[element]).abs();
+            assert!(
+                error <= 1e-8 * (1.0 + slope.abs()),
+                "{name}[{element}]: {slope} {}",
+                gradient[element]
+            );
+        }
+    }
 }

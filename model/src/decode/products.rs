@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::weights::{BlockWeights, Projection, Values};
+use super::weights::{BlockWeights, LowRank, Projection, Values};
 use crate::ops::block_matrix::BlockMatrix;
 use crate::ops::host::SharedOutput;
 use crate::ops::row_product::{Destination, product};
@@ -25,12 +25,13 @@ pub(super) fn project(
     add: bool,
 ) {
     let out = SharedOutput::new(out);
+    let narrow: Vec<_> = parts.iter().map(|(part, _)| narrowed(part, x)).collect();
     let total = parts
         .iter()
         .map(|(part, _)| part.matrix.blocks().rows())
         .sum();
     over_rows(team, total, &|rows| {
-        for (part, offset) in parts {
+        for ((part, offset), narrow) in parts.iter().zip(&narrow) {
             let matrix = part.matrix.blocks();
             let own = rows.start.max(*offset)..rows.end.min(offset + matrix.rows());
             if own.is_empty() {
@@ -44,7 +45,9 @@ pub(super) fn project(
                     bias: part.bias.as_ref().map(Values::slice),
                     add,
                 };
-                product(matrix, own.start - offset..own.end - offset, x, destination);
+                let own = own.start - offset..own.end - offset;
+                product(matrix, own.clone(), x, destination);
+                widen(narrow, own, destination);
             }
         }
     });
@@ -55,14 +58,19 @@ pub(super) fn gated(team: &Team, block: &BlockWeights, x: &[f32], outputs: [&mut
     let width = block.gate.matrix.blocks().rows();
     let tokens = outputs[0].len() / width;
     let [gate, up, activation] = outputs.map(SharedOutput::new);
+    let parts = [(&block.gate, gate), (&block.up, up)];
+    let narrow = parts.map(|(part, _)| narrowed(part, x));
     over_rows(team, width, &|rows| {
-        for (part, out) in [(&block.gate, gate), (&block.up, up)] {
+        for ((part, out), narrow) in parts.into_iter().zip(&narrow) {
             let destination = Destination {
                 bias: part.bias.as_ref().map(Values::slice),
                 ..destination(out, width)
             };
             // SAFETY: each task has its own columns of the outputs.
-            unsafe { product(part.matrix.blocks(), rows.clone(), x, destination) };
+            unsafe {
+                product(part.matrix.blocks(), rows.clone(), x, destination);
+                widen(narrow, rows.clone(), destination);
+            }
         }
         for token in 0..tokens {
             let (at, count) = (token * width + rows.start, rows.len());
@@ -73,6 +81,30 @@ pub(super) fn gated(team: &Team, block: &BlockWeights, x: &[f32], outputs: [&mut
             }
         }
     });
+}
+
+/// What an adapter makes of `x` before it is wide again, as [`LowRank::narrow`] gives it.
+type Narrowed<'a> = Option<(&'a LowRank, Vec<f32>)>;
+
+fn narrowed<'a>(part: &'a Projection, x: &[f32]) -> Narrowed<'a> {
+    let adapter = part.adapter.as_ref()?;
+    Some((adapter, adapter.narrow(x)))
+}
+
+/// Adds what an adapter gives for some rows of its matrix.
+///
+/// # Safety
+/// As [`product`].
+unsafe fn widen(narrow: &Narrowed, rows: Range<usize>, destination: Destination) {
+    if let Some((adapter, narrow)) = narrow {
+        let destination = Destination {
+            bias: None,
+            add: true,
+            ..destination
+        };
+        // SAFETY: the caller's.
+        unsafe { product(adapter.wide(), rows, narrow, destination) };
+    }
 }
 
 /// Products of `x` with one matrix: `out` is `[tokens, rows of the matrix]`.

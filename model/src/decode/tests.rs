@@ -5,9 +5,12 @@ use std::path::Path;
 use super::*;
 use crate::build::Placement;
 use crate::generate::sampling::argmax;
+use crate::linear::lora::LoraConfig;
 use crate::linear::{Linear, Packed, Weight};
 use crate::load::load_decoder;
+use crate::ops::host::from_values;
 use crate::quant::block_type::GgmlType;
+use crate::random::normal_values;
 use crate::weights::checkpoint::Checkpoint;
 
 const STEPS: usize = 24;
@@ -47,20 +50,21 @@ fn pack(decoder: &mut Decoder) {
     };
     pack(&mut decoder.embed_tokens);
     decoder.lm_head.iter_mut().for_each(pack);
-    for block in &mut decoder.blocks {
-        let (attention, mlp) = (&mut block.self_attn, &mut block.mlp);
-        let linears: [&mut Linear; 7] = [
-            &mut attention.q_proj,
-            &mut attention.k_proj,
-            &mut attention.v_proj,
-            &mut attention.o_proj,
-            &mut mlp.gate_proj,
-            &mut mlp.up_proj,
-            &mut mlp.down_proj,
-        ];
-        linears
-            .into_iter()
-            .for_each(|linear| pack(&mut linear.weight));
+    (decoder.linears_mut()).for_each(|linear| pack(&mut linear.weight));
+}
+
+/// Adapters of rank 3, whose second matrices are not zero, on most layers.
+fn adapt(decoder: &mut Decoder) {
+    let config = LoraConfig {
+        rank: 3,
+        targets: vec!["self_attn.*".into(), "up_proj".into(), "down_proj".into()],
+        ..LoraConfig::default()
+    };
+    decoder.add_lora("default", &config, 1).unwrap();
+    for lora in decoder.linears_mut().filter_map(Linear::adapter_mut) {
+        let shape = lora.b.value.dims();
+        let values = normal_values(shape[0] * shape[1], 2, &lora.b.name, 0.05);
+        lora.b.value = from_values(values, shape);
     }
 }
 
@@ -108,12 +112,15 @@ fn equals_the_tensor_path_for_every_family_batch_and_form_of_weights() {
         let dense = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
         pack(&mut decoder);
         let packed = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
+        adapt(&mut decoder);
+        let adapted = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
         let name = path.file_name().unwrap().display();
-        println!("{name}: dense {dense:?}, packed {packed:?}");
+        println!("{name}: dense {dense:?}, packed {packed:?}, adapted {adapted:?}");
         assert!(
             dense
                 .into_iter()
                 .chain(packed)
+                .chain(adapted)
                 .all(|difference| difference <= 1e-4)
         );
     }

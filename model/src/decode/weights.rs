@@ -5,10 +5,12 @@ use burn::tensor::{DType, Tensor};
 use crate::attention::Attention;
 use crate::block::Block;
 use crate::decoder::Decoder;
+use crate::linear::lora::Lora;
 use crate::linear::{Linear, Packed, Weight};
 use crate::mlp::Mlp;
 use crate::ops::block_matrix::BlockMatrix;
-use crate::ops::host::HostTensor;
+use crate::ops::host::{HostTensor, SharedOutput};
+use crate::ops::row_product::{Destination, product};
 use crate::parameter::Parameter;
 
 /// Shares the decoder's arrays; nothing is copied.
@@ -37,6 +39,15 @@ pub(super) struct BlockWeights {
 pub(super) struct Projection {
     pub matrix: Matrix,
     pub bias: Option<Values>,
+    pub adapter: Option<LowRank>,
+}
+
+/// An adapter: s·(x·Aᵀ)·Bᵀ.
+pub(super) struct LowRank {
+    a: Values,
+    b: Values,
+    rank: usize,
+    scale: f32,
 }
 
 pub(super) enum Matrix {
@@ -47,7 +58,7 @@ pub(super) enum Matrix {
 pub(super) struct Values(HostTensor);
 
 impl Weights {
-    /// `None` when the decoder is not in `f32` on the CPU.
+    /// `None` when the decoder is not in `f32` on the CPU, or is held in other blocks than GGUF's.
     pub fn of(decoder: &Decoder) -> Option<Self> {
         if decoder.compute != DType::F32 {
             return None;
@@ -114,11 +125,46 @@ impl BlockWeights {
 
 impl Projection {
     fn of(linear: &Linear) -> Option<Self> {
-        let Linear { weight, bias } = linear;
         Some(Self {
-            matrix: Matrix::of(weight)?,
-            bias: Values::of_optional(bias)?,
+            matrix: Matrix::of(&linear.weight)?,
+            bias: Values::of_optional(&linear.bias)?,
+            adapter: match linear.adapter() {
+                Some(lora) => Some(LowRank::of(lora)?),
+                None => None,
+            },
         })
+    }
+}
+
+impl LowRank {
+    fn of(lora: &Lora) -> Option<Self> {
+        Some(Self {
+            a: Values::of(&lora.a.value)?,
+            b: Values::of(&lora.b.value)?,
+            rank: lora.rank(),
+            scale: lora.scale as f32,
+        })
+    }
+
+    /// s·x·Aᵀ for `x` `[rows, columns]`: `[rows, rank]`.
+    pub fn narrow(&self, x: &[f32]) -> Vec<f32> {
+        let a = BlockMatrix::dense(self.a.slice().len() / self.rank, self.a.slice());
+        let mut narrow = vec![0.0; x.len() / a.columns() * self.rank];
+        let destination = Destination {
+            out: SharedOutput::new(&mut narrow),
+            stride: self.rank,
+            bias: None,
+            add: false,
+        };
+        // SAFETY: nobody else knows the output.
+        unsafe { product(a, 0..self.rank, x, destination) };
+        narrow.iter_mut().for_each(|value| *value *= self.scale);
+        narrow
+    }
+
+    /// B, `[out, rank]`.
+    pub fn wide(&self) -> BlockMatrix<'_> {
+        BlockMatrix::dense(self.rank, self.b.slice())
     }
 }
 
@@ -129,13 +175,16 @@ impl Matrix {
                 let columns = parameter.value.dims()[1];
                 Some(Self::Dense(Values::of(&parameter.value)?, columns))
             }
-            Weight::Packed(packed) => Some(Self::Packed(packed.clone())),
+            Weight::Packed(packed) => {
+                packed.blocks()?;
+                Some(Self::Packed(packed.clone()))
+            }
         }
     }
 
     pub fn blocks(&self) -> BlockMatrix<'_> {
         match self {
-            Self::Packed(packed) => packed.blocks(),
+            Self::Packed(packed) => packed.blocks().expect("checked by `of`"),
             Self::Dense(values, columns) => BlockMatrix::dense(*columns, values.slice()),
         }
     }

@@ -1,6 +1,7 @@
 //! Linear layers: several ways to hold and adapt a weight, one forward and backward.
 
 mod dense;
+pub mod lora;
 pub mod packed;
 pub mod weight;
 

@@ -1,7 +1,8 @@
-//! How a matrix is held: as a trainable array, or frozen in the blocks of its file.
+//! How a matrix is held: as a trainable array, or frozen in quantised blocks.
 
 use burn::tensor::{DType, Device, Tensor};
 
+use super::lora::Lora;
 use super::packed::Packed;
 use crate::ops::{embedding, packed_product, product};
 use crate::parameter::Parameter;
@@ -57,7 +58,7 @@ impl Weight {
     pub fn device(&self) -> Device {
         match self {
             Self::Dense(parameter) => parameter.value.device(),
-            Self::Packed(_) => Device::flex(),
+            Self::Packed(packed) => packed.device(),
         }
     }
 
@@ -139,6 +140,8 @@ impl Weight {
 pub enum Array<'a> {
     Dense(&'a Parameter),
     Packed(&'a Packed),
+    /// A matrix with what its adapter adds.
+    Adapted(&'a Weight, &'a Lora),
 }
 
 impl<'a> Array<'a> {
@@ -146,6 +149,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => &parameter.name,
             Self::Packed(packed) => &packed.name,
+            Self::Adapted(weight, _) => weight.name(),
         }
     }
 
@@ -153,6 +157,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.shape.clone(),
             Self::Packed(packed) => vec![packed.rows(), packed.columns()],
+            Self::Adapted(weight, _) => vec![weight.rows(), weight.columns()],
         }
     }
 
@@ -165,13 +170,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.values(),
             Self::Packed(packed) => packed.values(),
-        }
-    }
-
-    pub fn parameter(self) -> Option<&'a Parameter> {
-        match self {
-            Self::Dense(parameter) => Some(parameter),
-            Self::Packed(_) => None,
+            Self::Adapted(weight, lora) => lora.merge_into(weight.values()),
         }
     }
 }

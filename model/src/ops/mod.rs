@@ -19,6 +19,7 @@ pub mod lanes;
 mod lanes_avx2;
 #[cfg(target_arch = "x86_64")]
 mod lanes_avx512;
+pub mod nf4_tensors;
 pub mod packed_product;
 pub mod product;
 pub mod real;
@@ -27,6 +28,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod row_product;
 pub mod simd;
+pub mod sum_product;
 pub mod swiglu;
 pub mod team;
 pub mod vector_math;

@@ -7,6 +7,7 @@ use super::block_matrix::BlockMatrix;
 use super::host::{HostTensor, SharedOutput, from_values, written};
 use super::product::product;
 use super::row_product::{self, Destination};
+use crate::quant::nf4::Nf4;
 
 /// Values of a dequantised panel: 2 MiB, little beside the product that all tokens take with it.
 const PANEL_VALUES: usize = 1 << 19;
@@ -18,16 +19,59 @@ const ROW_BLOCK: usize = 64;
 const FEW_TOKENS: usize = 64;
 const FEW_ROWS: usize = 256;
 
+/// A matrix `[rows, columns]` whose rows are dequantised on demand.
+pub trait Rows: Copy + Sync {
+    fn rows(&self) -> usize;
+    fn columns(&self) -> usize;
+    /// Writes the values of whole rows from `first`.
+    fn dequantize_rows(&self, first: usize, values: &mut [f32]);
+}
+
+impl Rows for BlockMatrix<'_> {
+    fn rows(&self) -> usize {
+        BlockMatrix::rows(self)
+    }
+
+    fn columns(&self) -> usize {
+        BlockMatrix::columns(self)
+    }
+
+    fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
+        BlockMatrix::dequantize_rows(self, first, values);
+    }
+}
+
+impl Rows for &Nf4 {
+    fn rows(&self) -> usize {
+        Nf4::rows(self)
+    }
+
+    fn columns(&self) -> usize {
+        Nf4::columns(self)
+    }
+
+    fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
+        Nf4::dequantize_rows(self, first, values);
+    }
+}
+
 /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`. Does not depend on the number of threads.
 pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
+    let ([tokens, _], rows) = (x.dims(), weight.rows());
+    if tokens > FEW_TOKENS {
+        return forward_panels(weight, x);
+    }
+    let x = HostTensor::held(x);
+    let mut y = vec![0.0; tokens * rows];
+    few(weight, x.slice::<f32>(), SharedOutput::new(&mut y));
+    from_values(y, [tokens, rows])
+}
+
+/// As [`forward`], by panels whatever the number of tokens.
+pub fn forward_panels(weight: impl Rows, x: &Tensor<2>) -> Tensor<2> {
     let ([tokens, columns], rows) = (x.dims(), weight.rows());
     let x = HostTensor::held(x);
     let x = x.slice::<f32>();
-    if tokens <= FEW_TOKENS {
-        let mut y = vec![0.0; tokens * rows];
-        few(weight, x, SharedOutput::new(&mut y));
-        return from_values(y, [tokens, rows]);
-    }
     // Safety: each panel writes its own columns of y, all together every element.
     let y = unsafe {
         written(tokens * rows, |y: *mut f32| {
@@ -80,7 +124,7 @@ fn few(weight: BlockMatrix, x: &[f32], out: SharedOutput<f32>) {
 }
 
 /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`. Panels are added in order.
-pub fn backward(weight: BlockMatrix, dy: &Tensor<2>) -> Tensor<2> {
+pub fn backward(weight: impl Rows, dy: &Tensor<2>) -> Tensor<2> {
     let ([tokens, rows], columns) = (dy.dims(), weight.columns());
     let dy = HostTensor::held(dy);
     let dy = dy.slice::<f32>();
@@ -103,7 +147,7 @@ pub fn backward(weight: BlockMatrix, dy: &Tensor<2>) -> Tensor<2> {
 }
 
 /// Dequantises panel after panel and gives each to `take`: its first row, the number of its rows, their values.
-fn for_each_panel(weight: BlockMatrix, mut take: impl FnMut(usize, usize, &[f32])) {
+fn for_each_panel(weight: impl Rows, mut take: impl FnMut(usize, usize, &[f32])) {
     let (rows, columns) = (weight.rows(), weight.columns());
     let panels = (rows * columns).div_ceil(PANEL_VALUES).max(1);
     let panel = rows.div_ceil(panels).next_multiple_of(ROW_BLOCK);
@@ -123,7 +167,7 @@ fn for_each_panel(weight: BlockMatrix, mut take: impl FnMut(usize, usize, &[f32]
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::linear::packed::Packed;
@@ -141,25 +185,35 @@ mod tests {
         Packed::new("w", [rows, columns], GgmlType::Q8_0, bytes).unwrap()
     }
 
+    fn nf4(rows: usize, columns: usize) -> Packed {
+        let dense: Vec<f32> = (0..rows * columns)
+            .map(|i| ((i * 37 + i / 64) % 101) as f32 / 50.0 - 1.0)
+            .collect();
+        Packed::nf4("w", [rows, columns], &dense, &Device::flex()).unwrap()
+    }
+
     #[test]
     fn products_equal_those_with_the_dense_matrix() {
-        let device = burn::tensor::Device::flex();
-        for (tokens, rows, columns) in [(1, 32, 32), (3, 700, 96), (16, 65, 64), (70, 2500, 128)] {
-            let weight = packed(rows, columns);
+        let device = Device::flex();
+        for (tokens, weight) in [
+            (1, packed(32, 32)),
+            (3, packed(700, 96)),
+            (16, packed(65, 64)),
+            (70, packed(2500, 128)),
+            (3, nf4(700, 192)),
+            (70, nf4(2500, 128)),
+        ] {
+            let (rows, columns) = (weight.rows(), weight.columns());
             let data = TensorData::new(weight.values(), [rows, columns]);
             let dense = Tensor::<2>::from_data(data, (&device, DType::F32));
             let x = random([tokens, columns], 1).cast(DType::F32);
             let plain = x.clone().matmul(dense.clone().transpose());
-            assert_close(&forward(weight.blocks(), &x), &plain, 1e-5);
+            assert_close(&weight.forward(&x), &plain, 1e-5);
             if let Some(few) = forward_few(&dense, &x) {
                 assert_close(&few, &plain, 1e-5);
             }
             let dy = random([tokens, rows], 2).cast(DType::F32);
-            assert_close(
-                &backward(weight.blocks(), &dy),
-                &dy.clone().matmul(dense),
-                1e-5,
-            );
+            assert_close(&weight.backward(&dy), &dy.clone().matmul(dense), 1e-5);
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod blocks;
 pub(crate) mod format;
 pub(crate) mod k_quants;
 pub(crate) mod legacy_quants;
+pub mod nf4;
 pub mod quantise;
 mod quantise_k;
 mod quantise_legacy;

@@ -7,7 +7,8 @@ use super::error::SurgeryError;
 use super::{replaced, replaced_vector};
 use crate::decoder::Decoder;
 use crate::linear::Linear;
-use crate::load::{INITIALIZER_RANGE, normal_values};
+use crate::load::INITIALIZER_RANGE;
+use crate::random::normal_values;
 
 /// What becomes of the key/value heads of a group, the three ways that the paper compares.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -16,11 +17,14 @@ use super::gguf_vocabulary::GgufVocabulary;
 use super::hf_config::read_hf_config;
 use super::model_files::ModelFiles;
 use super::names::{self, expected_tensors};
+use super::peft::PeftAdapter;
 use super::shards::Shards;
 use crate::config::DecoderConfig;
 use crate::linear::Packed;
+use crate::linear::lora::BaseForm;
 use crate::quant::block_type::GgmlType;
 use crate::quant::blocks::dequantize_rows;
+use crate::quant::nf4::{BLOCK, Nf4, Nf4Error};
 
 /// An open model: its configuration, and its tensors on demand under Hugging Face's names.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Checkpoint {
     expected: HashMap<String, Vec<usize>>,
     unknown: Vec<String>,
     files: ModelFiles,
+    adapter: Option<PeftAdapter>,
 }
 
 /// A tensor's values, row-major.
@@ -108,7 +113,60 @@ impl Checkpoint {
             expected,
             unknown,
             files,
+            adapter: None,
         })
+    }
+
+    /// The model that the adapter makes of this one: what is read from it is merged.
+    ///
+    /// # Errors
+    /// [`WeightsError::OtherBase`] when the adapter does not fit, or was trained on something else.
+    pub fn with_adapter(mut self, adapter: PeftAdapter) -> Result<Self, WeightsError> {
+        let other = |problem: String| WeightsError::OtherBase {
+            adapter: adapter.path().to_owned(),
+            base: self.path.clone(),
+            problem,
+        };
+        if let Some(first) = &self.adapter {
+            let problem = format!("it has an adapter already, {}", first.path().display());
+            return Err(other(problem));
+        }
+        let misfit = adapter.misfit(&self.expected);
+        if let Some(base) = adapter.base() {
+            let digest = self.digest();
+            if digest != base.digest {
+                let shapes = misfit.unwrap_or_else(|| "the shapes are the same".to_owned());
+                return Err(other(format!(
+                    "it was trained on one with digest {}, this one has {digest}; {shapes}",
+                    base.digest
+                )));
+            }
+        }
+        if let Some(misfit) = misfit {
+            return Err(other(misfit));
+        }
+        self.adapter = Some(adapter);
+        Ok(self)
+    }
+
+    pub fn adapter(&self) -> Option<&PeftAdapter> {
+        self.adapter.as_ref()
+    }
+
+    /// How the adapter wants its base to be held.
+    pub fn base_form(&self) -> BaseForm {
+        self.adapter
+            .as_ref()
+            .map_or_else(BaseForm::default, PeftAdapter::form)
+    }
+
+    /// The module whose matrix this is, if the adapter or its 4-bit base change it.
+    fn changed_module<'n>(&self, hf_name: &'n str) -> Option<&'n str> {
+        let adapter = self.adapter.as_ref()?;
+        let module = hf_name.strip_suffix(".weight")?;
+        let changes =
+            adapter.adapts(module) || adapter.form() == BaseForm::Nf4 && names::is_linear(hf_name);
+        changes.then_some(module)
     }
 
     pub fn path(&self) -> &Path {
@@ -139,12 +197,55 @@ impl Checkpoint {
         self.expected.values().map(count).sum()
     }
 
-    /// A tensor as f32, with GGUF's permutation of rows undone.
+    /// A tensor as f32, with GGUF's permutation of rows undone and the adapter, if there is one, merged in: into the
+    /// values that its base had in training, which an NF4 base takes from its codes.
     ///
     /// # Errors
     /// [`WeightsError::MissingTensor`] for a name that the configuration does not call for;
     /// otherwise none once the checkpoint is open, unless the file changes.
     pub fn tensor(&self, hf_name: &str) -> Result<LoadedTensor, WeightsError> {
+        let mut tensor = self.base_tensor(hf_name)?;
+        if let (Some(adapter), Some(module)) = (&self.adapter, self.changed_module(hf_name)) {
+            if adapter.form() == BaseForm::Nf4 {
+                let columns = tensor.shape[1];
+                let quantized = Nf4::quantize(&tensor.data, columns);
+                let quantized = quantized.map_err(|error| self.not_nf4(hf_name, error))?;
+                quantized.dequantize_rows(0, &mut tensor.data);
+            }
+            tensor.data = adapter.merge(module, tensor.data);
+        }
+        Ok(tensor)
+    }
+
+    /// The error that a tensor cannot be held in NF4.
+    fn not_nf4(&self, hf_name: &str, error: Nf4Error) -> WeightsError {
+        match error {
+            Nf4Error::PartialBlock { row } => WeightsError::unsupported(
+                &self.path,
+                format!("tensor `{hf_name}` with NF4:"),
+                format!("a row of {row} values"),
+                format!("multiples of {BLOCK}\nhint: base = \"as_stored\" takes any row"),
+            ),
+            error => WeightsError::malformed(&self.path, format!("tensor `{hf_name}`: {error}")),
+        }
+    }
+
+    /// A matrix without the adapter, quantised to NF4.
+    ///
+    /// # Errors
+    /// [`WeightsError::Unsupported`] when a row is no whole number of blocks; as [`Checkpoint::tensor`].
+    pub fn base_nf4(&self, hf_name: &str, device: &Device) -> Result<Packed, WeightsError> {
+        let tensor = self.base_tensor(hf_name)?;
+        let shape = [tensor.shape[0], tensor.shape[1]];
+        Packed::nf4(hf_name, shape, &tensor.data, device)
+            .map_err(|error| self.not_nf4(hf_name, error))
+    }
+
+    /// As [`Checkpoint::tensor`], without the adapter.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn base_tensor(&self, hf_name: &str) -> Result<LoadedTensor, WeightsError> {
         let missing = || self.files.missing(&self.path, hf_name);
         let shape = self.expected.get(hf_name).ok_or_else(missing)?.clone();
         let data = match &self.files {
@@ -159,11 +260,22 @@ impl Checkpoint {
     }
 
     /// A matrix in the blocks of its file, rows in Hugging Face's order; `None` where the file has no such blocks
-    /// or holds full `f32`.
+    /// or holds full `f32`, or an adapter changes it.
     ///
     /// # Errors
     /// As [`Checkpoint::tensor`].
     pub fn packed(&self, hf_name: &str) -> Result<Option<Packed>, WeightsError> {
+        match self.changed_module(hf_name) {
+            Some(_) => Ok(None),
+            None => self.base_packed(hf_name),
+        }
+    }
+
+    /// As [`Checkpoint::packed`], without the adapter.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn base_packed(&self, hf_name: &str) -> Result<Option<Packed>, WeightsError> {
         let missing = || self.files.missing(&self.path, hf_name);
         let Some(&[rows, columns]) = self.expected.get(hf_name).map(Vec::as_slice) else {
             return Ok(None);
@@ -235,11 +347,19 @@ impl Checkpoint {
         Ok(values)
     }
 
-    /// Where the tokenizer is; a directory is not looked into.
+    /// Where the tokenizer is: beside the adapter if one is there, else with the model, whose directory is not looked
+    /// into.
     ///
     /// # Errors
     /// As [`GgufVocabulary::read`].
     pub fn tokenizer_source(&self) -> Result<TokenizerSource, WeightsError> {
+        let beside = self
+            .adapter
+            .as_ref()
+            .and_then(PeftAdapter::tokenizer_directory);
+        if let Some(directory) = beside {
+            return Ok(TokenizerSource::Directory(directory));
+        }
         match &self.files {
             ModelFiles::Gguf(gguf) => {
                 let vocabulary = GgufVocabulary::read(gguf)?;
@@ -253,7 +373,7 @@ impl Checkpoint {
         }
     }
 
-    /// SHA-256 over configuration and weights, as hexadecimal digits: equal for equal models of one
+    /// SHA-256 over configuration and weights, without the adapter, as hexadecimal digits: equal for equal models of one
     /// format, wherever they lie. Reads every byte; callers keep it.
     pub fn digest(&self) -> String {
         let parts: Vec<&[u8]> = match &self.files {

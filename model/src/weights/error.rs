@@ -59,6 +59,13 @@ pub enum WeightsError {
         expected: Vec<usize>,
     },
 
+    #[error("{}: this adapter belongs to another base than {}: {problem}", adapter.display(), base.display())]
+    OtherBase {
+        adapter: PathBuf,
+        base: PathBuf,
+        problem: String,
+    },
+
     /// Values or a configuration that the target format cannot hold.
     #[error("{}: cannot be written: {problem}", path.display())]
     Unwritable { path: PathBuf, problem: String },

@@ -31,6 +31,8 @@ mod llama3_frequencies;
 mod mapped_file;
 mod model_files;
 pub mod names;
+pub mod peft;
+mod peft_config;
 pub mod safetensors;
 mod safetensors_header;
 pub mod safetensors_writer;

@@ -104,6 +104,12 @@ pub fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
+/// Whether a tensor is the matrix of a linear layer in a block.
+pub fn is_linear(hf_name: &str) -> bool {
+    parts(hf_name, "model.layers.")
+        .is_some_and(|(_, module, kind)| module.ends_with("_proj") && kind == "weight")
+}
+
 /// In how many heads a tensor's rows are permuted in GGUF, if they are.
 ///
 /// llama.cpp turns neighbouring pairs of a Llama head (architectures `llama` and, under that name,
