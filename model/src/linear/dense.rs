@@ -67,13 +67,12 @@ impl Linear {
     /// `x` `[tokens, in]` → `[tokens, out]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         let _span = operation!("linear forward", Cost::weight_product(x, &self.weight));
-        let y = self.weight.forward(x);
-        let y = match &self.bias {
-            Some(bias) => y + bias.value.clone().cast(x.dtype()),
-            None => y,
+        let y = match self.adapter() {
+            Some(lora) => lora.forward(&self.weight, x),
+            None => self.weight.forward(x),
         };
-        match self.adapter() {
-            Some(lora) => lora.forward(y, x),
+        match &self.bias {
+            Some(bias) => y + bias.value.clone().cast(x.dtype()),
             None => y,
         }
     }
@@ -85,10 +84,9 @@ impl Linear {
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));
         }
-        let dx = self.weight.backward(dy);
-        match self.adapter_mut() {
-            Some(lora) => lora.backward(dx, dy, x),
-            None => dx,
+        match self.active.map(|at| &mut self.adapters[at].1) {
+            Some(lora) => lora.backward(&self.weight, dy, x),
+            None => self.weight.backward(dy),
         }
     }
 

@@ -4,6 +4,9 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::lora::Lora;
 use super::packed::Packed;
+use crate::ops::block_matrix::BlockMatrix;
+use crate::ops::host::HostTensor;
+use crate::ops::packed_product::Rows;
 use crate::ops::{embedding, packed_product, product};
 use crate::parameter::Parameter;
 
@@ -90,6 +93,18 @@ impl Weight {
         match self {
             Self::Dense(parameter) => embedding::forward(&parameter.value, ids),
             Self::Packed(packed) => packed.select_rows(ids),
+        }
+    }
+
+    /// What gives the rows in `f32` on the CPU; `None` elsewhere, and for other number types.
+    pub fn read_rows<T>(&self, read: impl FnOnce(&dyn Rows) -> T) -> Option<T> {
+        match self {
+            Self::Dense(parameter) => {
+                let value = &parameter.value;
+                let held = HostTensor::of(value).filter(|_| value.dtype() == DType::F32)?;
+                Some(read(&BlockMatrix::dense(value.dims()[1], held.slice())))
+            }
+            Self::Packed(packed) => packed.read_rows(read),
         }
     }
 

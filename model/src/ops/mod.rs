@@ -5,6 +5,7 @@
 //! fused loop; on any other device it is composed from Burn's tensor operations, which is also what the
 //! tests compare the fused loop with.
 
+pub mod adapted_rows;
 pub mod attention;
 pub(crate) mod attention_host;
 pub mod block_matrix;
