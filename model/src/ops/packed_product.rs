@@ -10,7 +10,7 @@ use super::row_product::{self, Destination};
 use crate::quant::nf4::Nf4;
 
 /// Values of a dequantised panel: 2 MiB, little beside the product that all tokens take with it.
-const PANEL_VALUES: usize = 1 << 19;
+const PANEL_VALUES: usize = 1 << 20;
 
 /// Rows of a panel are a multiple of what the product's kernels take at a time.
 const ROW_BLOCK: usize = 64;
