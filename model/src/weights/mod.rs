@@ -49,4 +49,4 @@ mod gguf_writer_tests;
 #[cfg(test)]
 mod quantization_tests;
 #[cfg(test)]
-mod test_files;
+pub(crate) mod test_files;
