@@ -68,7 +68,10 @@ mod tests {
 
     #[test]
     fn windows_that_hold_a_document_give_what_whole_logits_give() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/checkpoints/llama_gqa");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/golden/checkpoints/llama_gqa"
+        );
         let checkpoint = Checkpoint::open(path.as_ref()).unwrap();
         let first = load_decoder(&checkpoint, &Placement::cpu()).unwrap();
         let mut second = first.clone();
@@ -83,9 +86,13 @@ mod tests {
             limit: None,
         };
         let mut heard = Vec::new();
-        let found = compare_models(&first, &second, &documents, &config(16, 8), &mut |done, of| {
-            heard.push((done, of))
-        });
+        let found = compare_models(
+            &first,
+            &second,
+            &documents,
+            &config(16, 8),
+            &mut |done, of| heard.push((done, of)),
+        );
         let found = found.unwrap();
         assert_eq!(heard, [(8, 21), (21, 21)]);
         let mut expected = LogitComparison::default();

@@ -4,6 +4,7 @@ use model::quant::awq::{AwqConfig, Scaling};
 use model::quant::gptq::GptqConfig;
 use model::quant::integer::IntegerConfig;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::invalid::{Invalid, require};
 
@@ -102,6 +103,48 @@ impl QuantizeMethod {
             Self::Gptq(_) => "gptq",
             Self::Awq(_) => "awq",
         }
+    }
+
+    /// The method with its settings, as a table of the recipe has them.
+    pub fn described(&self) -> serde_json::Result<Value> {
+        let mut table = json!({ "kind": self.kind() });
+        if let Value::Object(variant) = serde_json::to_value(self)?
+            && let Some(settings) = variant.into_values().next()
+            && let Value::Object(settings) = settings
+        {
+            for (key, value) in settings {
+                table[key] = value;
+            }
+        }
+        Ok(table)
+    }
+
+    /// The method with what sets it apart, in words for a table.
+    pub fn title(&self) -> String {
+        let mut title = self.kind().to_string();
+        match self {
+            Self::AbsmaxInt8(int8) | Self::ZeroPointInt8(int8) => match int8.activations {
+                Activations::None => {}
+                Activations::Dynamic => title += ", dynamic",
+                Activations::Static => title += ", static",
+            },
+            Self::LlmInt8(LlmInt8 { threshold }) => title += &format!(", above {threshold}"),
+            _ => {}
+        }
+        if let Some(integer) = self.integer() {
+            title += &format!(", {} bits", integer.bits);
+            if let Some(columns) = integer.group_size {
+                title += &format!(", groups of {columns}");
+            }
+        }
+        if let Self::Awq(AwqConfig {
+            scaling: Scaling::Salient { share, scale },
+            ..
+        }) = self
+        {
+            title += &format!(", {}% × {scale}", share * 100.0);
+        }
+        title
     }
 
     pub fn needs_calibration(&self) -> bool {

@@ -207,11 +207,9 @@ impl Action {
 
     pub fn makes(&self) -> Thing {
         match self {
-            Self::Prune(_)
-            | Self::Gqa(_)
-            | Self::Sft(_)
-            | Self::Distill(_)
-            | Self::Quantize(_) => Thing::Model,
+            Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) | Self::Quantize(_) => {
+                Thing::Model
+            }
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
         }

@@ -1,13 +1,10 @@
 //! A linear layer in few bits: what its matrix was rounded to, and how its inputs are rounded.
 
-use burn::tensor::{DType, Tensor, TensorData};
 use half::f16;
 use rayon::prelude::*;
 
 use super::activation::{ActivationQuantization, ActivationScheme};
 use super::dense::Linear;
-use super::weight::Weight;
-use crate::parameter::Parameter;
 use crate::quant::integer::{IntegerConfig, IntegerError, IntegerMatrix};
 use crate::quant::nf4::Nf4;
 
@@ -114,18 +111,7 @@ impl QuantizedLinear {
 
     /// Puts the values that the codes stand for, and the rounding of inputs, into a layer of this shape.
     pub fn put_into(&self, linear: &mut Linear) {
-        let (name, shape, device) = (
-            linear.weight.name().to_owned(),
-            self.shape(),
-            linear.weight.device(),
-        );
-        let dtype = match &linear.weight {
-            Weight::Dense(parameter) => parameter.value.dtype(),
-            Weight::Packed(_) => DType::F32,
-        };
-        let data = TensorData::new(self.values(), shape);
-        let value = Tensor::<2>::from_data(data, (&device, DType::F32)).cast(dtype);
-        linear.weight = Weight::Dense(Parameter::new(name, shape.to_vec(), value));
+        linear.weight = linear.weight.replaced(self.values(), self.shape()[1]);
         linear.activations = self.activations.clone();
     }
 }
@@ -166,7 +152,9 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::*;
+    use crate::linear::Weight;
     use crate::ops::check::{random, values};
+    use crate::parameter::Parameter;
 
     /// `tests/golden/make_int8_weights.py` made the numbers.
     const GOLDEN: &[u8] = include_bytes!("../../tests/golden/int8_weights.safetensors");

@@ -5,6 +5,7 @@ pub mod block_type;
 pub mod blocks;
 pub mod calibration;
 mod cholesky;
+pub mod extremes;
 pub(crate) mod format;
 pub mod gptq;
 pub mod integer;
