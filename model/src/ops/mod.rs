@@ -8,6 +8,7 @@
 pub mod attention;
 pub(crate) mod attention_host;
 pub mod block_matrix;
+pub mod block_rounding;
 #[cfg(test)]
 pub(crate) mod check;
 #[cfg(feature = "cube")]
