@@ -3,6 +3,7 @@
 pub mod block_type;
 pub mod blocks;
 pub(crate) mod format;
+pub mod integer;
 pub(crate) mod k_quants;
 pub(crate) mod legacy_quants;
 pub mod nf4;
