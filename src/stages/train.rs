@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use datasets::loader::BatchLoader;
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
@@ -173,6 +173,11 @@ impl Chain<'_> {
             anyhow::bail!(
                 "`schedule.warmup_steps` is {warmup}, but the whole run has {total} steps"
             );
+        }
+        if let Some(aware) = &config.quantization_aware {
+            (trainee.decoder.check_fake_quantization(aware.target()))
+                .context("`quantization_aware`")?;
+            progress.rounding(aware.first_step(total) + 1, total);
         }
         let mut observer = progress.training(&run.objective.entries);
         let outcome = run.train(&mut trainee, &mut observer);

@@ -2,11 +2,13 @@
 
 pub mod activation;
 mod dense;
+pub mod fake_quant;
 pub mod lora;
 pub mod packed;
 pub mod weight;
 
 pub use activation::{ActivationQuantization, ActivationScheme};
 pub use dense::Linear;
+pub use fake_quant::FakeQuant;
 pub use packed::Packed;
 pub use weight::Weight;

@@ -1,7 +1,9 @@
-//! Rounding to GGUF's blocks by tensor operations: what devices other than the CPU compute with. The arithmetic is that
-//! of [`quantize_rows`](crate::quant::quantise::quantize_rows) and of reading its bytes back, in `f32`.
+//! Rounding to quantised blocks by tensor operations: what devices other than the CPU compute with. The arithmetic is
+//! that of [`quantize_rows`](crate::quant::quantise::quantize_rows) and of
+//! [`IntegerMatrix`](crate::quant::integer::IntegerMatrix), there and back, in `f32`.
 
 use burn::tensor::{DType, Tensor};
+use half::f16;
 
 use crate::quant::block_type::GgmlType;
 
@@ -21,6 +23,19 @@ pub fn round_to_blocks(kind: GgmlType, values: &Tensor<2>) -> Option<Tensor<2>> 
         _ => return None,
     };
     Some(rounded.reshape(shape))
+}
+
+/// `values` `[rows, columns]` as symmetric codes of `bits` give them back, in groups of `group` columns, in `f32`.
+pub fn round_to_integers(values: &Tensor<2>, bits: u8, group: usize) -> Tensor<2> {
+    let shape = values.dims();
+    let groups = (values.clone().cast(DType::F32)).reshape([shape[0] * shape[1] / group, group]);
+    let largest = groups.clone().abs().max_dim(1);
+    let all_zeros = largest.clone().equal_elem(0.0);
+    let range = largest.mask_fill(all_zeros, 1.0) * 2.0;
+    let middle = f32::from(1_u8 << (bits - 1));
+    let scale = as_half(range / (2.0 * middle - 1.0)).clamp_min(f16::from_bits(1).to_f32());
+    let codes = (groups / scale.clone()).round().clamp(-middle, middle - 1.0);
+    (codes * scale).reshape(shape)
 }
 
 fn as_half(values: Tensor<2>) -> Tensor<2> {
@@ -74,39 +89,14 @@ fn half_and_inverse(scale: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::check::edge_blocks;
     use crate::ops::host::from_values;
+    use crate::quant::integer::{IntegerConfig, IntegerMatrix};
     use crate::quant::quantise::round_trip;
-
-    /// Normal rows, the edges of blocks, and values down to those that `f32` has no reciprocal for.
-    pub fn blocks() -> Vec<f32> {
-        let mut values = Vec::new();
-        let mut state = 7_u64;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
-        };
-        for exponent in -150..18 {
-            let scale = 2.0_f64.powi(exponent) as f32;
-            values.extend((0..32).map(|_| random() * scale));
-            // Ties of the largest magnitude, either sign first.
-            for sign in [1.0, -1.0] {
-                let mut block: Vec<f32> = (0..32).map(|_| 0.9 * random() * scale).collect();
-                (block[3], block[17], block[30]) = (sign * scale, -sign * scale, sign * scale);
-                values.extend(block);
-            }
-        }
-        values.extend([0.0; 32]);
-        values.extend([-0.0; 32]);
-        values.extend([0.25; 32]);
-        values.extend((0..32).map(|i| (i % 2) as f32 - 0.5));
-        // Halves between codes.
-        values.extend((0..32).map(|i| (i as f32 - 8.0) / 2.0));
-        values
-    }
 
     #[test]
     fn tensor_operations_give_the_values_of_the_cpu_s_loops() {
-        let values = blocks();
+        let values = edge_blocks();
         let rows = values.len() / 64;
         let values = &values[..rows * 64];
         let tensor = from_values::<f32, 2>(values.to_vec(), [rows, 64]);
@@ -129,5 +119,24 @@ mod tests {
             }
         }
         assert!(round_to_blocks(GgmlType::Q4K, &tensor).is_none());
+    }
+
+    #[test]
+    fn integers_are_those_of_the_cpu_too() {
+        let values: Vec<f32> = edge_blocks().iter().map(|value| value * 0.1).collect();
+        let rows = values.len() / 64;
+        let values = &values[..rows * 64];
+        for (bits, group) in [(2, 16), (4, 32), (8, 64)] {
+            let config = IntegerConfig {
+                bits,
+                group_size: Some(group),
+                symmetric: true,
+            };
+            let host = IntegerMatrix::round_to_nearest(values, [rows, 64], &config).unwrap();
+            let tensor = from_values::<f32, 2>(values.to_vec(), [rows, 64]);
+            let rounded = round_to_integers(&tensor, bits, group).into_data();
+            let rounded: Vec<f32> = rounded.try_to_vec().unwrap();
+            assert_eq!(rounded, host.dequantize(), "{bits} bits");
+        }
     }
 }

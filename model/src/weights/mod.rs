@@ -45,4 +45,4 @@ mod broken_file_tests;
 #[cfg(test)]
 mod gguf_writer_tests;
 #[cfg(test)]
-mod test_files;
+pub(crate) mod test_files;
