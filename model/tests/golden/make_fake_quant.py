@@ -40,6 +40,7 @@ def blocks(name):
 def int4_groups(weight):
     groups = weight.reshape(-1, GROUP)
     scale = (groups.abs().amax(1, keepdim=True) / ((7 + 8) / 2)).half().float()
+    scale = scale.clamp(min=2**-24)  # the smallest of f16
     return (torch.clamp(torch.round(groups / scale), -8, 7) * scale).reshape(weight.shape)
 
 
