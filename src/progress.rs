@@ -121,6 +121,13 @@ impl Progress {
         }
     }
 
+    pub fn quantizing(&mut self, what: &str, blocks: usize) -> ProgressBar {
+        let bar = bar("      {bar:24} {msg}: {pos}/{len}, {eta} left");
+        bar.set_length(blocks as u64);
+        bar.set_message(what.to_string());
+        bar
+    }
+
     pub fn scoring(&mut self, model: &str) -> ProgressBar {
         let bar = bar("      {bar:24} {msg}: {pos}/{len} tokens, {eta} left");
         bar.set_message(model.to_string());

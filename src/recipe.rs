@@ -12,6 +12,7 @@ mod keep_layers;
 mod names;
 mod overrides;
 mod problem;
+mod quantize;
 mod read;
 mod stage;
 
@@ -31,6 +32,7 @@ pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
 pub use keep_layers::{BestLayers, KeepLayers};
 pub use names::{Input, Origin};
+pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
 pub use trainer::config::TrainConfig;
 

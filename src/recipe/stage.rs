@@ -12,6 +12,7 @@ use super::ffn_width::FfnWidth;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
+use super::quantize::Quantize;
 use super::read::{KIND, Parts};
 
 /// A link of the chain: what it does and the name that later stages know its result by.
@@ -30,6 +31,7 @@ pub enum Action {
     Gqa(Gqa),
     Sft(Sft),
     Distill(Distill),
+    Quantize(Quantize),
     Eval(Eval),
     Export(Export),
 }
@@ -169,6 +171,7 @@ impl Stage {
                     }))
                 })
             }
+            "quantize" => parts.take().map(Action::Quantize),
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
             other => {
@@ -186,7 +189,9 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 6] = ["prune", "gqa", "sft", "distill", "eval", "export"];
+    pub const KINDS: [&str; 7] = [
+        "prune", "gqa", "sft", "distill", "quantize", "eval", "export",
+    ];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -194,6 +199,7 @@ impl Action {
             Self::Gqa(_) => "gqa",
             Self::Sft(_) => "sft",
             Self::Distill(_) => "distill",
+            Self::Quantize(_) => "quantize",
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
         }
@@ -201,7 +207,9 @@ impl Action {
 
     pub fn makes(&self) -> Thing {
         match self {
-            Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) => Thing::Model,
+            Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) | Self::Quantize(_) => {
+                Thing::Model
+            }
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
         }
@@ -212,6 +220,7 @@ impl Action {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Sft(_) | Self::Distill(_) => true,
+            Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
         }
     }
@@ -253,6 +262,13 @@ impl Action {
                 uses("student", &inputs.student, Thing::Model);
                 uses("teacher", &inputs.teacher, Thing::Model);
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+            }
+            Self::Quantize(quantize) => {
+                uses("model", &quantize.model, Thing::Model);
+                if let Some(calibration) = &quantize.calibration {
+                    uses("calibration.data", &calibration.data, Thing::Data);
+                }
+                uses("heldout", &quantize.heldout, Thing::Data);
             }
             Self::Eval(eval) => {
                 for (i, model) in eval.models.iter().enumerate() {
@@ -323,6 +339,7 @@ impl Action {
                     "`stride` must lie between 1 and `window`",
                 );
             }
+            Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
         }
         found

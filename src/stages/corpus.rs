@@ -9,13 +9,18 @@ use datasets::loader::{BatchLoader, BatchSize, LoaderConfig};
 use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
 use datasets::packing::Packing;
+use datasets::random::Random;
 use datasets::tokenizer::Tokenizer;
+use model::batch::TokenBatch;
 use model::phase;
 use trainer::config::TrainConfig;
 
 use super::Chain;
 use crate::plan::PlannedStage;
 use crate::recipe::{DataMix, Origin};
+
+/// Tokens of a calibration batch, unless one sequence has more.
+const TOKENS_AT_A_TIME: usize = 2048;
 
 impl Chain<'_> {
     /// The batches of a training stage. Stages with the same seed and data see the same batches, so that
@@ -92,6 +97,52 @@ impl Chain<'_> {
         };
         Ok(BatchLoader::new(corpus, loader)?)
     }
+}
+
+/// `sequences` windows of `length` tokens out of the data as one text, drawn without replacement, in batches without
+/// padding.
+///
+/// # Errors
+/// When the text is too short: windows do not overlap.
+pub fn calibration_windows(
+    cache: &TokenCache,
+    sequences: usize,
+    length: usize,
+    seed: u64,
+) -> Result<Vec<TokenBatch>> {
+    let (found, needed) = (cache.tokens(), sequences as u64 * length as u64);
+    if found < needed {
+        bail!(
+            "the text has {found} tokens, {sequences} sequences of {length} need {needed}\nhint: fewer or shorter sequences, or more text"
+        );
+    }
+    let windows = (found / length as u64) as usize;
+    let mut random = Random::new(seed, "quantize", 0, "calibration");
+    let mut chosen = random.permutation(windows);
+    chosen.truncate(sequences);
+    chosen.sort_unstable();
+    let starts: Vec<usize> = chosen.iter().map(|&at| at as usize * length).collect();
+    let mut ids = Vec::with_capacity(sequences * length);
+    let mut first = 0;
+    for index in 0..cache.len() {
+        let sample = cache.sample(index).ids;
+        let end = first + sample.len();
+        let overlapping = starts.partition_point(|start| start + length <= first);
+        for &start in (starts[overlapping..].iter()).take_while(|start| **start < end) {
+            let part = start.max(first) - first..(start + length).min(end) - first;
+            ids.extend_from_slice(&sample[part]);
+        }
+        first = end;
+    }
+    let rows = (TOKENS_AT_A_TIME / length).max(1);
+    let batch = |ids: &[u32]| TokenBatch {
+        rows: ids.len() / length,
+        length,
+        ids: ids.to_vec(),
+        positions: (0..length as u32).cycle().take(ids.len()).collect(),
+        segments: vec![1; ids.len()],
+    };
+    Ok(ids.chunks(rows * length).map(batch).collect())
 }
 
 /// Rows of calibration sequences for measuring a model, at most `sequences` of `length` tokens.

@@ -26,6 +26,10 @@ use crate::plan::PlannedStage;
 use crate::recipe::Origin;
 use crate::source::ModelSource;
 
+/// What becomes of a quantised model's rounding of activations where the model is changed.
+const ACTIVATIONS_GO: &str =
+    "the rounding of activations goes: the result computes with them as they are";
+
 /// How a checkpoint becomes a decoder.
 type Load = fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>;
 
@@ -73,12 +77,20 @@ impl Chain<'_> {
     pub fn open_whole(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
         let mut opened = self.open_model(stage, key)?;
         opened.decoder.merge_adapters();
+        let linears = opened.decoder.linears_mut();
+        let rounded = linears.filter_map(|linear| linear.activations.take());
+        if rounded.count() > 0 {
+            tracing::warn!("{ACTIVATIONS_GO}");
+        }
         Ok(opened)
     }
 
     /// The model that `key` of the stage names, to be trained; what an adapter adds is merged in.
     pub fn open_trainable(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
-        self.open(stage, key, load_decoder)
+        self.open(stage, key, |checkpoint, placement| {
+            warn_of_quantization(checkpoint);
+            load_decoder(checkpoint, placement)
+        })
     }
 
     /// The model that `key` of the stage names, frozen, with an adapter to be trained: its own, or a fresh one.
@@ -97,6 +109,7 @@ impl Chain<'_> {
                 "an adapter needs a model that is stored, and this one is random\nhint: leave out `adapter`",
             )?;
             let (tokenizer, checkpoint) = stored.with_tokenizer()?;
+            warn_of_quantization(&checkpoint);
             let mut decoder = load_base(&checkpoint, &self.placement, config.base)?;
             match checkpoint.adapter() {
                 None => decoder.add_lora(ADAPTER, config, self.recipe.seed)?,
@@ -236,6 +249,16 @@ impl Chain<'_> {
             tokenizer,
             WeightDtype::F32,
         )
+    }
+}
+
+/// Training changes weights: its result is no quantised model.
+fn warn_of_quantization(checkpoint: &Checkpoint) {
+    if let Some(quantization) = checkpoint.quantization() {
+        let (path, method) = (checkpoint.path().display(), &quantization.method()["kind"]);
+        tracing::warn!(
+            "{path}: quantised by {method}; training starts from the values of its codes, and leaves codes and the rounding of activations behind"
+        );
     }
 }
 

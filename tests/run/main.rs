@@ -16,6 +16,7 @@ mod models;
 mod packages;
 mod profiles;
 mod quantization_aware;
+mod quantize;
 mod real_model;
 mod surgery;
 #[cfg(feature = "vulkan")]

@@ -1,6 +1,6 @@
 //! How a matrix is held: as a trainable array, with or without rounded values beside it, or frozen in quantised blocks.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::fake_quant::FakeQuant;
 use super::lora::Lora;
@@ -94,6 +94,16 @@ impl Weight {
             Self::Packed(packed) => packed.values(),
             Self::FakeQuant(fake) => fake.values(),
         }
+    }
+
+    /// The dense matrix that takes this one's place: its name, device and dtype, `values` in rows of `columns`.
+    pub(crate) fn replaced(&self, values: Vec<f32>, columns: usize) -> Self {
+        let shape = [values.len() / columns, columns];
+        let held = self.parameter().map(|parameter| parameter.value.dtype());
+        let data = TensorData::new(values, shape);
+        let value = Tensor::<2>::from_data(data, (&self.device(), DType::F32));
+        let value = value.cast(held.unwrap_or(DType::F32));
+        Self::Dense(Parameter::new(self.name(), shape.to_vec(), value))
     }
 
     /// Rows `ids`: `[ids, columns]`.

@@ -195,7 +195,10 @@ impl IntegerMatrix {
         let bits = usize::from(self.bits);
         let codes = (self.codes.len() * bits).div_ceil(8);
         let groups = 2 * self.scales.len() + (self.zeros.len() * bits).div_ceil(8);
-        let order = self.group_of_column.as_ref().map_or(0, |list| 4 * list.len());
+        let order = self
+            .group_of_column
+            .as_ref()
+            .map_or(0, |list| 4 * list.len());
         codes + groups + order
     }
 }

@@ -18,6 +18,7 @@ use super::hf_config::read_hf_config;
 use super::model_files::ModelFiles;
 use super::names::{self, expected_tensors};
 use super::peft::PeftAdapter;
+use super::quantization::Quantization;
 use super::shards::Shards;
 use crate::config::DecoderConfig;
 use crate::linear::Packed;
@@ -36,6 +37,7 @@ pub struct Checkpoint {
     unknown: Vec<String>,
     files: ModelFiles,
     adapter: Option<PeftAdapter>,
+    quantization: Option<Quantization>,
 }
 
 /// A tensor's values, row-major.
@@ -107,6 +109,12 @@ impl Checkpoint {
             let (path, count) = (path.display(), unknown.len());
             tracing::warn!("{path}: {count} unknown tensors are ignored, the first `{first}`");
         }
+        let quantization = match &files {
+            ModelFiles::Safetensors(shards) if Quantization::is_at(shards.directory()) => {
+                Some(Quantization::open(shards.directory(), &expected)?)
+            }
+            _ => None,
+        };
         Ok(Self {
             path: path.to_owned(),
             config,
@@ -114,6 +122,7 @@ impl Checkpoint {
             unknown,
             files,
             adapter: None,
+            quantization,
         })
     }
 
@@ -151,6 +160,11 @@ impl Checkpoint {
 
     pub fn adapter(&self) -> Option<&PeftAdapter> {
         self.adapter.as_ref()
+    }
+
+    /// How the model was quantised, where that is written beside it.
+    pub fn quantization(&self) -> Option<&Quantization> {
+        self.quantization.as_ref()
     }
 
     /// How the adapter wants its base to be held.

@@ -33,6 +33,8 @@ mod model_files;
 pub mod names;
 pub mod peft;
 mod peft_config;
+pub mod quantization;
+mod quantization_reader;
 pub mod safetensors;
 mod safetensors_header;
 pub mod safetensors_writer;
@@ -44,5 +46,7 @@ pub mod staged_file;
 mod broken_file_tests;
 #[cfg(test)]
 mod gguf_writer_tests;
+#[cfg(test)]
+mod quantization_tests;
 #[cfg(test)]
 pub(crate) mod test_files;
