@@ -215,8 +215,9 @@ impl Checkpoint {
     /// values that its base had in training, which an NF4 base takes from its codes.
     ///
     /// # Errors
-    /// [`WeightsError::MissingTensor`] for a name that the configuration does not call for;
-    /// otherwise none once the checkpoint is open, unless the file changes.
+    /// [`WeightsError::MissingTensor`] for a name that the configuration does not call for; in GPTQ's layout
+    /// [`WeightsError::Malformed`] for groups that do not exist. Otherwise none once the checkpoint is open, unless the
+    /// file changes.
     pub fn tensor(&self, hf_name: &str) -> Result<LoadedTensor, WeightsError> {
         let mut tensor = self.base_tensor(hf_name)?;
         if let (Some(adapter), Some(module)) = (&self.adapter, self.changed_module(hf_name)) {
@@ -262,6 +263,10 @@ impl Checkpoint {
     pub fn base_tensor(&self, hf_name: &str) -> Result<LoadedTensor, WeightsError> {
         let missing = || self.files.missing(&self.path, hf_name);
         let shape = self.expected.get(hf_name).ok_or_else(missing)?.clone();
+        if let Some(layer) = self.files.gptq_layer(hf_name, &shape) {
+            let data = layer.read()?.dequantize();
+            return Ok(LoadedTensor { shape, data });
+        }
         let data = match &self.files {
             ModelFiles::Gguf(gguf) => self.read_gguf(gguf, hf_name, &shape)?,
             ModelFiles::Safetensors(shards) => {
@@ -294,6 +299,9 @@ impl Checkpoint {
         let Some(&[rows, columns]) = self.expected.get(hf_name).map(Vec::as_slice) else {
             return Ok(None);
         };
+        if self.files.gptq_layer(hf_name, &[rows, columns]).is_some() {
+            return Ok(None);
+        }
         let (kind, bytes) = match &self.files {
             ModelFiles::Gguf(gguf) => {
                 let tensor = names::to_gguf(hf_name)

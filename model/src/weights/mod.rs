@@ -23,6 +23,8 @@ pub mod gguf_types;
 pub mod gguf_value;
 pub mod gguf_vocabulary;
 pub mod gguf_writer;
+pub mod gptq_directory;
+pub mod gptq_layout;
 pub mod hf_config;
 pub mod hf_config_writer;
 pub mod hf_directory;
