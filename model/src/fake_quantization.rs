@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::{DType, Device};
+
 use crate::block::Block;
 use crate::decoder::Decoder;
 use crate::linear::fake_quant::{FakeQuant, FakeQuantError, Grid};
-use crate::linear::{ActivationQuantization, ActivationScheme, Weight};
+use crate::linear::{
+    ActivationQuantization, ActivationScheme, Codes, Linear, Packed, QuantizedLinear, Weight,
+};
 use crate::quant::block_type::GgmlType;
+use crate::quant::blocks::{BlockError, dequantize};
 use crate::quant::integer::IntegerConfig;
+use crate::quant::quantise::quantize_rows;
 use crate::weights::gguf_types::plan_tensors;
 
 /// What a model is trained for.
@@ -57,11 +63,17 @@ impl Decoder {
         let grids = target.grids(self);
         let weights = self.linears().map(|linear| &linear.weight);
         for weight in weights.chain([&self.embed_tokens]).chain(&self.lm_head) {
-            if let Some(Grid::Integers(config)) = grids.get(weight.name()) {
-                (config.group_columns(weight.columns())).map_err(|source| {
-                    let name = weight.name().to_owned();
-                    FakeQuantError::Integers { name, source }
-                })?;
+            let (Some(Grid::Integers(config)), columns) =
+                (grids.get(weight.name()), weight.columns())
+            else {
+                continue;
+            };
+            if config.group_columns(columns).is_err() {
+                return Err(FakeQuantError::PartialGroup {
+                    name: weight.name().to_owned(),
+                    columns,
+                    group_size: config.group_size.unwrap_or(columns),
+                });
             }
         }
         Ok(())
@@ -102,6 +114,51 @@ impl Decoder {
         Ok(())
     }
 
+    /// The linear layers that compute with fake-quantised integers, by module: what their codes will be.
+    pub fn integer_layers(&self) -> BTreeMap<String, QuantizedLinear> {
+        let layer = |linear: &Linear| {
+            let Weight::FakeQuant(fake) = &linear.weight else {
+                return None;
+            };
+            let codes = Codes::Integer(fake.integers()?);
+            let layer = QuantizedLinear::new(codes, linear.activations.clone());
+            Some((linear.module().to_owned(), layer))
+        };
+        self.linears().filter_map(layer).collect()
+    }
+
+    /// Rounds every matrix to what a GGUF file of type `kind` gives back. On the CPU they stay in the file's blocks.
+    ///
+    /// # Errors
+    /// When a value is beyond its type.
+    pub fn round_to_gguf(&mut self, kind: GgmlType) -> Result<(), FakeQuantError> {
+        let grids = QuantizationTarget::Gguf(kind).grids(self);
+        let packs = self.device() == Device::flex() && self.compute == DType::F32;
+        for weight in self.weights_mut() {
+            let Some(Grid::Blocks(kind)) = grids.get(weight.name()).copied() else {
+                continue;
+            };
+            let (name, shape) = (weight.name().to_owned(), [weight.rows(), weight.columns()]);
+            let mut values = weight.values();
+            let mut round = || -> Result<Option<Packed>, BlockError> {
+                let bytes = quantize_rows(kind, &values, shape[1])?;
+                if packs {
+                    return Packed::new(&name, shape, kind, bytes).map(Some);
+                }
+                dequantize(kind, &bytes, shape[1], &mut values).map(|()| None)
+            };
+            let packed = round().map_err(|source| FakeQuantError::Blocks {
+                name: name.clone(),
+                source,
+            })?;
+            *weight = match packed {
+                Some(packed) => Weight::Packed(packed),
+                None => weight.replaced(values, shape[1]),
+            };
+        }
+        Ok(())
+    }
+
     fn weights_mut(&mut self) -> impl Iterator<Item = &mut Weight> {
         let linears = self.blocks.iter_mut().flat_map(Block::linears_mut);
         std::iter::once(&mut self.embed_tokens)
@@ -136,7 +193,9 @@ mod tests {
             let config = config(tied);
             let plain = random_decoder(&config, &Placement::cpu(), 3);
             let mut decoder = plain.clone();
-            decoder.fake_quantize(QuantizationTarget::Gguf(kind)).unwrap();
+            decoder
+                .fake_quantize(QuantizationTarget::Gguf(kind))
+                .unwrap();
             let plan = plan_tensors(&config, kind);
             for (array, original) in decoder.arrays().zip(plain.arrays()) {
                 let tensor = plan.iter().find(|t| t.name == array.name()).unwrap();
@@ -148,6 +207,9 @@ mod tests {
                 let falls_back = tensor.name.ends_with("down_proj.weight");
                 assert_eq!(tensor.kind == GgmlType::F16, falls_back, "{}", tensor.name);
             }
+            let mut stored = plain.clone();
+            stored.round_to_gguf(kind).unwrap();
+            assert!((stored.arrays().zip(decoder.arrays())).all(|(a, b)| a.values() == b.values()));
             let masters = decoder.parameters().map(|p| (p.name.clone(), p.values()));
             assert!(masters.eq(plain.parameters().map(|p| (p.name.clone(), p.values()))));
         }
@@ -165,8 +227,17 @@ mod tests {
         );
         decoder.check_fake_quantization(target(16)).unwrap();
         decoder.fake_quantize(target(16)).unwrap();
-        assert!(decoder.linears().all(|linear| linear.activations.is_some()
-            && matches!(linear.weight, Weight::FakeQuant(_))));
+        assert!(
+            decoder.linears().all(|linear| linear.activations.is_some()
+                && matches!(linear.weight, Weight::FakeQuant(_)))
+        );
         assert!(matches!(decoder.embed_tokens, Weight::Dense(_)));
+        let layers = decoder.integer_layers();
+        assert_eq!(layers.len(), decoder.linears().count());
+        for linear in decoder.linears() {
+            let layer = &layers[linear.module()];
+            assert_eq!(layer.values(), linear.weight.values());
+            assert_eq!(layer.activations, linear.activations);
+        }
     }
 }

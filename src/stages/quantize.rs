@@ -1,6 +1,5 @@
 //! Stage `quantize`: linear layers as codes, and what that costs.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
@@ -14,20 +13,18 @@ use model::block::LinearInput;
 use model::decoder::Decoder;
 use model::linear::quantized::absmax_int8;
 use model::linear::{ActivationQuantization, ActivationScheme, Codes, Linear, QuantizedLinear};
-use model::load::save_decoder;
 use model::phase;
 use model::quant::extremes::{InputExtremes, input_extremes};
 use model::quant::integer::{IntegerConfig, IntegerMatrix};
 use model::quant::layers::{QuantizeError, QuantizedLayers, round_to_nearest};
 use model::quant::nf4::Nf4;
 use model::quant::{awq, gptq};
-use model::weights::dtype::WeightDtype;
-use model::weights::quantization::write_quantization;
-use model::weights::staged_directory::StagedDirectory;
+use model::weights::gguf_types::plan_tensors;
+use model::weights::names::is_linear;
 use serde::{Deserialize, Serialize};
 
 use super::corpus::calibration_windows;
-use super::models::{OpenModel, place_of_result};
+use super::models::{Layers, OpenModel};
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
@@ -47,9 +44,6 @@ pub struct QuantizationScore {
     #[serde(flatten)]
     pub difference: LogitDifference,
 }
-
-/// By module, in the order of their names.
-type Layers = BTreeMap<String, QuantizedLinear>;
 
 impl Chain<'_> {
     pub fn quantize(
@@ -94,10 +88,7 @@ impl Chain<'_> {
         )?;
         bar.finish_and_clear();
 
-        let bytes: usize = layers.values().map(QuantizedLinear::bytes).sum();
-        let weights: usize = (layers.values())
-            .map(|layer| layer.shape().iter().product::<usize>())
-            .sum();
+        let [weights, bytes] = sizes(&decoder, &config.method, &layers);
         let name = stage.name.clone();
         let score = QuantizationScore {
             model: name.unwrap_or_else(|| format!("stage {}", stage.index + 1)),
@@ -107,7 +98,9 @@ impl Chain<'_> {
             seconds,
             difference,
         };
-        self.write_quantized(stage, config, &decoder, &original, &layers)?;
+        let codes = (config.method.described()?, layers);
+        let codes = (!codes.1.is_empty()).then_some(&codes);
+        self.save_model(stage, &decoder, &original.tokenizer, codes)?;
         write_json(
             &stage.directory.join("scores.json"),
             &serde_json::to_value(score)?,
@@ -132,22 +125,6 @@ impl Chain<'_> {
         }
         calibration_windows(&cache, config.sequences, length, self.recipe.seed)
             .with_context(|| self.key_of(stage, "calibration"))
-    }
-
-    fn write_quantized(
-        &self,
-        stage: &PlannedStage,
-        config: &Quantize,
-        decoder: &Decoder,
-        original: &OpenModel,
-        layers: &Layers,
-    ) -> Result<()> {
-        let _phase = phase!("write the model");
-        let staged = StagedDirectory::new(&place_of_result(stage)?)?;
-        save_decoder(decoder, &staged, WeightDtype::F32)?;
-        original.tokenizer.save(staged.path())?;
-        write_quantization(&staged, &config.method.described()?, layers)?;
-        Ok(staged.commit()?)
     }
 
     /// What a finished stage says of itself.
@@ -228,6 +205,10 @@ fn quantize(
             let layer = QuantizedLinear::llm_int8(linear.weight.values(), shape(linear), outliers);
             Ok(layer.map_err(not_integers(linear))?)
         })?,
+        QuantizeMethod::Ggml(blocks) => {
+            decoder.round_to_gguf(blocks.kind)?;
+            Layers::new()
+        }
         QuantizeMethod::Nf4 => each(decoder, &extremes, &mut hear, |linear, _| {
             let codes = Nf4::quantize(&linear.weight.values(), linear.weight.columns());
             let codes = codes.with_context(|| format!("tensor `{}`", linear.weight.name()))?;
@@ -236,6 +217,24 @@ fn quantize(
     };
     bar.finish_and_clear();
     Ok(layers)
+}
+
+/// Values and bytes of the linear layers.
+fn sizes(decoder: &Decoder, method: &QuantizeMethod, layers: &Layers) -> [usize; 2] {
+    let sizes: Vec<[usize; 2]> = match method {
+        QuantizeMethod::Ggml(blocks) => plan_tensors(&decoder.config, blocks.kind)
+            .iter()
+            .filter(|tensor| is_linear(&tensor.name))
+            .map(|tensor| {
+                let values = tensor.shape.iter().product();
+                [values, tensor.kind.bytes_of(values).unwrap_or(0)]
+            })
+            .collect(),
+        _ => (layers.values())
+            .map(|layer| [layer.shape().iter().product(), layer.bytes()])
+            .collect(),
+    };
+    [0, 1].map(|which| sizes.iter().map(|size| size[which]).sum())
 }
 
 /// Quantises layer after layer, given what calibration has seen of its inputs.

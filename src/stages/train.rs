@@ -14,6 +14,7 @@ use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 use trainer::objective::{Objective, Trainee};
+use trainer::quantization_aware::QuantizationAware;
 use trainer::run::{Outcome, Run};
 
 use super::Chain;
@@ -191,7 +192,12 @@ impl Chain<'_> {
                         let target = place_of_result(stage)?;
                         adapter::save(&target, decoder, &tokenizer, lora, base)?;
                     }
-                    _ => self.save_model(stage, decoder, &tokenizer)?,
+                    _ => {
+                        let aware = config.quantization_aware.as_ref();
+                        let codes = aware.and_then(QuantizationAware::described);
+                        let codes = codes.map(|method| (method, decoder.integer_layers()));
+                        self.save_model(stage, decoder, &tokenizer, codes.as_ref())?;
+                    }
                 }
                 Ok(None)
             }

@@ -3,6 +3,7 @@
 use model::fake_quantization::QuantizationTarget;
 use model::quant::block_type::GgmlType;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::invalid::{Invalid, require};
 
@@ -61,6 +62,16 @@ impl QuantizationAware {
             Self::Int8ActivationsInt4Weights(GroupGrid { group_size, .. }) => {
                 let group_size = *group_size;
                 QuantizationTarget::Int8ActivationsInt4Weights { group_size }
+            }
+        }
+    }
+
+    /// What stands beside the result where that has codes of its own; GGUF's blocks follow from the values.
+    pub fn described(&self) -> Option<Value> {
+        match self {
+            Self::Q4_0(_) | Self::Q5_0(_) | Self::Q8_0(_) => None,
+            Self::Int8ActivationsInt4Weights(grid) => {
+                Some(json!({ "kind": "8da4w", "group_size": grid.group_size }))
             }
         }
     }

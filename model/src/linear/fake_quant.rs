@@ -29,6 +29,15 @@ pub enum FakeQuantError {
     Blocks { name: String, source: BlockError },
     #[error("{name}: {source}")]
     Integers { name: String, source: IntegerError },
+    #[error(
+        "{name}: a row of {columns} values is not a whole number of groups of {group_size}\n\
+         hint: `group_size` has to divide {columns}"
+    )]
+    PartialGroup {
+        name: String,
+        columns: usize,
+        group_size: usize,
+    },
     #[error("{name}: no device but the CPU rounds to {kind}", kind = kind.name())]
     OnCpuOnly { name: String, kind: GgmlType },
 }
@@ -75,8 +84,13 @@ impl FakeQuant {
         Ok(())
     }
 
-    pub fn grid(&self) -> Grid {
-        self.grid
+    /// The codes of the rounded values; `None` where the grid has none of integers.
+    pub fn integers(&self) -> Option<IntegerMatrix> {
+        let Grid::Integers(config) = self.grid else {
+            return None;
+        };
+        let shape = self.master.value.dims();
+        IntegerMatrix::round_to_nearest(&self.master.values(), shape, &config).ok()
     }
 
     /// The rounded values as a matrix that is only read.
@@ -149,7 +163,8 @@ fn round(master: &Parameter, grid: Grid, compute: DType) -> Result<Rounded, Fake
                 return Err(in_blocks(BlockError::PartialBlock { kind, row }));
             }
             let rounded = round_to_blocks(kind, &master.value);
-            let rounded = rounded.ok_or_else(|| FakeQuantError::OnCpuOnly { name: name(), kind })?;
+            let rounded =
+                rounded.ok_or_else(|| FakeQuantError::OnCpuOnly { name: name(), kind })?;
             Rounded::Dense(rounded.cast(compute))
         }
         (Grid::Integers(config), Some(host)) => {
@@ -277,7 +292,10 @@ mod tests {
             for (_, grid) in cases() {
                 let error = FakeQuant::new(master.clone(), grid, dtype).unwrap_err();
                 let error = error.to_string();
-                assert!(error.starts_with("odd.weight: a row of 48 values"), "{error}");
+                assert!(
+                    error.starts_with("odd.weight: a row of 48 values"),
+                    "{error}"
+                );
             }
         }
     }

@@ -34,7 +34,9 @@ pub fn round_to_integers(values: &Tensor<2>, bits: u8, group: usize) -> Tensor<2
     let range = largest.mask_fill(all_zeros, 1.0) * 2.0;
     let middle = f32::from(1_u8 << (bits - 1));
     let scale = as_half(range / (2.0 * middle - 1.0)).clamp_min(f16::from_bits(1).to_f32());
-    let codes = (groups / scale.clone()).round().clamp(-middle, middle - 1.0);
+    let codes = (groups / scale.clone())
+        .round()
+        .clamp(-middle, middle - 1.0);
     (codes * scale).reshape(shape)
 }
 

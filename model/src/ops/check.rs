@@ -88,7 +88,9 @@ pub fn edge_blocks() -> Vec<f32> {
     let mut values = Vec::new();
     let mut state = 7_u64;
     let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
     };
     for exponent in -150..18 {
