@@ -178,8 +178,11 @@ fn every_method_leaves_a_model_that_scores_as_the_table_says() {
     assert_eq!(stderr(&again).matches(": done before\n").count(), count);
     assert_eq!(tables(&stdout(&again)), tables(&text));
     // The seed has a part where calibration windows are drawn, and nowhere else.
-    let other = home.distill(&["check", RECIPE, "--set", "seed=4"]);
+    let other = home.distill(&["run", RECIPE, "--set", "seed=4"]);
     assert_success(&other);
+    let untouched = METHODS.iter().filter(|(.., calibrated)| !calibrated);
+    let done = stderr(&other).matches(": done before\n").count();
+    assert_eq!(done, untouched.count(), "{}", stderr(&other));
 }
 
 #[test]

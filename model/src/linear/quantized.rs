@@ -153,7 +153,8 @@ mod tests {
 
     use super::*;
     use crate::linear::Weight;
-    use crate::ops::check::{random, values};
+    use crate::ops::check::{assert_close, random, values};
+    use crate::ops::host::from_values;
     use crate::parameter::Parameter;
 
     /// `tests/golden/make_int8_weights.py` made the numbers.
@@ -229,5 +230,60 @@ mod tests {
             values(&linear.forward(&x)),
             values(&linear.weight.forward(&rounded))
         );
+    }
+
+    /// y = Σ s·s'·(c − z)·(c' − z') in whole numbers, which is what a processor would compute.
+    #[test]
+    fn rounded_values_multiply_to_what_integers_give() {
+        let weight: Vec<f32> = golden("weight");
+        let x: Vec<f32> = values(&random([7, 96], 5))
+            .iter()
+            .map(|x| *x as f32)
+            .collect();
+        let asymmetric = IntegerConfig {
+            bits: 8,
+            group_size: None,
+            symmetric: false,
+        };
+        let zero_point = IntegerMatrix::round_to_nearest(&weight, SHAPE, &asymmetric).unwrap();
+        for (scheme, codes) in [
+            (
+                ActivationScheme::Absmax,
+                absmax_int8(&weight, SHAPE).unwrap(),
+            ),
+            (ActivationScheme::ZeroPoint, zero_point),
+        ] {
+            let mut expected = Vec::new();
+            for x in x.chunks(96) {
+                let least = x.iter().copied().fold(0.0, f32::min);
+                let most = x.iter().copied().fold(0.0, f32::max);
+                let (scale, zero) = match scheme {
+                    ActivationScheme::Absmax => (most.max(-least) / 127.0, 0),
+                    ActivationScheme::ZeroPoint => {
+                        let scale = (most - least) / 255.0;
+                        (scale, -128 - (least / scale).round_ties_even() as i32)
+                    }
+                };
+                let code = |x: &f32| (x / scale).round_ties_even() as i32 + zero;
+                let tokens: Vec<i32> = x.iter().map(code).collect();
+                assert!(tokens.iter().all(|code| (-128..=127).contains(code)));
+                for (row, weights) in codes.codes.chunks(96).enumerate() {
+                    let w_zero = i32::from(codes.zeros[row]);
+                    let products = tokens.iter().zip(weights);
+                    let sum: i32 = products
+                        .map(|(x, w)| (x - zero) * (i32::from(*w) - w_zero))
+                        .sum();
+                    expected.push(f64::from(sum) * f64::from(scale) * f64::from(codes.scales[row]));
+                }
+            }
+            let activations = ActivationQuantization::per_token(scheme);
+            let layer = QuantizedLinear::new(Codes::Integer(codes), Some(activations));
+            let empty = from_values(vec![0.0_f32; 24 * 96], SHAPE);
+            let parameter = Parameter::new("w.weight", SHAPE.to_vec(), empty);
+            let mut linear = Linear::new(Weight::Dense(parameter), None);
+            layer.put_into(&mut linear);
+            let y = linear.forward(&from_values(x.clone(), [7, 96]));
+            assert_close(&y, &from_values(expected, [7, 24]), 1e-6);
+        }
     }
 }

@@ -176,7 +176,7 @@ mod tests {
         for architecture in [Architecture::Qwen2, Architecture::Qwen3] {
             let decoder = random_decoder(&tiny_config(architecture), &Placement::cpu(), 3);
             let batch = batch(5, 7);
-            let mut calibration = Calibration::new(&decoder, &[batch.clone()]).unwrap();
+            let mut calibration = Calibration::new(&decoder, std::slice::from_ref(&batch)).unwrap();
             let (_, layers) = decoder.hidden_and_layers(&batch, &[1, 2]);
             for layer in 0..2 {
                 let mut widths = Vec::new();

@@ -104,12 +104,14 @@ fn what_is_written_is_read_back() {
     }
 }
 
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 #[test]
 fn what_is_broken_is_told_by_file_and_key() {
     let place = quantized(&layers());
     let path = place.path().join("model").join(QUANTIZATION_FILE);
     let whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let error = |change: &dyn Fn(&mut Value)| {
+    let error = |change: Change| {
         let mut json = whole.clone();
         change(&mut json);
         fs::write(&path, json.to_string()).unwrap();
@@ -117,7 +119,7 @@ fn what_is_broken_is_told_by_file_and_key() {
             .err()
             .map_or_else(String::new, |error| error.to_string())
     };
-    let cases: [(&dyn Fn(&mut Value), &[&str]); 9] = [
+    let cases: [(Change, &[&str]); 9] = [
         (
             &|json| *json = json!([]),
             &["quantization.json", "JSON object"],
