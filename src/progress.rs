@@ -89,6 +89,11 @@ impl Progress {
         );
     }
 
+    /// From which step on weights are rounded.
+    pub fn rounding(&mut self, step: u64, total: u64) {
+        eprintln!("      weights are rounded from step {step} of {total} on");
+    }
+
     pub fn training(&mut self, entries: &LossEntries) -> TrainingProgress {
         TrainingProgress {
             bar: bar("      {bar:24} step {pos}/{len}  {msg}"),

@@ -1,6 +1,7 @@
 //! What the stage `quantize` takes: a method with its settings, calibration text, and text to measure the loss on.
 
 use model::quant::awq::{AwqConfig, Scaling};
+use model::quant::block_type::GgmlType;
 use model::quant::gptq::GptqConfig;
 use model::quant::integer::IntegerConfig;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ fn default_heldout_tokens() -> usize {
     8192
 }
 
-/// How linear layers become codes. Embedding, head, norms and biases stay as they are.
+/// How linear layers become codes. Embedding, head, norms and biases stay as they are, but for `ggml`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum QuantizeMethod {
@@ -39,6 +40,15 @@ pub enum QuantizeMethod {
     RoundToNearest(IntegerConfig),
     Gptq(GptqConfig),
     Awq(AwqConfig),
+    Ggml(Blocks),
+}
+
+/// What a GGUF file of this type holds, embedding and head among it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Blocks {
+    #[serde(rename = "type")]
+    pub kind: GgmlType,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -102,6 +112,7 @@ impl QuantizeMethod {
             Self::RoundToNearest(_) => "round_to_nearest",
             Self::Gptq(_) => "gptq",
             Self::Awq(_) => "awq",
+            Self::Ggml(_) => "ggml",
         }
     }
 
@@ -129,6 +140,7 @@ impl QuantizeMethod {
                 Activations::Static => title += ", static",
             },
             Self::LlmInt8(LlmInt8 { threshold }) => title += &format!(", above {threshold}"),
+            Self::Ggml(blocks) => title += &format!(", {}", blocks.kind.name()),
             _ => {}
         }
         if let Some(integer) = self.integer() {
@@ -153,7 +165,7 @@ impl QuantizeMethod {
                 int8.activations == Activations::Static
             }
             Self::LlmInt8(_) | Self::Gptq(_) | Self::Awq(_) => true,
-            Self::Nf4 | Self::RoundToNearest(_) => false,
+            Self::Nf4 | Self::RoundToNearest(_) | Self::Ggml(_) => false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Models as stages take them in and leave them behind.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use datasets::tokenizer::Tokenizer;
 use model::build::Placement;
 use model::decoder::Decoder;
-use model::linear::Linear;
 use model::linear::lora::LoraConfig;
+use model::linear::{Linear, QuantizedLinear};
 use model::load::{
     ADAPTER, load_base, load_decoder, load_frozen_decoder, random_decoder, save_decoder,
 };
@@ -16,7 +17,9 @@ use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
+use model::weights::quantization::write_quantization;
 use model::weights::staged_directory::StagedDirectory;
+use serde_json::Value;
 use teacher::tokenizer::{check_fit, load_tokenizer, optional_tokenizer};
 
 use super::Chain;
@@ -29,6 +32,9 @@ use crate::source::ModelSource;
 /// What becomes of a quantised model's rounding of activations where the model is changed.
 const ACTIVATIONS_GO: &str =
     "the rounding of activations goes: the result computes with them as they are";
+
+/// Quantised layers by module, in the order of their names.
+pub type Layers = BTreeMap<String, QuantizedLinear>;
 
 /// How a checkpoint becomes a decoder.
 type Load = fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>;
@@ -236,19 +242,22 @@ impl Chain<'_> {
         Ok(load_tokenizer(&adapter::open(path)?)?)
     }
 
-    /// Leaves a model in the stage's directory.
+    /// Leaves a model in the stage's directory, with the codes of its layers and how they came about if it has any.
     pub fn save_model(
         &self,
         stage: &PlannedStage,
         decoder: &Decoder,
         tokenizer: &Tokenizer,
+        codes: Option<&(Value, Layers)>,
     ) -> Result<()> {
-        write_model(
-            &place_of_result(stage)?,
-            decoder,
-            tokenizer,
-            WeightDtype::F32,
-        )
+        let _phase = phase!("write the model");
+        let staged = StagedDirectory::new(&place_of_result(stage)?)?;
+        save_decoder(decoder, &staged, WeightDtype::F32)?;
+        tokenizer.save(staged.path())?;
+        if let Some((method, layers)) = codes {
+            write_quantization(&staged, method, layers)?;
+        }
+        Ok(staged.commit()?)
     }
 }
 
@@ -271,19 +280,4 @@ pub fn place_of_result(stage: &PlannedStage) -> Result<PathBuf> {
             .with_context(|| format!("cannot remove {}", target.display()))?;
     }
     Ok(target)
-}
-
-/// Writes a Hugging Face directory with weights, configuration and tokenizer, whole or not at all.
-pub fn write_model(
-    target: &Path,
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
-    dtype: WeightDtype,
-) -> Result<()> {
-    let _phase = phase!("write the model");
-    let staged = StagedDirectory::new(target)?;
-    save_decoder(decoder, &staged, dtype)?;
-    tokenizer.save(staged.path())?;
-    staged.commit()?;
-    Ok(())
 }

@@ -12,21 +12,17 @@ use evals::model_comparison::compare_models;
 use evals::perplexity::{PerplexityConfig, documents};
 use model::batch::TokenBatch;
 use model::decoder::Decoder;
-use model::linear::QuantizedLinear;
-use model::load::save_decoder;
-use model::phase;
-use model::weights::dtype::WeightDtype;
-use model::weights::quantization::write_quantization;
-use model::weights::staged_directory::StagedDirectory;
+use model::weights::gguf_types::plan_tensors;
+use model::weights::names::is_linear;
 use serde::{Deserialize, Serialize};
 
 use super::corpus::calibration_windows;
-use super::models::{OpenModel, place_of_result};
+use super::models::{Layers, OpenModel};
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::{Calibration, Quantize};
-use methods::{Layers, quantize};
+use crate::recipe::{Calibration, Quantize, QuantizeMethod};
+use methods::quantize;
 
 /// What the stage leaves beside the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,10 +82,7 @@ impl Chain<'_> {
         )?;
         bar.finish_and_clear();
 
-        let bytes: usize = layers.values().map(QuantizedLinear::bytes).sum();
-        let weights: usize = (layers.values())
-            .map(|layer| layer.shape().iter().product::<usize>())
-            .sum();
+        let [weights, bytes] = sizes(&decoder, &config.method, &layers);
         let name = stage.name.clone();
         let score = QuantizationScore {
             model: name.unwrap_or_else(|| format!("stage {}", stage.index + 1)),
@@ -99,7 +92,9 @@ impl Chain<'_> {
             seconds,
             difference,
         };
-        self.write_quantized(stage, config, &decoder, &original, &layers)?;
+        let codes = (config.method.described()?, layers);
+        let codes = (!codes.1.is_empty()).then_some(&codes);
+        self.save_model(stage, &decoder, &original.tokenizer, codes)?;
         write_json(
             &stage.directory.join("scores.json"),
             &serde_json::to_value(score)?,
@@ -126,22 +121,6 @@ impl Chain<'_> {
             .with_context(|| self.key_of(stage, "calibration"))
     }
 
-    fn write_quantized(
-        &self,
-        stage: &PlannedStage,
-        config: &Quantize,
-        decoder: &Decoder,
-        original: &OpenModel,
-        layers: &Layers,
-    ) -> Result<()> {
-        let _phase = phase!("write the model");
-        let staged = StagedDirectory::new(&place_of_result(stage)?)?;
-        save_decoder(decoder, &staged, WeightDtype::F32)?;
-        original.tokenizer.save(staged.path())?;
-        write_quantization(&staged, &config.method.described()?, layers)?;
-        Ok(staged.commit()?)
-    }
-
     /// What a finished stage says of itself.
     ///
     /// # Errors
@@ -156,4 +135,22 @@ impl Chain<'_> {
         let model = stage.name.clone().unwrap_or_else(|| score.model.clone());
         Ok(QuantizationScore { model, ..score })
     }
+}
+
+/// Values and bytes of the linear layers.
+fn sizes(decoder: &Decoder, method: &QuantizeMethod, layers: &Layers) -> [usize; 2] {
+    let sizes: Vec<[usize; 2]> = match method {
+        QuantizeMethod::Ggml(blocks) => plan_tensors(&decoder.config, blocks.kind)
+            .iter()
+            .filter(|tensor| is_linear(&tensor.name))
+            .map(|tensor| {
+                let values = tensor.shape.iter().product();
+                [values, tensor.kind.bytes_of(values).unwrap_or(0)]
+            })
+            .collect(),
+        _ => (layers.values())
+            .map(|layer| [layer.shape().iter().product(), layer.bytes()])
+            .collect(),
+    };
+    [0, 1].map(|which| sizes.iter().map(|size| size[which]).sum())
 }

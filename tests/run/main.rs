@@ -15,6 +15,7 @@ mod kills;
 mod models;
 mod packages;
 mod profiles;
+mod quantization_aware;
 mod quantize;
 mod real_model;
 mod surgery;

@@ -1,7 +1,8 @@
-//! How a matrix is held: as a trainable array, or frozen in quantised blocks.
+//! How a matrix is held: as a trainable array, with or without rounded values beside it, or frozen in quantised blocks.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::fake_quant::FakeQuant;
 use super::lora::Lora;
 use super::packed::Packed;
 use crate::ops::block_matrix::BlockMatrix;
@@ -19,6 +20,7 @@ use crate::parameter::Parameter;
 pub enum Weight {
     Dense(Parameter),
     Packed(Packed),
+    FakeQuant(Box<FakeQuant>),
 }
 
 impl Weight {
@@ -26,6 +28,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => &parameter.name,
             Self::Packed(packed) => &packed.name,
+            Self::FakeQuant(fake) => &fake.master.name,
         }
     }
 
@@ -33,6 +36,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => &mut parameter.name,
             Self::Packed(packed) => &mut packed.name,
+            Self::FakeQuant(fake) => &mut fake.master.name,
         }
     }
 
@@ -40,6 +44,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.dims()[0],
             Self::Packed(packed) => packed.rows(),
+            Self::FakeQuant(fake) => fake.master.value.dims()[0],
         }
     }
 
@@ -47,14 +52,16 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.dims()[1],
             Self::Packed(packed) => packed.columns(),
+            Self::FakeQuant(fake) => fake.master.value.dims()[1],
         }
     }
 
-    /// What it takes in memory.
+    /// What its products read.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Dense(parameter) => parameter.elements() * parameter.value.dtype().size(),
             Self::Packed(packed) => packed.bytes(),
+            Self::FakeQuant(fake) => fake.rounded_bytes(),
         }
     }
 
@@ -62,6 +69,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.device(),
             Self::Packed(packed) => packed.device(),
+            Self::FakeQuant(fake) => fake.master.value.device(),
         }
     }
 
@@ -69,6 +77,7 @@ impl Weight {
     pub fn parameter(&self) -> Option<&Parameter> {
         match self {
             Self::Dense(parameter) => Some(parameter),
+            Self::FakeQuant(fake) => Some(&fake.master),
             Self::Packed(_) => None,
         }
     }
@@ -76,15 +85,17 @@ impl Weight {
     pub fn parameter_mut(&mut self) -> Option<&mut Parameter> {
         match self {
             Self::Dense(parameter) => Some(parameter),
+            Self::FakeQuant(fake) => Some(&mut fake.master),
             Self::Packed(_) => None,
         }
     }
 
-    /// Every value in `f32`, row after row.
+    /// Every value that products are taken with, in `f32`, row after row.
     pub fn values(&self) -> Vec<f32> {
         match self {
             Self::Dense(parameter) => parameter.values(),
             Self::Packed(packed) => packed.values(),
+            Self::FakeQuant(fake) => fake.values(),
         }
     }
 
@@ -103,6 +114,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => embedding::forward(&parameter.value, ids),
             Self::Packed(packed) => packed.select_rows(ids),
+            Self::FakeQuant(fake) => fake.select_rows(ids),
         }
     }
 
@@ -124,6 +136,7 @@ impl Weight {
             Self::Dense(parameter) => packed_product::forward_few(&parameter.value, x)
                 .unwrap_or_else(|| product::forward(x, &parameter.value.clone().cast(x.dtype()))),
             Self::Packed(packed) => packed.forward(x),
+            Self::FakeQuant(fake) => fake.forward(x),
         }
     }
 
@@ -134,6 +147,7 @@ impl Weight {
                 product::backward(dy, &parameter.value.clone().cast(dy.dtype()))
             }
             Self::Packed(packed) => packed.backward(dy),
+            Self::FakeQuant(fake) => fake.backward(dy),
         }
     }
 
@@ -156,6 +170,7 @@ impl Weight {
                 trainable: parameter.trainable,
             }),
             Self::Packed(packed) => Self::Packed(packed.clone()),
+            Self::FakeQuant(fake) => fake.rounded().cast(dtype),
         }
     }
 }
@@ -165,6 +180,8 @@ impl Weight {
 pub enum Array<'a> {
     Dense(&'a Parameter),
     Packed(&'a Packed),
+    /// Its rounded values.
+    FakeQuant(&'a FakeQuant),
     /// A matrix with what its adapter adds.
     Adapted(&'a Weight, &'a Lora),
 }
@@ -174,6 +191,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => &parameter.name,
             Self::Packed(packed) => &packed.name,
+            Self::FakeQuant(fake) => &fake.master.name,
             Self::Adapted(weight, _) => weight.name(),
         }
     }
@@ -182,6 +200,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.shape.clone(),
             Self::Packed(packed) => vec![packed.rows(), packed.columns()],
+            Self::FakeQuant(fake) => fake.master.shape.clone(),
             Self::Adapted(weight, _) => vec![weight.rows(), weight.columns()],
         }
     }
@@ -195,6 +214,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.values(),
             Self::Packed(packed) => packed.values(),
+            Self::FakeQuant(fake) => fake.values(),
             Self::Adapted(weight, lora) => lora.merge_into(weight.values()),
         }
     }
@@ -205,6 +225,7 @@ impl<'a> From<&'a Weight> for Array<'a> {
         match weight {
             Weight::Dense(parameter) => Self::Dense(parameter),
             Weight::Packed(packed) => Self::Packed(packed),
+            Weight::FakeQuant(fake) => Self::FakeQuant(fake),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod adapted_rows;
 pub mod attention;
 pub(crate) mod attention_host;
 pub mod block_matrix;
+pub mod block_rounding;
 #[cfg(test)]
 pub(crate) mod check;
 #[cfg(feature = "cube")]

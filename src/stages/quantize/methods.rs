@@ -1,7 +1,5 @@
 //! The methods at work on a decoder's linear layers.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use model::batch::TokenBatch;
 use model::block::LinearInput;
@@ -17,9 +15,7 @@ use model::quant::{awq, gptq};
 
 use crate::progress::Progress;
 use crate::recipe::{Activations, QuantizeMethod};
-
-/// By module, in the order of their names.
-pub type Layers = BTreeMap<String, QuantizedLinear>;
+use crate::stages::models::Layers;
 
 /// Lets every linear layer compute with codes.
 pub fn quantize(
@@ -83,6 +79,10 @@ pub fn quantize(
             let layer = QuantizedLinear::llm_int8(linear.weight.values(), shape(linear), outliers);
             Ok(layer.map_err(not_integers(linear))?)
         })?,
+        QuantizeMethod::Ggml(blocks) => {
+            decoder.round_to_gguf(blocks.kind)?;
+            Layers::new()
+        }
         QuantizeMethod::Nf4 => each(decoder, &extremes, &mut hear, |linear, _| {
             let codes = Nf4::quantize(&linear.weight.values(), linear.weight.columns());
             let codes = codes.with_context(|| format!("tensor `{}`", linear.weight.name()))?;
