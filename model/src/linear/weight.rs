@@ -127,6 +127,7 @@ impl Weight {
                 Some(read(&BlockMatrix::dense(value.dims()[1], held.slice())))
             }
             Self::Packed(packed) => packed.read_rows(read),
+            Self::FakeQuant(fake) => fake.rounded().read_rows(read),
         }
     }
 
