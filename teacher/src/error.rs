@@ -19,6 +19,9 @@ pub enum TeacherError {
     #[error(transparent)]
     Remote(#[from] RemoteError),
 
+    #[error("an answer cannot be written")]
+    Record(#[source] std::io::Error),
+
     #[error("the prompt {}: {problem}", path.display())]
     PromptFile { path: PathBuf, problem: String },
 

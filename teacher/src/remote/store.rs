@@ -343,7 +343,8 @@ mod tests {
             let text = "word ".repeat(100);
             for number in 0..2000 {
                 let key = super::super::request::hex_digest(&[number as u8, (number >> 8) as u8]);
-                let put = store.put(&key, &answer(&text), "s", Spending::default());
+                let answer = answer(&text);
+                let put = store.put(&key, &answer, "s", Spending::default());
                 put.await.unwrap();
             }
         });

@@ -166,7 +166,7 @@ mod tests {
         let text =
             "{% for m in messages %}{{ m.role }} {% endfor %}\n{{ prompt }} {{ completion }}\n";
         let rendered = file(text).unwrap().render(&variables).unwrap();
-        assert_eq!(rendered, "system user assistant user \n<two> second");
+        assert_eq!(rendered, "system user assistant user <two> second");
         let messages = variables.with_prompt("three".into());
         let texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
         assert_eq!(texts, ["new", "one", "first", "three"]);
