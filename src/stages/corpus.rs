@@ -86,7 +86,11 @@ impl Chain<'_> {
     }
 
     /// The data that `key` of the stage names, declared or made by an earlier stage, and where it lies.
-    fn data_config(&self, stage: &PlannedStage, key: &str) -> Result<(String, DataConfig<PathBuf>)> {
+    fn data_config(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+    ) -> Result<(String, DataConfig<PathBuf>)> {
         let input = self.input(stage, key)?;
         let name = input.reference.name.clone();
         let config = match (&input.origin, self.made_by(&input.origin)) {
