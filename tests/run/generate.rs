@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
-use crate::models;
 use crate::server::{Hit, Reply, Server, chat, question, streamed};
 
 /// `[models.judge]`, its `source` with these further keys, a data set of so many prompts, and a stage with these keys.
@@ -284,7 +283,13 @@ fn a_key_is_never_written() {
             .all(|hit| hit.authorization == format!("Bearer {KEY}"))
     );
     let refusing = Server::start(|hit| Reply::refused(401, &format!("no: {}", hit.authorization)));
-    recipe(&home, &refusing, ", key = { file = \"key.txt\" }", 3, "");
+    recipe(
+        &home,
+        &refusing,
+        ", key = { file = \"key.txt\" }",
+        3,
+        "system = \"other\"",
+    );
     home.write("key.txt", format!("{KEY}\n"));
     let refused = home.run();
     let shown = stderr(&refused);
@@ -328,7 +333,7 @@ fn what_is_wrong_is_told() {
     run(
         &good,
         ", key = { env = \"NO_SUCH_KEY\" }",
-        "system = \"other\"",
+        "",
         1,
         &["`NO_SUCH_KEY` is not set", "hint: "],
     );
@@ -383,12 +388,12 @@ fn what_is_wrong_is_told() {
         ),
         (
             "",
-            "[[stage]]\nkind = \"prune\"\nmodel = \"judge\"",
+            "[[stage]]\nkind = \"prune\"\nkeep_layers = [0]\nmodel = \"judge\"",
             ["`judge` is a remote model", "`generate`"],
         ),
         (
             "",
-            "[[stage]]\nkind = \"prune\"\nmodel = \"answers\"",
+            "[[stage]]\nkind = \"prune\"\nkeep_layers = [0]\nmodel = \"answers\"",
             ["`answers` is data", "a model is wanted"],
         ),
     ] {
@@ -520,8 +525,8 @@ kind = "sft"
 model = "tiny"
 data = "answers"
 steps = 2
-sequence_length = 128
-tokens_per_step = 128
+sequence_length = 64
+tokens_per_step = 64
 chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 "#;
     recipe(&home, &server, "", 4, stage);
@@ -562,7 +567,7 @@ fn a_teacher_on_this_machine_writes_the_same_way() {
     let mut config: Value = serde_json::from_str(&config).unwrap();
     config["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}:".into();
     home.write("tiny/tokenizer_config.json", config.to_string());
-    home.write("seeds.txt", models::TEXT);
+    home.write("seeds.txt", "Who?\nWhy now?\nWhere to?\n");
     let stage = |keys: &str| {
         format!(
             r#"
