@@ -176,8 +176,9 @@ prompts = "seeds"
     assert!(server.hits().len() < 200);
     disk.resize("20m");
     assert_success(&home.run());
+    // Lost are at most those under way and those that waited to be stored.
     let hits = server.hits().len();
-    assert!((200..=208).contains(&hits), "{hits}");
+    assert!((200..=216).contains(&hits), "{hits}");
 
     // The file itself, where the store has room.
     disk.resize("21m");
