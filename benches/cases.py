@@ -46,6 +46,15 @@ def product(name, rows, input, output):
             Case(f"{name}: backward", shape | {"pass": "backward"}, 0, 2 * work)]
 
 
+def adapters(tokens=1024, rank=16):
+    """The linear layers of a block of SmolLM2 with adapters, forward and backward."""
+    shapes = [("q, o", HIDDEN, HIDDEN), ("k, v", HIDDEN, KEYS), ("gate, up", HIDDEN, INTERMEDIATE), ("down", INTERMEDIATE, HIDDEN)]
+    return [Case(f"adapter of rank {rank} on {name}, {tokens} × {input} → {output}: both",
+                 {"operation": "adapter", "rows": tokens, "input": input, "output": output, "rank": rank, "pass": "both"},
+                 0, 4 * tokens * input * output + 8 * tokens * rank * (input + output))
+            for name, input, output in shapes]
+
+
 def linear_loss(name, rows, width, vocabulary, losses, teacher, without=()):
     request = {"operation": "linear_loss", "rows": rows, "width": width, "vocabulary": vocabulary,
                "losses": losses, "pass": "both"}
@@ -120,5 +129,5 @@ def tiny():
     ]
 
 
-SETS = {"step": step, "large-losses": large_losses, "large-attention": large_attention,
+SETS = {"adapters": adapters, "step": step, "large-losses": large_losses, "large-attention": large_attention,
         "large-products": large_products, "tiny": tiny}

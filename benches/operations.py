@@ -174,14 +174,24 @@ def memory_table(args):
     print("| tokens | " + " | ".join(f"{who}, {'samples of 256' if packed else 'causal'}" for who, packed in columns) + " |")
     print("|---:|" + "---:|" * len(columns))
     for length in args.lengths:
-        cells = [peak(args, who, shape | {"length": length, "segment": 256 if packed else length})
-                 for who, packed in columns]
+        cells = [peak(args, who, shape | {"length": length, "segment": 256 if packed else length},
+                      {"length": 256, "segment": 128}) for who, packed in columns]
         print(f"| {length} | " + " | ".join(cells) + " |", flush=True)
 
 
-def peak(args, who, request):
+def adapter_memory_table(args, chosen):
+    """Peak memory of a layer with an adapter beyond its inputs, each in a process of its own."""
+    print("\na layer with an adapter, forward and backward: peak memory beyond matrix and inputs, MiB\n")
+    names = ("Distillery", "Burn", "PyTorch")
+    print("| layer | " + " | ".join(names) + " |\n|---|" + "---:|" * len(names))
+    for case in chosen:
+        cells = [peak(args, who, case.request | {"runs": 1}, {"rows": 32, "input": 64, "output": 64}) for who in names]
+        print(f"| {case.name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def peak(args, who, request, smaller):
     program = programs(args, RETURN, ["--memory"])[who]
-    small = request | {"length": 256, "segment": min(128, request["segment"])}
+    small = request | smaller
     before = gpu_memory.used_bytes() if args.device == "cuda" else 0
     program.ask(small)  # what is set up once is not counted
     answer = program.ask(request)
@@ -202,7 +212,9 @@ def main():
     for program in asked.values():
         program.end()
     time_table(args, chosen, medians, failed, list(asked))
-    if args.lengths:
+    if args.set == "adapters":
+        adapter_memory_table(args, chosen)
+    elif args.lengths:
         memory_table(args)
 
 

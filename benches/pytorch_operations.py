@@ -107,6 +107,18 @@ def product(rows, input, output, which):
     return backward
 
 
+def adapter(rows, input, output, rank, which):
+    """As PEFT writes it, without dropout."""
+    x, d_out = random(rows, input).requires_grad_(), random(rows, output)
+    weight = random(output, input)
+    a, b = random(rank, input).requires_grad_(), random(output, rank).requires_grad_()
+
+    def both():
+        x.grad = a.grad = b.grad = None
+        (F.linear(x, weight) + F.linear(F.linear(x, a), b) * 2.0).backward(d_out)
+    return both
+
+
 def plain_linear_loss(losses):
     """Of hidden states, head, the teacher's two, and targets; whole logits, mean over the rows."""
     def loss(hidden, head, teacher_hidden, teacher_head, targets):
@@ -186,7 +198,7 @@ def copy(bytes, which):
 
 
 OPERATIONS = {f.__name__: f for f in (
-    attention, rms_norm, rope, swiglu, embedding, product, linear_loss, adamw, global_norm, copy)}
+    attention, rms_norm, rope, swiglu, embedding, product, adapter, linear_loss, adamw, global_norm, copy)}
 
 
 def synchronize():

@@ -1,6 +1,7 @@
 //! Writes models as other programs read them.
 
 mod gguf;
+mod gptq;
 mod peft;
 mod safetensors;
 mod verify;
@@ -96,6 +97,9 @@ impl ExportSource {
             }
             ExportFormat::Peft { dtype } => {
                 peft::write(self, target, *dtype).map(Written::Directory)
+            }
+            ExportFormat::Gptq { dtype } => {
+                gptq::write(self, target, *dtype).map(Written::Directory)
             }
             ExportFormat::Gguf { kind } => {
                 gguf::write(self, name, target, *kind).map(Written::File)

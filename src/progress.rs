@@ -91,6 +91,11 @@ impl Progress {
         );
     }
 
+    /// From which step on weights are rounded.
+    pub fn rounding(&mut self, step: u64, total: u64) {
+        eprintln!("      weights are rounded from step {step} of {total} on");
+    }
+
     pub fn training(&mut self, entries: &LossEntries) -> TrainingProgress {
         TrainingProgress {
             bar: bar("      {bar:24} step {pos}/{len}  {msg}"),
@@ -162,6 +167,13 @@ impl Progress {
             );
         }
         eprintln!("{line}");
+    }
+
+    pub fn quantizing(&mut self, what: &str, blocks: usize) -> ProgressBar {
+        let bar = bar("      {bar:24} {msg}: {pos}/{len}, {eta} left");
+        bar.set_length(blocks as u64);
+        bar.set_message(what.to_string());
+        bar
     }
 
     pub fn scoring(&mut self, model: &str) -> ProgressBar {

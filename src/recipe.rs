@@ -13,6 +13,7 @@ mod keep_layers;
 mod names;
 mod overrides;
 mod problem;
+mod quantize;
 mod read;
 mod stage;
 
@@ -33,6 +34,7 @@ pub use ffn_width::FfnWidth;
 pub use generate::Generate;
 pub use keep_layers::{BestLayers, KeepLayers};
 pub use names::{Input, Origin};
+pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
 pub use trainer::config::TrainConfig;
 

@@ -8,7 +8,7 @@ use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
-use crate::stages::{Chain, DATA, Scores, export_target};
+use crate::stages::{Chain, DATA, QuantizationScore, Scores, export_target};
 
 /// The closing text of a finished run.
 ///
@@ -16,14 +16,19 @@ use crate::stages::{Chain, DATA, Scores, export_target};
 /// When a finished stage's files are gone or damaged.
 pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     let mut text = String::new();
-    let (mut exported, mut data) = (None, Vec::new());
+    let mut exported = None;
+    let (mut quantized, mut data) = (Vec::new(), Vec::new());
     for stage in &chain.stages {
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
             Action::Generate(_) => data.push(stage.directory.join(DATA)),
             Action::Export(config) => exported = Some(export_target(stage, config)),
+            Action::Quantize(_) => quantized.push(Chain::quantization_score(stage)?),
             _ => {}
         }
+    }
+    if !quantized.is_empty() {
+        write!(text, "\n{}", quantization_table(&quantized))?;
     }
     writeln!(text)?;
     if let Some(run) = chain.run_directory() {
@@ -78,6 +83,36 @@ fn table(scores: &Scores) -> String {
             score.standard_error,
             score.perplexity,
             score.bits_per_byte
+        );
+    }
+    text
+}
+
+fn quantization_table(scores: &[QuantizationScore]) -> String {
+    let wide = |least: usize, column: fn(&QuantizationScore) -> &str| {
+        let widths = scores.iter().map(|score| column(score).chars().count());
+        widths.max().unwrap_or(0).max(least)
+    };
+    let (model, method) = (
+        wide(5, |score| &score.model),
+        wide(6, |score| &score.method),
+    );
+    let mut text = format!(
+        "quantised linear layers\n{:model$}  {:method$}  {:>11}  {:>10}  {:>10}  {:>9}  {:>9}  {:>8}\n",
+        "model", "method", "bits/weight", "bytes", "nll before", "nll after", "kl/token", "seconds"
+    );
+    for score in scores {
+        let bytes = HumanBytes(score.bytes).to_string();
+        let after = &score.difference;
+        text += &format!(
+            "{:model$}  {:method$}  {:>11.2}  {bytes:>10}  {:>10.4}  {:>9.4}  {:>9.4}  {:>8.1}\n",
+            score.model,
+            score.method,
+            score.bits_per_weight,
+            after.nll_first,
+            after.nll_second,
+            after.mean_kl,
+            score.seconds
         );
     }
     text

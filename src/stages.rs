@@ -11,6 +11,7 @@ mod gqa;
 mod importance;
 mod models;
 mod prune;
+mod quantize;
 mod train;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::source::{Cache, ModelSource, digest_of_path};
 pub use corpus::DATA;
 pub use evaluate::Scores;
 pub use export::export_target;
+pub use quantize::QuantizationScore;
 
 /// What the names of files begin with while they are written.
 const ASIDE: &str = ".partial-";
@@ -167,6 +169,7 @@ impl<'a> Chain<'a> {
             Action::Gqa(config) => self.gqa(stage, config).map(|()| None),
             Action::Sft(config) => self.sft(stage, config, progress),
             Action::Distill(config) => self.distill(stage, config, progress),
+            Action::Quantize(config) => self.quantize(stage, config, progress).map(|()| None),
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
             Action::Generate(config) => self.generate(stage, config, progress),

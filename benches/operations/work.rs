@@ -15,6 +15,7 @@ use trainer::optim::clip::global_norm;
 
 use crate::Pass;
 
+mod adapters;
 mod losses;
 
 const EPSILON: f64 = 1e-5;
@@ -65,6 +66,13 @@ pub enum Work {
         rows: usize,
         input: usize,
         output: usize,
+    },
+    /// A frozen matrix with an adapter of `rank`, forward and backward: the gradients of x and of the adapter.
+    Adapter {
+        rows: usize,
+        input: usize,
+        output: usize,
+        rank: usize,
     },
     /// Loss and gradients from hidden states and head.
     LinearLoss {
@@ -220,6 +228,12 @@ impl Work {
                     };
                 })
             }
+            Self::Adapter {
+                rows,
+                input,
+                output,
+                rank,
+            } => adapters::prepare([rows, input, output, rank], place, formula),
             Self::LinearLoss {
                 rows,
                 width,

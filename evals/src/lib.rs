@@ -1,6 +1,7 @@
 //! Evaluations of models.
 
 pub mod logit_comparison;
+pub mod model_comparison;
 pub mod perplexity;
 
 pub use perplexity::{Perplexity, PerplexityConfig, PerplexityError};

@@ -4,7 +4,9 @@ use burn::tensor::DType;
 use model::batch::TokenBatch;
 use model::decoder::Decoder;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::perplexity::or_infinite;
 
 /// Sums over positions; [`LogitComparison::report`] makes means of them.
 #[derive(Debug, Clone, Default)]
@@ -18,14 +20,18 @@ pub struct LogitComparison {
 }
 
 /// Nats, and logits as they are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogitDifference {
     pub tokens: usize,
+    #[serde(deserialize_with = "or_infinite")]
     pub largest_logit_difference: f64,
     /// KL(first ‖ second), the mean over positions.
+    #[serde(deserialize_with = "or_infinite")]
     pub mean_kl: f64,
-    /// Mean of −log p of each token after the first of a sequence.
+    /// Mean of −log p of each label.
+    #[serde(deserialize_with = "or_infinite")]
     pub nll_first: f64,
+    #[serde(deserialize_with = "or_infinite")]
     pub nll_second: f64,
 }
 
@@ -44,25 +50,35 @@ struct Row {
 }
 
 impl LogitComparison {
-    /// Adds a sequence: the logits of both models after each of its tokens.
+    /// Adds a sequence: the logits of both models after each of its tokens. Labels are the tokens that follow.
     ///
     /// # Panics
     /// When the logits are not as many for each token, or not equally many.
     pub fn add(&mut self, ids: &[u32], first: &[f32], second: &[f32]) {
+        let labels = ids.iter().skip(1).copied().map(Some);
+        let labels: Vec<_> = labels.chain([None]).take(ids.len()).collect();
+        self.add_labelled(&labels, first, second);
+    }
+
+    /// Adds positions: the logits of both models, and the label of each where it has one.
+    ///
+    /// # Panics
+    /// As [`LogitComparison::add`].
+    pub fn add_labelled(&mut self, labels: &[Option<u32>], first: &[f32], second: &[f32]) {
         assert_eq!(first.len(), second.len(), "both have the same vocabulary");
-        let vocabulary = first.len() / ids.len().max(1);
+        let vocabulary = first.len() / labels.len().max(1);
         let rows: Vec<Row> = first
             .par_chunks(vocabulary.max(1))
             .zip(second.par_chunks(vocabulary.max(1)))
             .map(|(first, second)| Row::of(first, second))
             .collect();
-        assert_eq!(rows.len(), ids.len(), "logits for each token");
+        assert_eq!(rows.len(), labels.len(), "logits for each position");
         self.positions += rows.len();
-        for (at, row) in rows.iter().enumerate() {
+        for (at, (row, label)) in rows.iter().zip(labels).enumerate() {
             self.largest = larger(self.largest, row.largest);
             self.divergence += row.divergence;
-            if let Some(next) = ids.get(at + 1) {
-                let place = at * vocabulary + *next as usize;
+            if let Some(label) = label {
+                let place = at * vocabulary + *label as usize;
                 self.labels += 1;
                 self.nll[0] += row.log_sums[0] - f64::from(first[place]);
                 self.nll[1] += row.log_sums[1] - f64::from(second[place]);

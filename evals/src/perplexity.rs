@@ -55,7 +55,7 @@ pub struct Perplexity {
     pub standard_error: f64,
 }
 
-fn or_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+pub(crate) fn or_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
@@ -148,28 +148,11 @@ pub fn perplexity(
     config: &PerplexityConfig,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Perplexity, PerplexityError> {
-    let (window, stride) = config.window_and_stride(decoder.config.max_position_embeddings)?;
-    let rows = decoder.config.vocab_size;
-    for (number, document) in documents.iter().enumerate() {
-        if let Some(&id) = document.iter().find(|&&id| id as usize >= rows) {
-            let document = number + 1;
-            return Err(PerplexityError::TokenOutOfRange { id, document, rows });
-        }
-    }
-    let windows = all_windows(documents, window, stride, config.limit);
-    let total: u64 = windows.iter().map(|w| w.scored as u64).sum();
-    if total == 0 {
-        return Err(PerplexityError::Empty);
-    }
+    let windows = windows_to_score(decoder, documents, config)?;
+    let total = scored_tokens(&windows);
     let mut sums = Sums::default();
-    let mut rest = windows.as_slice();
-    while let Some(first) = rest.first() {
+    for group in groups(&windows) {
         let _span = step!("batch");
-        let length = first.inputs.len();
-        let together = (POSITIONS_AT_A_TIME / length).max(1);
-        let same = rest.iter().take_while(|w| w.inputs.len() == length);
-        let (group, others) = rest.split_at(same.count().min(together));
-        rest = others;
         score_windows(decoder, documents, group, &mut |id, log_prob| {
             let bytes = tokenizer.token_bytes(id).map_or(0, |bytes| bytes.len());
             sums.add(bytes, -log_prob);
@@ -181,10 +164,48 @@ pub fn perplexity(
 
 /// Inputs of one window; it scores the tokens that follow the last `scored` of them.
 #[derive(Debug, Clone, PartialEq)]
-struct Window {
+pub(crate) struct Window {
     document: usize,
     inputs: Range<usize>,
     scored: usize,
+}
+
+/// The windows over all documents, after a look at the settings and the tokens.
+pub(crate) fn windows_to_score(
+    decoder: &Decoder,
+    documents: &[Vec<u32>],
+    config: &PerplexityConfig,
+) -> Result<Vec<Window>, PerplexityError> {
+    let (window, stride) = config.window_and_stride(decoder.config.max_position_embeddings)?;
+    let rows = decoder.config.vocab_size;
+    for (number, document) in documents.iter().enumerate() {
+        if let Some(&id) = document.iter().find(|&&id| id as usize >= rows) {
+            let document = number + 1;
+            return Err(PerplexityError::TokenOutOfRange { id, document, rows });
+        }
+    }
+    let windows = all_windows(documents, window, stride, config.limit);
+    match scored_tokens(&windows) {
+        0 => Err(PerplexityError::Empty),
+        _ => Ok(windows),
+    }
+}
+
+pub(crate) fn scored_tokens(windows: &[Window]) -> u64 {
+    windows.iter().map(|window| window.scored as u64).sum()
+}
+
+/// Windows of equal length that are computed together.
+pub(crate) fn groups(windows: &[Window]) -> impl Iterator<Item = &[Window]> {
+    let mut rest = windows;
+    std::iter::from_fn(move || {
+        let length = rest.first()?.inputs.len();
+        let together = (POSITIONS_AT_A_TIME / length).max(1);
+        let same = rest.iter().take_while(|w| w.inputs.len() == length);
+        let (group, others) = rest.split_at(same.count().min(together));
+        rest = others;
+        Some(group)
+    })
 }
 
 fn all_windows(
@@ -221,34 +242,48 @@ fn score_windows(
     windows: &[Window],
     scored: &mut dyn FnMut(u32, f64),
 ) {
-    let length = windows.first().map_or(0, |w| w.inputs.len());
-    let ids: Vec<u32> = (windows.iter())
-        .flat_map(|w| &documents[w.document][w.inputs.clone()])
-        .copied()
-        .collect();
-    let batch = TokenBatch {
-        rows: windows.len(),
-        length,
-        positions: (0..windows.len()).flat_map(|_| 0..length as u32).collect(),
-        segments: vec![1; ids.len()],
-        ids,
-    };
     let hidden = {
         let _phase = phase!("forward");
-        decoder.hidden(&batch)
+        decoder.hidden(&batch_of(documents, windows))
     };
     let _phase = phase!("log-probabilities");
     let width = hidden.dims()[1];
-    for (row, window) in windows.iter().enumerate() {
-        let end = (row + 1) * length;
-        let rows = hidden.clone().slice([end - window.scored..end, 0..width]);
-        let first = window.inputs.end - window.scored + 1;
-        let targets = &documents[window.document][first..=window.inputs.end];
+    for (positions, targets) in positions_and_targets(documents, windows) {
+        let rows = hidden.clone().slice([positions, 0..width]);
         let log_probs = label_log_probs(decoder, &rows, targets);
         for (&id, log_prob) in targets.iter().zip(log_probs) {
             scored(id, log_prob);
         }
     }
+}
+
+/// Windows of equal length as the rows of one batch.
+pub(crate) fn batch_of(documents: &[Vec<u32>], windows: &[Window]) -> TokenBatch {
+    let length = windows.first().map_or(0, |w| w.inputs.len());
+    let ids: Vec<u32> = (windows.iter())
+        .flat_map(|w| &documents[w.document][w.inputs.clone()])
+        .copied()
+        .collect();
+    TokenBatch {
+        rows: windows.len(),
+        length,
+        positions: (0..windows.len()).flat_map(|_| 0..length as u32).collect(),
+        segments: vec![1; ids.len()],
+        ids,
+    }
+}
+
+/// Of each window of a batch: the positions that score, and the tokens that follow them.
+pub(crate) fn positions_and_targets<'a>(
+    documents: &'a [Vec<u32>],
+    windows: &'a [Window],
+) -> impl Iterator<Item = (Range<usize>, &'a [u32])> {
+    (windows.iter().enumerate()).map(|(row, window)| {
+        let end = (row + 1) * window.inputs.len();
+        let first = window.inputs.end - window.scored + 1;
+        let targets = &documents[window.document][first..=window.inputs.end];
+        (end - window.scored..end, targets)
+    })
 }
 
 /// Running sums; the variance by Welford's recurrence.

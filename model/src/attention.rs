@@ -42,6 +42,18 @@ impl Attention {
         pattern: &AttentionPattern,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
+        self.o_proj
+            .forward(&self.heads(x, rotation, pattern, cache))
+    }
+
+    /// What `o_proj` reads: `[tokens, heads · head_dim]`.
+    pub fn heads(
+        &self,
+        x: &Tensor<2>,
+        rotation: &Rotation,
+        pattern: &AttentionPattern,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
         let (q, k, v) = (
             self.q_proj.forward(x),
             self.k_proj.forward(x),
@@ -53,8 +65,7 @@ impl Attention {
             Some(cache) => cache.append(k, v, pattern.rows),
             None => (k, v),
         };
-        let output = attention::forward(pattern, &q, &k, &v);
-        self.o_proj.forward(&output.out)
+        attention::forward(pattern, &q, &k, &v).out
     }
 
     /// The forward pass of a whole batch that keeps what `backward` needs.

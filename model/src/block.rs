@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::attention::{Attention, AttentionTape};
 use crate::kv_cache::LayerCache;
+use crate::linear::Linear;
 use crate::linear::weight::Array;
 use crate::mlp::{Mlp, MlpTape};
 use crate::ops::attention::AttentionPattern;
@@ -43,20 +44,29 @@ impl Block {
         residual::add(&x, self.mlp.forward(&normed))
     }
 
-    /// `forward`, and the activation of the FFN `[tokens, intermediate]`.
-    pub fn forward_with_activation(
+    /// Shows what each of the linear layers reads, `[tokens, in]`. All but the last product of `forward`, which is left
+    /// to [`ObservedBlock::output`].
+    pub fn observe(
         &self,
         x: Tensor<2>,
         rotation: &Rotation,
         pattern: &AttentionPattern,
-    ) -> (Tensor<2>, Tensor<2>) {
-        let x = self.attend(x, rotation, pattern, None);
-        let normed = self.norm(&self.post_attention_layernorm, &x);
+        see: &mut dyn FnMut(LinearInput, &Tensor<2>),
+    ) -> ObservedBlock<'_> {
+        let normed = self.norm(&self.input_layernorm, &x);
+        see(LinearInput::QueryKeyValue, &normed);
+        let heads = self.self_attn.heads(&normed, rotation, pattern, None);
+        see(LinearInput::Output, &heads);
+        let middle = residual::add(&x, self.self_attn.o_proj.forward(&heads));
+        let normed = self.norm(&self.post_attention_layernorm, &middle);
+        see(LinearInput::GateUp, &normed);
         let activation = self.mlp.activation(&normed);
-        (
-            residual::add(&x, self.mlp.down_proj.forward(&activation)),
+        see(LinearInput::Down, &activation);
+        ObservedBlock {
+            block: self,
+            middle,
             activation,
-        )
+        }
     }
 
     /// The first half: x + attention(norm(x)).
@@ -179,6 +189,60 @@ impl Block {
             weight.accumulate(dw);
         }
         dx
+    }
+}
+
+/// The four arrays that a block's linear layers read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearInput {
+    QueryKeyValue,
+    Output,
+    GateUp,
+    Down,
+}
+
+impl LinearInput {
+    /// In the order of the forward pass.
+    pub const ALL: [Self; 4] = [Self::QueryKeyValue, Self::Output, Self::GateUp, Self::Down];
+
+    /// The layers that read it.
+    pub fn readers(self, block: &Block) -> Vec<&Linear> {
+        let (attention, mlp) = (&block.self_attn, &block.mlp);
+        match self {
+            Self::QueryKeyValue => vec![&attention.q_proj, &attention.k_proj, &attention.v_proj],
+            Self::Output => vec![&attention.o_proj],
+            Self::GateUp => vec![&mlp.gate_proj, &mlp.up_proj],
+            Self::Down => vec![&mlp.down_proj],
+        }
+    }
+
+    pub fn readers_mut(self, block: &mut Block) -> Vec<&mut Linear> {
+        let (attention, mlp) = (&mut block.self_attn, &mut block.mlp);
+        match self {
+            Self::QueryKeyValue => vec![
+                &mut attention.q_proj,
+                &mut attention.k_proj,
+                &mut attention.v_proj,
+            ],
+            Self::Output => vec![&mut attention.o_proj],
+            Self::GateUp => vec![&mut mlp.gate_proj, &mut mlp.up_proj],
+            Self::Down => vec![&mut mlp.down_proj],
+        }
+    }
+}
+
+/// A block before its last product.
+pub struct ObservedBlock<'a> {
+    block: &'a Block,
+    middle: Tensor<2>,
+    activation: Tensor<2>,
+}
+
+impl ObservedBlock<'_> {
+    /// What the block's forward pass gives.
+    pub fn output(self) -> Tensor<2> {
+        let y = self.block.mlp.down_proj.forward(&self.activation);
+        residual::add(&self.middle, y)
     }
 }
 

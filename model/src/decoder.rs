@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::batch::TokenBatch;
-use crate::block::{Block, BlockTape};
+use crate::block::{Block, BlockTape, LinearInput};
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
 use crate::linear::weight::{Array, Weight};
@@ -96,19 +96,14 @@ impl Decoder {
         (self.final_norm(&x), layers)
     }
 
-    /// Runs the blocks and shows what each FFN's `down_proj` reads: its layer, and `[tokens, intermediate]`.
-    pub fn visit_ffn_activations(
-        &self,
-        batch: &TokenBatch,
-        visit: &mut dyn FnMut(usize, &Tensor<2>),
-    ) {
+    /// Runs the blocks and shows what their linear layers read: the block's number, which, and `[tokens, in]`.
+    pub fn observe(&self, batch: &TokenBatch, see: &mut dyn FnMut(usize, LinearInput, &Tensor<2>)) {
         let rotation = self.rotation(&batch.positions);
         let mut x = self.embed(&batch.ids);
         for (i, block) in self.blocks.iter().enumerate() {
             let pattern = self.pattern(batch, i);
-            let (y, activation) = block.forward_with_activation(x, &rotation, &pattern);
-            visit(i, &activation);
-            x = y;
+            let observed = block.observe(x, &rotation, &pattern, &mut |input, x| see(i, input, x));
+            x = observed.output();
         }
     }
 
@@ -269,7 +264,7 @@ impl Decoder {
             .chain(head)
     }
 
-    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
         self.embed_tokens.select_rows(ids).cast(self.compute)
     }
 
@@ -277,7 +272,7 @@ impl Decoder {
         rms_norm::forward(x, &self.norm.value, self.config.rms_norm_eps)
     }
 
-    fn rotation(&self, positions: &[u32]) -> Rotation {
+    pub(crate) fn rotation(&self, positions: &[u32]) -> Rotation {
         Rotation::new(
             &self.rope_frequencies,
             positions,
@@ -286,7 +281,7 @@ impl Decoder {
         )
     }
 
-    fn pattern(&self, batch: &TokenBatch, layer: usize) -> AttentionPattern {
+    pub(crate) fn pattern(&self, batch: &TokenBatch, layer: usize) -> AttentionPattern {
         let window = self.config.sliding_windows[layer];
         AttentionPattern {
             visible: AttentionPattern::visible_in_batch(&batch.segments, batch.length, window),

@@ -8,6 +8,7 @@ pub mod build;
 pub mod config;
 pub mod decode;
 pub mod decoder;
+pub mod fake_quantization;
 pub mod generate;
 pub mod kv_cache;
 pub mod linear;

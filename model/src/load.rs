@@ -34,7 +34,8 @@ pub fn load_decoder(
 pub const ADAPTER: &str = "default";
 
 /// A decoder that is only read. On the CPU its matrices stay in the blocks of their file, and memory is about the
-/// file's size; other devices hold them dense. An adapter is put to work beside its base.
+/// file's size; other devices hold them dense. An adapter is put to work beside its base. A quantised model
+/// without an adapter rounds the inputs of its layers as it says it does.
 ///
 /// # Errors
 /// As [`load_base`].
@@ -43,8 +44,15 @@ pub fn load_frozen_decoder(
     placement: &Placement,
 ) -> Result<Decoder, WeightsError> {
     let mut decoder = load_base(checkpoint, placement, checkpoint.base_form())?;
-    if let Some(adapter) = checkpoint.adapter() {
-        adapter.attach(ADAPTER, &mut decoder);
+    // An adapter was trained beside a base that rounds nothing.
+    match (checkpoint.adapter(), checkpoint.quantization()) {
+        (Some(adapter), _) => adapter.attach(ADAPTER, &mut decoder),
+        (None, Some(quantization)) => {
+            for linear in decoder.linears_mut() {
+                linear.activations = quantization.activations(linear.module()).cloned();
+            }
+        }
+        (None, None) => {}
     }
     Ok(decoder)
 }

@@ -24,7 +24,7 @@ pub struct ExportArgs {
     /// The directory or the GGUF file to write; nothing is overwritten
     #[arg(long, value_name = "PATH", visible_alias = "path")]
     pub out: PathBuf,
-    /// The type of the weights in safetensors and peft; f32 when left out
+    /// The type of the weights in safetensors and peft, and of those that are no integers in gptq; f32 when left out
     #[arg(long, value_enum, conflicts_with = "kind")]
     pub dtype: Option<FloatType>,
     /// The type of the matrices in GGUF
@@ -60,8 +60,11 @@ impl ExportArgs {
             (ExportTo::Peft, None) => Ok(ExportFormat::Peft {
                 dtype: self.dtype.unwrap_or_default(),
             }),
-            (ExportTo::Safetensors | ExportTo::Peft, Some(_)) => Err(usage(
-                "--type belongs to gguf; safetensors and peft take --dtype",
+            (ExportTo::Gptq, None) => Ok(ExportFormat::Gptq {
+                dtype: self.dtype.unwrap_or_default(),
+            }),
+            (ExportTo::Safetensors | ExportTo::Peft | ExportTo::Gptq, Some(_)) => Err(usage(
+                "--type belongs to gguf; safetensors, peft and gptq take --dtype",
             )),
             (ExportTo::Gguf, None) => Err(usage("--to gguf needs a --type")),
         }

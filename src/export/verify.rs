@@ -46,7 +46,9 @@ pub struct Verification {
 fn default_max_kl(format: &ExportFormat) -> f64 {
     let kind = match format {
         ExportFormat::Gguf { kind } => *kind,
-        ExportFormat::Safetensors { dtype } | ExportFormat::Peft { dtype } => match dtype {
+        ExportFormat::Safetensors { dtype }
+        | ExportFormat::Peft { dtype }
+        | ExportFormat::Gptq { dtype } => match dtype {
             FloatType::F32 => GgmlType::F32,
             FloatType::F16 => GgmlType::F16,
             FloatType::Bf16 => GgmlType::Bf16,

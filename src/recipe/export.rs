@@ -48,6 +48,10 @@ pub enum ExportFormat {
     Peft {
         dtype: FloatType,
     },
+    /// Linear layers as the integers that a stage `quantize` has left, the rest in `dtype`.
+    Gptq {
+        dtype: FloatType,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
@@ -57,6 +61,8 @@ pub enum ExportTo {
     Gguf,
     /// The model's adapter alone
     Peft,
+    /// The integers of a quantised model in GPTQ's layout
+    Gptq,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
@@ -102,6 +108,9 @@ impl Export {
             ExportTo::Peft => parts
                 .take()
                 .map(|Safetensors { dtype }| ExportFormat::Peft { dtype }),
+            ExportTo::Gptq => parts
+                .take()
+                .map(|Safetensors { dtype }| ExportFormat::Gptq { dtype }),
             ExportTo::Gguf => parts
                 .take()
                 .map(|Gguf { r#type: kind }| ExportFormat::Gguf { kind }),
@@ -115,7 +124,9 @@ impl Export {
     /// The name of what is written in the stage's own directory.
     pub fn own_name(&self) -> &'static str {
         match self.format {
-            ExportFormat::Safetensors { .. } | ExportFormat::Peft { .. } => "model",
+            ExportFormat::Safetensors { .. }
+            | ExportFormat::Peft { .. }
+            | ExportFormat::Gptq { .. } => "model",
             ExportFormat::Gguf { .. } => "model.gguf",
         }
     }

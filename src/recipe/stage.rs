@@ -13,6 +13,7 @@ use super::generate::Generate;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
+use super::quantize::Quantize;
 use super::read::{KIND, Parts};
 
 /// A link of the chain: what it does and the name that later stages know its result by.
@@ -31,6 +32,7 @@ pub enum Action {
     Gqa(Gqa),
     Sft(Sft),
     Distill(Distill),
+    Quantize(Quantize),
     Eval(Eval),
     Export(Export),
     Generate(Box<Generate>),
@@ -177,6 +179,7 @@ impl Stage {
                     }))
                 })
             }
+            "quantize" => parts.take().map(Action::Quantize),
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
@@ -195,8 +198,8 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 7] = [
-        "prune", "gqa", "sft", "distill", "eval", "export", "generate",
+    pub const KINDS: [&str; 8] = [
+        "prune", "gqa", "sft", "distill", "quantize", "eval", "export", "generate",
     ];
 
     pub fn kind(&self) -> &'static str {
@@ -205,6 +208,7 @@ impl Action {
             Self::Gqa(_) => "gqa",
             Self::Sft(_) => "sft",
             Self::Distill(_) => "distill",
+            Self::Quantize(_) => "quantize",
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
             Self::Generate(_) => "generate",
@@ -213,7 +217,9 @@ impl Action {
 
     pub fn makes(&self) -> Thing {
         match self {
-            Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) => Thing::Model,
+            Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) | Self::Quantize(_) => {
+                Thing::Model
+            }
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
             Self::Generate(_) => Thing::Data,
@@ -226,6 +232,7 @@ impl Action {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Sft(_) | Self::Distill(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
+            Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
         }
     }
@@ -267,6 +274,13 @@ impl Action {
                 uses("student", &inputs.student, Thing::Model);
                 uses("teacher", &inputs.teacher, Thing::Model);
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+            }
+            Self::Quantize(quantize) => {
+                uses("model", &quantize.model, Thing::Model);
+                if let Some(calibration) = &quantize.calibration {
+                    uses("calibration.data", &calibration.data, Thing::Data);
+                }
+                uses("heldout", &quantize.heldout, Thing::Data);
             }
             Self::Eval(eval) => {
                 for (i, model) in eval.models.iter().enumerate() {
@@ -341,6 +355,7 @@ impl Action {
                     "`stride` must lie between 1 and `window`",
                 );
             }
+            Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
             Self::Generate(generate) => found.extend(generate.check()),
         }

@@ -11,9 +11,11 @@ use datasets::loader::{BatchLoader, BatchSize, LoaderConfig};
 use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
 use datasets::packing::Packing;
+use datasets::random::Random;
 use datasets::read::read_samples;
 use datasets::sample::Sample;
 use datasets::tokenizer::Tokenizer;
+use model::batch::TokenBatch;
 use model::phase;
 use trainer::config::TrainConfig;
 
@@ -23,6 +25,8 @@ use crate::recipe::{DataMix, Origin};
 
 /// What a stage that makes data leaves in its directory.
 pub const DATA: &str = "data.jsonl";
+/// Tokens of a calibration batch, unless one sequence has more.
+const TOKENS_AT_A_TIME: usize = 2048;
 
 impl Chain<'_> {
     /// The batches of a training stage. Stages with the same seed and data see the same batches, so that
@@ -123,6 +127,63 @@ impl Chain<'_> {
     }
 }
 
+/// `sequences` windows of `length` tokens out of the data as one text, drawn without replacement, in batches without
+/// padding.
+///
+/// # Errors
+/// When the text is too short: windows do not overlap.
+pub fn calibration_windows(
+    cache: &TokenCache,
+    sequences: usize,
+    length: usize,
+    seed: u64,
+) -> Result<Vec<TokenBatch>> {
+    let needed = (sequences as u64).saturating_mul(length as u64);
+    let found = cache.tokens();
+    if found < needed {
+        bail!(
+            "the text has {found} tokens, {sequences} sequences of {length} need {needed}\nhint: fewer or shorter sequences, or more text"
+        );
+    }
+    let windows = (found / length as u64) as usize;
+    let mut random = Random::new(seed, "quantize", 0, "calibration");
+    let mut chosen = random.permutation(windows);
+    chosen.truncate(sequences);
+    chosen.sort_unstable();
+    let starts: Vec<usize> = chosen.iter().map(|&at| at as usize * length).collect();
+    let samples = (0..cache.len()).map(|index| cache.sample(index).ids);
+    let ids = cut_windows(samples, &starts, length);
+    let rows = (TOKENS_AT_A_TIME / length).max(1);
+    let batch = |ids: &[u32]| TokenBatch {
+        rows: ids.len() / length,
+        length,
+        ids: ids.to_vec(),
+        positions: (0..length as u32).cycle().take(ids.len()).collect(),
+        segments: vec![1; ids.len()],
+    };
+    Ok(ids.chunks(rows * length).map(batch).collect())
+}
+
+/// The tokens of windows of `length` that begin at `starts`, rising, of all samples joined.
+fn cut_windows<'a>(
+    samples: impl Iterator<Item = &'a [u32]>,
+    starts: &[usize],
+    length: usize,
+) -> Vec<u32> {
+    let mut ids = Vec::with_capacity(starts.len() * length);
+    let mut first = 0;
+    for sample in samples {
+        let end = first + sample.len();
+        let overlapping = starts.partition_point(|start| start + length <= first);
+        for &start in (starts[overlapping..].iter()).take_while(|start| **start < end) {
+            let part = start.max(first) - first..(start + length).min(end) - first;
+            ids.extend_from_slice(&sample[part]);
+        }
+        first = end;
+    }
+    ids
+}
+
 /// Rows of calibration sequences for measuring a model, at most `sequences` of `length` tokens.
 pub fn calibration_rows(
     cache: Arc<TokenCache>,
@@ -148,4 +209,25 @@ fn encoder<'t>(config: &TrainConfig, tokenizer: &'t Tokenizer) -> Result<SampleE
         }
         None => SampleEncoder::new(tokenizer)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_run_over_the_ends_of_samples() {
+        let all: Vec<u32> = (0..40).collect();
+        for cuts in [vec![40], vec![3, 4, 5, 28], vec![1; 40], vec![0, 13, 27]] {
+            let mut rest = all.as_slice();
+            let samples = cuts.iter().map(|&count| {
+                let (sample, others) = rest.split_at(count);
+                rest = others;
+                sample
+            });
+            let found = cut_windows(samples, &[4, 8, 20, 36], 4);
+            let expected: Vec<u32> = [4..12, 20..24, 36..40].into_iter().flatten().collect();
+            assert_eq!(found, expected, "{cuts:?}");
+        }
+    }
 }

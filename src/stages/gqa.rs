@@ -15,7 +15,7 @@ impl Chain<'_> {
             .group_kv_heads(config.kv_heads, config.pooling, self.recipe.seed)
             .with_context(|| self.key_of(stage, "kv_heads"))?;
         tracing::info!("{} of {before} key/value heads", config.kv_heads);
-        self.save_model(stage, &opened.decoder, &opened.tokenizer)
+        self.save_model(stage, &opened.decoder, &opened.tokenizer, None)
     }
 
     /// A key of the stage, with its line of the recipe where the recipe has it.

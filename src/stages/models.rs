@@ -1,5 +1,6 @@
 //! Models as stages take them in and leave them behind.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use datasets::tokenizer::Tokenizer;
 use model::build::Placement;
 use model::decoder::Decoder;
-use model::linear::Linear;
 use model::linear::lora::LoraConfig;
+use model::linear::{Linear, QuantizedLinear};
 use model::load::{
     ADAPTER, load_base, load_decoder, load_frozen_decoder, random_decoder, save_decoder,
 };
@@ -16,7 +17,9 @@ use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
+use model::weights::quantization::write_quantization;
 use model::weights::staged_directory::StagedDirectory;
+use serde_json::Value;
 use teacher::tokenizer::{check_fit, load_tokenizer, optional_tokenizer};
 
 use super::Chain;
@@ -25,6 +28,13 @@ use crate::export::{ExportSource, Weights};
 use crate::plan::PlannedStage;
 use crate::recipe::Origin;
 use crate::source::ModelSource;
+
+/// What becomes of a quantised model's rounding of activations where the model is changed.
+const ACTIVATIONS_GO: &str =
+    "the rounding of activations goes: the result computes with them as they are";
+
+/// Quantised layers by module, in the order of their names.
+pub type Layers = BTreeMap<String, QuantizedLinear>;
 
 /// How a checkpoint becomes a decoder.
 type Load = fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>;
@@ -73,12 +83,20 @@ impl Chain<'_> {
     pub fn open_whole(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
         let mut opened = self.open_model(stage, key)?;
         opened.decoder.merge_adapters();
+        let linears = opened.decoder.linears_mut();
+        let rounded = linears.filter_map(|linear| linear.activations.take());
+        if rounded.count() > 0 {
+            tracing::warn!("{ACTIVATIONS_GO}");
+        }
         Ok(opened)
     }
 
     /// The model that `key` of the stage names, to be trained; what an adapter adds is merged in.
     pub fn open_trainable(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
-        self.open(stage, key, load_decoder)
+        self.open(stage, key, |checkpoint, placement| {
+            warn_of_quantization(checkpoint);
+            load_decoder(checkpoint, placement)
+        })
     }
 
     /// The model that `key` of the stage names, frozen, with an adapter to be trained: its own, or a fresh one.
@@ -97,6 +115,7 @@ impl Chain<'_> {
                 "an adapter needs a model that is stored, and this one is random\nhint: leave out `adapter`",
             )?;
             let (tokenizer, checkpoint) = stored.with_tokenizer()?;
+            warn_of_quantization(&checkpoint);
             let mut decoder = load_base(&checkpoint, &self.placement, config.base)?;
             match checkpoint.adapter() {
                 None => decoder.add_lora(ADAPTER, config, self.recipe.seed)?,
@@ -223,19 +242,32 @@ impl Chain<'_> {
         Ok(load_tokenizer(&adapter::open(path)?)?)
     }
 
-    /// Leaves a model in the stage's directory.
+    /// Leaves a model in the stage's directory, with the codes of its layers and how they came about if it has any.
     pub fn save_model(
         &self,
         stage: &PlannedStage,
         decoder: &Decoder,
         tokenizer: &Tokenizer,
+        codes: Option<&(Value, Layers)>,
     ) -> Result<()> {
-        write_model(
-            &place_of_result(stage)?,
-            decoder,
-            tokenizer,
-            WeightDtype::F32,
-        )
+        let _phase = phase!("write the model");
+        let staged = StagedDirectory::new(&place_of_result(stage)?)?;
+        save_decoder(decoder, &staged, WeightDtype::F32)?;
+        tokenizer.save(staged.path())?;
+        if let Some((method, layers)) = codes {
+            write_quantization(&staged, method, layers)?;
+        }
+        Ok(staged.commit()?)
+    }
+}
+
+/// Training changes weights: its result is no quantised model.
+fn warn_of_quantization(checkpoint: &Checkpoint) {
+    if let Some(quantization) = checkpoint.quantization() {
+        let (path, method) = (checkpoint.path().display(), &quantization.method()["kind"]);
+        tracing::warn!(
+            "{path}: quantised by {method}; training starts from the values of its codes, and leaves codes and the rounding of activations behind"
+        );
     }
 }
 
@@ -248,19 +280,4 @@ pub fn place_of_result(stage: &PlannedStage) -> Result<PathBuf> {
             .with_context(|| format!("cannot remove {}", target.display()))?;
     }
     Ok(target)
-}
-
-/// Writes a Hugging Face directory with weights, configuration and tokenizer, whole or not at all.
-pub fn write_model(
-    target: &Path,
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
-    dtype: WeightDtype,
-) -> Result<()> {
-    let _phase = phase!("write the model");
-    let staged = StagedDirectory::new(target)?;
-    save_decoder(decoder, &staged, dtype)?;
-    tokenizer.save(staged.path())?;
-    staged.commit()?;
-    Ok(())
 }

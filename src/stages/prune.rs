@@ -47,7 +47,7 @@ impl Chain<'_> {
             let now = opened.decoder.config.intermediate_size;
             tracing::info!("kept {now} of {width} channels of every FFN");
         }
-        self.save_model(stage, &opened.decoder, &opened.tokenizer)
+        self.save_model(stage, &opened.decoder, &opened.tokenizer, None)
     }
 
     fn layers_to_keep(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use datasets::loader::BatchLoader;
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
@@ -14,6 +14,7 @@ use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 use trainer::objective::{Objective, Trainee};
+use trainer::quantization_aware::QuantizationAware;
 use trainer::run::{Outcome, Run};
 
 use super::Chain;
@@ -174,6 +175,11 @@ impl Chain<'_> {
                 "`schedule.warmup_steps` is {warmup}, but the whole run has {total} steps"
             );
         }
+        if let Some(aware) = &config.quantization_aware {
+            (trainee.decoder.check_fake_quantization(aware.target()))
+                .context("`quantization_aware`")?;
+            progress.rounding(aware.first_step(total) + 1, total);
+        }
         let mut observer = progress.training(&run.objective.entries);
         let outcome = run.train(&mut trainee, &mut observer);
         observer.finish();
@@ -186,7 +192,12 @@ impl Chain<'_> {
                         let target = place_of_result(stage)?;
                         adapter::save(&target, decoder, &tokenizer, lora, base)?;
                     }
-                    _ => self.save_model(stage, decoder, &tokenizer)?,
+                    _ => {
+                        let aware = config.quantization_aware.as_ref();
+                        let codes = aware.and_then(QuantizationAware::described);
+                        let codes = codes.map(|method| (method, decoder.integer_layers()));
+                        self.save_model(stage, decoder, &tokenizer, codes.as_ref())?;
+                    }
                 }
                 Ok(None)
             }

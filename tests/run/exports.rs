@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr};
+use crate::models::random;
 use crate::weights::relative_difference;
 
 const STAGES: &str = r#"
@@ -108,4 +109,67 @@ fn a_gguf_file_is_verified_recorded_and_never_overwritten() {
         &["by a mean KL of", "more than the 0.000000001", "not kept"],
     );
     assert_eq!(fs::read_dir(home.path("other")).unwrap().count(), 0);
+}
+
+const QUANTIZED: &str = r#"
+[models.tiny]
+source = "tiny"
+[data.text]
+source = "heldout.txt"
+"#;
+
+#[test]
+fn integers_are_exported_in_gptqs_layout_and_read_back_as_the_same_model() {
+    let home = Home::new();
+    let stages = [
+        (
+            "gptq",
+            r#"{ kind = "gptq", bits = 3, group_size = 32, damping = 0.05, activation_order = true }"#,
+            3,
+        ),
+        ("awq", r#"{ kind = "awq", bits = 4, group_size = 64 }"#, 4),
+    ];
+    let text = stages.map(|(name, method, _)| {
+        format!(
+            r#"
+[[stage]]
+kind = "quantize"
+model = "wide"
+method = {method}
+calibration = {{ data = "text", sequences = 4, sequence_length = 32 }}
+heldout = "text"
+window = 64
+as = "{name}"
+[[stage]]
+kind = "export"
+model = "{name}"
+to = "gptq"
+path = "place/{name}"
+verify = true
+"#
+        )
+    });
+    let model = random("wide", 128, 80, "tiny", 1);
+    home.write(RECIPE, [QUANTIZED, &model, &text.concat()].concat());
+    assert_success(&home.run());
+    for (name, _, bits) in stages {
+        let place = home.path("place").join(name);
+        let config = read_json(&place.join("config.json"));
+        let found = &config["quantization_config"];
+        assert_eq!(found["quant_method"], "gptq");
+        assert_eq!(found["bits"], bits);
+        assert_eq!(found["desc_act"], name == "gptq");
+        assert!(place.join("tokenizer.json").exists());
+    }
+    for stage in home.stages("runs", "export") {
+        let verified = read_json(&stage.join("verify.json"));
+        assert!(verified["mean_kl"].as_f64().unwrap() < 1e-9, "{verified}");
+    }
+    let place = home.path("place/gptq");
+    let (from, to) = (place.to_string_lossy(), home.path("place/again"));
+    let again = ["export", "--model", &from, "--to", "gptq", "--out"];
+    let again = home.distill(&[&again[..], &[&to.to_string_lossy()]].concat());
+    let parts = ["has no integers to export", "hint: a stage `quantize`"];
+    assert_failure(&again, 1, &parts);
+    assert!(!to.exists());
 }

@@ -16,6 +16,8 @@ mod kills;
 mod models;
 mod packages;
 mod profiles;
+mod quantization_aware;
+mod quantize;
 mod real_model;
 mod server;
 mod surgery;

@@ -8,6 +8,7 @@ use crate::adapter::Adapter;
 use crate::invalid::{Invalid, require};
 use crate::optim::config::Optimizer;
 use crate::optim::schedule::Schedule;
+use crate::quantization_aware::QuantizationAware;
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +24,9 @@ pub struct TrainConfig {
     /// Train an adapter beside the frozen model, not the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
+    /// Train for a coarser grid of weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization_aware: Option<QuantizationAware>,
     pub optimizer: Optimizer,
     pub schedule: Schedule,
     /// Global gradient norm; `inf` turns clipping off.
@@ -57,6 +61,7 @@ impl Default for TrainConfig {
             sequence_length: 512,
             micro_batch: None,
             adapter: None,
+            quantization_aware: None,
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             clip_norm: 1.0,
@@ -180,6 +185,19 @@ impl TrainConfig {
             let inner = adapter.check().into_iter();
             found.extend(inner.map(|invalid| invalid.under("adapter")));
         }
+        if let Some(aware) = &self.quantization_aware {
+            let inner = aware.check().into_iter();
+            found.extend(inner.map(|invalid| invalid.under("quantization_aware")));
+            if self.adapter.is_some() {
+                found.push(
+                    Invalid::new(
+                        "quantization_aware",
+                        "`quantization_aware` trains the matrices, which stay frozen beneath an `adapter`",
+                    )
+                    .hint("keep one; an adapter on a base of 4 bits is `adapter = { base = \"nf4\" }`"),
+                );
+            }
+        }
         found.extend(
             self.optimizer
                 .check()
@@ -192,8 +210,11 @@ impl TrainConfig {
 
 #[cfg(test)]
 mod tests {
+    use model::linear::lora::LoraConfig;
+
     use super::*;
     use crate::optim::adamw::AdamWConfig;
+    use crate::quantization_aware::BlockGrid;
 
     fn keys(config: TrainConfig) -> Vec<String> {
         config
@@ -313,6 +334,24 @@ mod tests {
                     ..base()
                 },
                 "optimizer.betas.1",
+            ),
+            (
+                TrainConfig {
+                    quantization_aware: Some(QuantizationAware::Q4_0(BlockGrid {
+                        start: 1.0,
+                        ..BlockGrid::default()
+                    })),
+                    ..base()
+                },
+                "quantization_aware.start",
+            ),
+            (
+                TrainConfig {
+                    adapter: Some(Adapter::Lora(LoraConfig::default())),
+                    quantization_aware: Some(QuantizationAware::Q8_0(BlockGrid::default())),
+                    ..base()
+                },
+                "quantization_aware",
             ),
         ] {
             assert!(

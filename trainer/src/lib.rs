@@ -9,5 +9,6 @@ pub mod loss;
 pub mod metrics;
 pub mod objective;
 pub mod optim;
+pub mod quantization_aware;
 pub mod run;
 pub mod step;

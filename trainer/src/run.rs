@@ -127,6 +127,7 @@ impl Run<'_> {
         let total = self.total_steps();
         let mut metrics = self.open_metrics(start)?;
         observer.started(start, total);
+        self.round_from(start, last_good, trainee)?;
         if start == 0 {
             heldout_nll = self
                 .evaluate(trainee, 0, &mut metrics, observer)?
@@ -145,6 +146,7 @@ impl Run<'_> {
                 return Ok(Outcome::Stopped { step });
             }
             unread.clock.get_or_insert_with(Instant::now);
+            self.round_from(step, last_good, trainee)?;
             let learning_rate = adamw.lr * self.config.schedule.factor(step, total);
             trainee.dropout.step = step;
             let started = on_workers(&trainee.decoder.device(), || {
@@ -188,6 +190,23 @@ impl Run<'_> {
             }
         }
         Ok(Outcome::Finished { steps: total })
+    }
+
+    /// Starts fake quantisation if it is time before `step`. Checkpoints hold the weights as they are trained, so that
+    /// it starts the same again.
+    fn round_from(
+        &self,
+        step: u64,
+        last_good: Option<u64>,
+        trainee: &mut Trainee,
+    ) -> Result<(), RunError> {
+        match &self.config.quantization_aware {
+            Some(aware) if step >= aware.first_step(self.total_steps()) => {
+                let started = trainee.decoder.fake_quantize(aware.target());
+                started.map_err(|error| step_error(step, last_good, error.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes and tells what the unread steps did.
@@ -311,7 +330,7 @@ impl Unread {
 fn step_error(step: u64, last_good: Option<u64>, source: StepError) -> RunError {
     let source = Box::new(source);
     match *source {
-        StepError::NotFinite { .. } => RunError::Diverged {
+        StepError::NotFinite { .. } | StepError::Rounding(_) => RunError::Diverged {
             step,
             last_good,
             source,

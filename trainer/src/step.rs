@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use datasets::batch::Batch;
 use model::batch::TokenBatch;
+use model::linear::fake_quant::FakeQuantError;
 use model::linear::lora::DropoutDraw;
 use model::phase;
 use teacher::error::TeacherError;
@@ -47,6 +48,8 @@ pub enum StepError {
     NothingSupervised { tokens: usize },
     #[error("{what} is not finite")]
     NotFinite { what: String },
+    #[error("the weights cannot be rounded: {0}")]
+    Rounding(#[from] FakeQuantError),
     #[error(transparent)]
     Loss(#[from] LossRowsError),
     #[error(transparent)]
@@ -122,7 +125,8 @@ fn means(sums: &[f64], count: usize) -> Vec<f64> {
 /// Updates the trainee once and waits for what came of it.
 ///
 /// # Errors
-/// When the loss or a gradient is not finite; the weights are then those before the step.
+/// When the loss or a gradient is not finite; the weights are then those before the step. When fake quantisation
+/// cannot hold the new weights.
 pub fn train_step(
     trainee: &mut Trainee,
     optimizer: &mut AdamW,
@@ -171,6 +175,7 @@ pub fn start_step(
         let scale = GradientScale::OnDevice(&verdict);
         optimizer.step(trainee.parameters_mut(), learning_rate, scale);
         optimizer.verdict = Some(verdict.clone());
+        round_weights(trainee)?;
         return Ok(Step::OnDevice {
             verdict,
             supervised_tokens,
@@ -188,6 +193,7 @@ pub fn start_step(
     }
     let scale = GradientScale::Known(clip_factor(gradient_norm, config.clip_norm));
     optimizer.step(trainee.parameters_mut(), learning_rate, scale);
+    round_weights(trainee)?;
     Ok(Step::Done(StepReport {
         values,
         loss,
@@ -196,6 +202,12 @@ pub fn start_step(
         gradient_norm,
         learning_rate,
     }))
+}
+
+/// Rounds what fake quantisation computes with to the new weights.
+fn round_weights(trainee: &mut Trainee) -> Result<(), StepError> {
+    let _phase = phase!("round the weights");
+    Ok(trainee.decoder.refresh_fake_quantization()?)
 }
 
 /// What went wrong in a step whose report is missing. Its gradients are gone, so they are computed again: the weights are

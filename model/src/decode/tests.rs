@@ -6,7 +6,7 @@ use super::*;
 use crate::build::Placement;
 use crate::generate::sampling::argmax;
 use crate::linear::lora::LoraConfig;
-use crate::linear::{Linear, Packed, Weight};
+use crate::linear::{ActivationQuantization, ActivationScheme, Linear, Packed, Weight};
 use crate::load::load_decoder;
 use crate::ops::host::from_values;
 use crate::quant::block_type::GgmlType;
@@ -140,4 +140,19 @@ fn the_same_bits_every_time() {
     };
     let first = logits();
     assert!((0..5).all(|_| logits() == first));
+}
+
+#[test]
+fn a_model_that_rounds_its_activations_goes_through_tensors() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoints/qwen3");
+    let checkpoint = Checkpoint::open(&golden).unwrap();
+    let mut decoder = load_decoder(&checkpoint, &Placement::cpu()).unwrap();
+    let is_fused = |decoder: &Decoder| {
+        let continuation = Continuation::new(decoder, &[vec![1, 2, 3]], 4);
+        matches!(continuation.state, State::Fused(_))
+    };
+    assert!(is_fused(&decoder));
+    let rounding = ActivationQuantization::per_token(ActivationScheme::Absmax);
+    decoder.blocks[1].mlp.down_proj.activations = Some(rounding);
+    assert!(!is_fused(&decoder));
 }

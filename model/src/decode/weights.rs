@@ -124,7 +124,11 @@ impl BlockWeights {
 }
 
 impl Projection {
+    /// `None` also for a layer that rounds its inputs.
     fn of(linear: &Linear) -> Option<Self> {
+        if linear.activations.is_some() {
+            return None;
+        }
         Some(Self {
             matrix: Matrix::of(&linear.weight)?,
             bias: Values::of_optional(&linear.bias)?,
@@ -179,6 +183,7 @@ impl Matrix {
                 packed.blocks()?;
                 Some(Self::Packed(packed.clone()))
             }
+            Weight::FakeQuant(fake) => Self::of(&fake.rounded()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 
+use super::activation::ActivationQuantization;
 use super::lora::Lora;
 use super::weight::{Array, Weight};
 use crate::operation;
@@ -12,6 +13,8 @@ use crate::span::Cost;
 pub struct Linear {
     pub weight: Weight,
     pub bias: Option<Parameter>,
+    /// What happens to the inputs before the product; an adapter sees them as they are.
+    pub activations: Option<ActivationQuantization>,
     /// Adapters by their names, and which of them is at work.
     adapters: Vec<(String, Lora)>,
     active: Option<usize>,
@@ -22,6 +25,7 @@ impl Linear {
         Self {
             weight,
             bias,
+            activations: None,
             adapters: Vec::new(),
             active: None,
         }
@@ -67,13 +71,12 @@ impl Linear {
     /// `x` `[tokens, in]` → `[tokens, out]`, in the dtype of `x`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         let _span = operation!("linear forward", Cost::weight_product(x, &self.weight));
-        let y = self.weight.forward(x);
-        let y = match &self.bias {
-            Some(bias) => y + bias.value.clone().cast(x.dtype()),
-            None => y,
+        let y = match self.adapter() {
+            Some(lora) => lora.forward(&self.weight, x),
+            None => self.weight.forward(&self.rounded(x)),
         };
-        match self.adapter() {
-            Some(lora) => lora.forward(y, x),
+        match &self.bias {
+            Some(bias) => y + bias.value.clone().cast(x.dtype()),
             None => y,
         }
     }
@@ -81,14 +84,27 @@ impl Linear {
     /// Gathers the gradients of what is trained, returns that of `x`.
     pub fn backward(&mut self, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
         let _span = operation!("linear backward", Cost::weight_product(dy, &self.weight));
-        self.weight.accumulate_product(dy, x);
+        if self
+            .weight
+            .parameter()
+            .is_some_and(|weight| weight.trainable)
+        {
+            self.weight.accumulate_product(dy, &self.rounded(x));
+        }
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.trainable) {
             bias.accumulate(dy.clone().cast(bias.value.dtype()).sum_dim(0));
         }
-        let dx = self.weight.backward(dy);
-        match self.adapter_mut() {
-            Some(lora) => lora.backward(dx, dy, x),
-            None => dx,
+        match self.active.map(|at| &mut self.adapters[at].1) {
+            Some(lora) => lora.backward(&self.weight, dy, x),
+            None => self.weight.backward(dy),
+        }
+    }
+
+    /// What the product reads.
+    fn rounded(&self, x: &Tensor<2>) -> Tensor<2> {
+        match &self.activations {
+            Some(activations) => activations.apply(x),
+            None => x.clone(),
         }
     }
 

@@ -4,8 +4,11 @@ use burn::tensor::{DType, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::weight::Weight;
 use crate::for_real;
+use crate::ops::adapted_rows::{adapted_backward, adapted_forward, pays};
 use crate::ops::host::{from_values, is_host};
+use crate::ops::packed_product::Rows;
 use crate::ops::real::Real;
 use crate::ops::simd::widest;
 use crate::ops::sum_product::{add_product, add_product_transposed};
@@ -154,16 +157,21 @@ impl Lora {
         self.a.value.dims()[0]
     }
 
-    /// `y` `[tokens, out]` and what the adapter adds for `x` `[tokens, in]`.
-    pub fn forward(&self, y: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
-        let x = dropped(x, self.mask(x).as_ref());
+    /// x·Wᵀ for `x` `[tokens, in]` and the frozen `weight`, and what the adapter adds: `[tokens, out]`.
+    pub fn forward(&self, weight: &Weight, x: &Tensor<2>) -> Tensor<2> {
+        let mask = self.mask(x);
+        if let Some(y) = self.through_rows(weight, x, mask.is_some(), adapted_forward) {
+            return y;
+        }
+        let y = weight.forward(x);
+        let x = dropped(x, mask.as_ref());
         add_product_transposed(y, &self.low_rank(&x), &self.b.value.clone().cast(x.dtype()))
     }
 
-    /// Gathers the gradients of A and B; returns `dx` and what the adapter adds to it.
-    pub fn backward(&mut self, dx: Tensor<2>, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
+    /// Gathers the gradients of A and B; returns that of `x`.
+    pub fn backward(&mut self, weight: &Weight, dy: &Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
         let mask = self.mask(x);
-        let a = self.a.value.clone().cast(dy.dtype());
+        let dx = self.through_rows(weight, dy, mask.is_some(), adapted_backward);
         let b = self.b.value.clone().cast(dy.dtype());
         let d_low = dy.clone().matmul(b).mul_scalar(self.scale);
         let x = dropped(x, mask.as_ref());
@@ -173,10 +181,30 @@ impl Lora {
         if self.a.trainable {
             self.a.accumulate_product(&d_low, &x);
         }
-        match mask {
-            None => add_product(dx, &d_low, &a),
-            Some(mask) => dx + d_low.matmul(a) * mask,
+        dx.unwrap_or_else(|| {
+            let dx = weight.backward(dy);
+            let a = self.a.value.clone().cast(dy.dtype());
+            match mask {
+                None => add_product(dx, &d_low, &a),
+                Some(mask) => dx + d_low.matmul(a) * mask,
+            }
+        })
+    }
+
+    /// A product with the rows of W + s·B·A; `None` where two products apart are better, as dropout needs them.
+    fn through_rows(
+        &self,
+        weight: &Weight,
+        x: &Tensor<2>,
+        drops: bool,
+        take: fn(&dyn Rows, [&Tensor<2>; 2], &Tensor<2>) -> Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        let (a, b) = (&self.a.value, &self.b.value);
+        if drops || !pays(x, a, b) {
+            return None;
         }
+        let scaled = b.clone().mul_scalar(self.scale);
+        weight.read_rows(|rows| take(rows, [a, &scaled], x))
     }
 
     /// Adds s·B·A to `weight`, the values `[out, in]` of the frozen matrix.
@@ -303,11 +331,17 @@ mod tests {
             (mean_square * 64.0 * 3.0 - 1.0).abs() < 0.1,
             "{mean_square}"
         );
-        let (x, y) = (random([3, 64], 2), random([3, 40], 3));
-        let (x, y) = (x.cast(DType::F32), y.cast(DType::F32));
-        assert_close(&lora.forward(y.clone(), &x), &y, 0.0);
+        for tokens in [3, 200] {
+            let (x, w) = (random([tokens, 64], 2), random([40, 64], 3));
+            let (x, w) = (x.cast(DType::F32), weight(w.cast(DType::F32)));
+            assert_close(&lora.forward(&w, &x), &w.forward(&x), 1e-6);
+        }
         assert_eq!(scale(32.0, 16, false), 2.0);
         assert_eq!(scale(32.0, 16, true), 8.0);
+    }
+
+    fn weight(value: Tensor<2>) -> Weight {
+        Weight::Dense(Parameter::new("m.weight", value.dims().to_vec(), value))
     }
 
     fn adapter(dropout: f64) -> Lora {
@@ -331,11 +365,11 @@ mod tests {
     #[test]
     fn gradients_equal_finite_differences_with_and_without_dropout() {
         let (x, dy) = (random([6, 5], 4), random([6, 4], 5));
-        let y = random([6, 4], 6);
+        let w = weight(random([4, 5], 6));
         for dropout in [0.0, 0.4] {
             let mut lora = adapter(dropout);
-            let dx = lora.backward(x.zeros_like(), &dy, &x);
-            let loss = |lora: &Lora, x: &Tensor<2>| (lora.forward(y.clone(), x) * dy.clone()).sum();
+            let dx = lora.backward(&w, &dy, &x);
+            let loss = |lora: &Lora, x: &Tensor<2>| (lora.forward(&w, x) * dy.clone()).sum();
             assert_gradient(&x, &dx, |x| loss(&lora, x));
             let moved = |a: Option<&Tensor<2>>, b: Option<&Tensor<2>>| {
                 let mut moved = lora.clone();
@@ -381,7 +415,7 @@ mod tests {
         let (w, x) = (random([4, 5], 7).cast(DType::F32), random([6, 5], 8));
         let merged = lora.merge_into(values(&w).iter().map(|&w| w as f32).collect());
         let merged = from_values::<f32, 2>(merged, [4, 5]).cast(DType::F64);
-        let apart = lora.forward(x.clone().matmul(w.cast(DType::F64).transpose()), &x);
+        let apart = lora.forward(&weight(w.cast(DType::F64)), &x);
         assert_close(&x.matmul(merged.transpose()), &apart, 1e-6);
     }
 }

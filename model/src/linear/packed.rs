@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use crate::ops::block_matrix::BlockMatrix;
 use crate::ops::host::from_values;
 use crate::ops::nf4_tensors::Nf4Tensors;
-use crate::ops::packed_product;
+use crate::ops::packed_product::{self, Rows};
 use crate::quant::block_type::GgmlType;
 use crate::quant::blocks::BlockError;
 use crate::quant::nf4::{Nf4, Nf4Error};
@@ -154,6 +154,17 @@ impl Packed {
         from_values(values, [ids.len(), self.columns])
     }
 
+    /// What dequantises the rows on the CPU; `None` on other devices.
+    pub fn read_rows<T>(&self, read: impl FnOnce(&dyn Rows) -> T) -> Option<T> {
+        match &self.blocks {
+            Blocks::Ggml { kind, bytes } => {
+                Some(read(&BlockMatrix::new(*kind, self.columns, bytes)))
+            }
+            Blocks::Nf4(quantized) => Some(read(quantized)),
+            Blocks::Nf4Tensors(_) => None,
+        }
+    }
+
     /// x·Wᵀ for `x` `[tokens, columns]`: `[tokens, rows]`.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         match &self.blocks {
@@ -171,7 +182,7 @@ impl Packed {
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
         match &self.blocks {
             Blocks::Ggml { kind, bytes } => {
-                packed_product::backward(BlockMatrix::new(*kind, self.columns, bytes), dy)
+                packed_product::backward(&BlockMatrix::new(*kind, self.columns, bytes), dy)
             }
             Blocks::Nf4(quantized) => packed_product::backward(quantized, dy),
             Blocks::Nf4Tensors(tensors) => dy.clone().matmul(tensors.dequantize(dy.dtype())),

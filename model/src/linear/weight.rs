@@ -1,9 +1,13 @@
-//! How a matrix is held: as a trainable array, or frozen in quantised blocks.
+//! How a matrix is held: as a trainable array, with or without rounded values beside it, or frozen in quantised blocks.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::fake_quant::FakeQuant;
 use super::lora::Lora;
 use super::packed::Packed;
+use crate::ops::block_matrix::BlockMatrix;
+use crate::ops::host::HostTensor;
+use crate::ops::packed_product::Rows;
 use crate::ops::{embedding, packed_product, product};
 use crate::parameter::Parameter;
 
@@ -16,6 +20,7 @@ use crate::parameter::Parameter;
 pub enum Weight {
     Dense(Parameter),
     Packed(Packed),
+    FakeQuant(Box<FakeQuant>),
 }
 
 impl Weight {
@@ -23,6 +28,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => &parameter.name,
             Self::Packed(packed) => &packed.name,
+            Self::FakeQuant(fake) => &fake.master.name,
         }
     }
 
@@ -30,6 +36,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => &mut parameter.name,
             Self::Packed(packed) => &mut packed.name,
+            Self::FakeQuant(fake) => &mut fake.master.name,
         }
     }
 
@@ -37,6 +44,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.dims()[0],
             Self::Packed(packed) => packed.rows(),
+            Self::FakeQuant(fake) => fake.master.value.dims()[0],
         }
     }
 
@@ -44,14 +52,16 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.dims()[1],
             Self::Packed(packed) => packed.columns(),
+            Self::FakeQuant(fake) => fake.master.value.dims()[1],
         }
     }
 
-    /// What it takes in memory.
+    /// What its products read.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Dense(parameter) => parameter.elements() * parameter.value.dtype().size(),
             Self::Packed(packed) => packed.bytes(),
+            Self::FakeQuant(fake) => fake.rounded_bytes(),
         }
     }
 
@@ -59,6 +69,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.value.device(),
             Self::Packed(packed) => packed.device(),
+            Self::FakeQuant(fake) => fake.master.value.device(),
         }
     }
 
@@ -66,6 +77,7 @@ impl Weight {
     pub fn parameter(&self) -> Option<&Parameter> {
         match self {
             Self::Dense(parameter) => Some(parameter),
+            Self::FakeQuant(fake) => Some(&fake.master),
             Self::Packed(_) => None,
         }
     }
@@ -73,16 +85,28 @@ impl Weight {
     pub fn parameter_mut(&mut self) -> Option<&mut Parameter> {
         match self {
             Self::Dense(parameter) => Some(parameter),
+            Self::FakeQuant(fake) => Some(&mut fake.master),
             Self::Packed(_) => None,
         }
     }
 
-    /// Every value in `f32`, row after row.
+    /// Every value that products are taken with, in `f32`, row after row.
     pub fn values(&self) -> Vec<f32> {
         match self {
             Self::Dense(parameter) => parameter.values(),
             Self::Packed(packed) => packed.values(),
+            Self::FakeQuant(fake) => fake.values(),
         }
+    }
+
+    /// The dense matrix that takes this one's place: its name, device and dtype, `values` in rows of `columns`.
+    pub(crate) fn replaced(&self, values: Vec<f32>, columns: usize) -> Self {
+        let shape = [values.len() / columns, columns];
+        let held = self.parameter().map(|parameter| parameter.value.dtype());
+        let data = TensorData::new(values, shape);
+        let value = Tensor::<2>::from_data(data, (&self.device(), DType::F32));
+        let value = value.cast(held.unwrap_or(DType::F32));
+        Self::Dense(Parameter::new(self.name(), shape.to_vec(), value))
     }
 
     /// Rows `ids`: `[ids, columns]`.
@@ -90,6 +114,20 @@ impl Weight {
         match self {
             Self::Dense(parameter) => embedding::forward(&parameter.value, ids),
             Self::Packed(packed) => packed.select_rows(ids),
+            Self::FakeQuant(fake) => fake.select_rows(ids),
+        }
+    }
+
+    /// What gives the rows in `f32` on the CPU; `None` elsewhere, and for other number types.
+    pub fn read_rows<T>(&self, read: impl FnOnce(&dyn Rows) -> T) -> Option<T> {
+        match self {
+            Self::Dense(parameter) => {
+                let value = &parameter.value;
+                let held = HostTensor::of(value).filter(|_| value.dtype() == DType::F32)?;
+                Some(read(&BlockMatrix::dense(value.dims()[1], held.slice())))
+            }
+            Self::Packed(packed) => packed.read_rows(read),
+            Self::FakeQuant(fake) => fake.rounded().read_rows(read),
         }
     }
 
@@ -99,6 +137,7 @@ impl Weight {
             Self::Dense(parameter) => packed_product::forward_few(&parameter.value, x)
                 .unwrap_or_else(|| product::forward(x, &parameter.value.clone().cast(x.dtype()))),
             Self::Packed(packed) => packed.forward(x),
+            Self::FakeQuant(fake) => fake.forward(x),
         }
     }
 
@@ -109,6 +148,7 @@ impl Weight {
                 product::backward(dy, &parameter.value.clone().cast(dy.dtype()))
             }
             Self::Packed(packed) => packed.backward(dy),
+            Self::FakeQuant(fake) => fake.backward(dy),
         }
     }
 
@@ -131,6 +171,7 @@ impl Weight {
                 trainable: parameter.trainable,
             }),
             Self::Packed(packed) => Self::Packed(packed.clone()),
+            Self::FakeQuant(fake) => fake.rounded().cast(dtype),
         }
     }
 }
@@ -140,6 +181,8 @@ impl Weight {
 pub enum Array<'a> {
     Dense(&'a Parameter),
     Packed(&'a Packed),
+    /// Its rounded values.
+    FakeQuant(&'a FakeQuant),
     /// A matrix with what its adapter adds.
     Adapted(&'a Weight, &'a Lora),
 }
@@ -149,6 +192,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => &parameter.name,
             Self::Packed(packed) => &packed.name,
+            Self::FakeQuant(fake) => &fake.master.name,
             Self::Adapted(weight, _) => weight.name(),
         }
     }
@@ -157,6 +201,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.shape.clone(),
             Self::Packed(packed) => vec![packed.rows(), packed.columns()],
+            Self::FakeQuant(fake) => fake.master.shape.clone(),
             Self::Adapted(weight, _) => vec![weight.rows(), weight.columns()],
         }
     }
@@ -170,6 +215,7 @@ impl<'a> Array<'a> {
         match self {
             Self::Dense(parameter) => parameter.values(),
             Self::Packed(packed) => packed.values(),
+            Self::FakeQuant(fake) => fake.values(),
             Self::Adapted(weight, lora) => lora.merge_into(weight.values()),
         }
     }
@@ -180,6 +226,7 @@ impl<'a> From<&'a Weight> for Array<'a> {
         match weight {
             Weight::Dense(parameter) => Self::Dense(parameter),
             Weight::Packed(packed) => Self::Packed(packed),
+            Weight::FakeQuant(fake) => Self::FakeQuant(fake),
         }
     }
 }

@@ -82,3 +82,32 @@ pub fn assert_gradient<const D: usize>(
         );
     }
 }
+
+/// Blocks of 32 at the edges of formats: ties of the largest magnitude, zeros of both signs, halves between codes, and values down to those that `f32` has no reciprocal for.
+pub fn edge_blocks() -> Vec<f32> {
+    let mut values = Vec::new();
+    let mut state = 7_u64;
+    let mut random = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
+    };
+    for exponent in -150..18 {
+        let scale = 2.0_f64.powi(exponent) as f32;
+        values.extend((0..32).map(|_| random() * scale));
+        // Ties of the largest magnitude, either sign first.
+        for sign in [1.0, -1.0] {
+            let mut block: Vec<f32> = (0..32).map(|_| 0.9 * random() * scale).collect();
+            (block[3], block[17], block[30]) = (sign * scale, -sign * scale, sign * scale);
+            values.extend(block);
+        }
+    }
+    values.extend([0.0; 32]);
+    values.extend([-0.0; 32]);
+    values.extend([0.25; 32]);
+    values.extend((0..32).map(|i| (i % 2) as f32 - 0.5));
+    // Halves between codes.
+    values.extend((0..32).map(|i| (i as f32 - 8.0) / 2.0));
+    values
+}

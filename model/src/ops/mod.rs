@@ -5,9 +5,11 @@
 //! fused loop; on any other device it is composed from Burn's tensor operations, which is also what the
 //! tests compare the fused loop with.
 
+pub mod adapted_rows;
 pub mod attention;
 pub(crate) mod attention_host;
 pub mod block_matrix;
+pub mod block_rounding;
 #[cfg(test)]
 pub(crate) mod check;
 #[cfg(feature = "cube")]

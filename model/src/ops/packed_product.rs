@@ -10,7 +10,7 @@ use super::row_product::{self, Destination};
 use crate::quant::nf4::Nf4;
 
 /// Values of a dequantised panel: 2 MiB, little beside the product that all tokens take with it.
-const PANEL_VALUES: usize = 1 << 19;
+const PANEL_VALUES: usize = 1 << 20;
 
 /// Rows of a panel are a multiple of what the product's kernels take at a time.
 const ROW_BLOCK: usize = 64;
@@ -20,7 +20,7 @@ const FEW_TOKENS: usize = 64;
 const FEW_ROWS: usize = 256;
 
 /// A matrix `[rows, columns]` whose rows are dequantised on demand.
-pub trait Rows: Copy + Sync {
+pub trait Rows: Sync {
     fn rows(&self) -> usize;
     fn columns(&self) -> usize;
     /// Writes the values of whole rows from `first`.
@@ -41,7 +41,7 @@ impl Rows for BlockMatrix<'_> {
     }
 }
 
-impl Rows for &Nf4 {
+impl Rows for Nf4 {
     fn rows(&self) -> usize {
         Nf4::rows(self)
     }
@@ -59,7 +59,7 @@ impl Rows for &Nf4 {
 pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
     let ([tokens, _], rows) = (x.dims(), weight.rows());
     if tokens > FEW_TOKENS {
-        return forward_panels(weight, x);
+        return forward_panels(&weight, x);
     }
     let x = HostTensor::held(x);
     let mut y = vec![0.0; tokens * rows];
@@ -68,7 +68,7 @@ pub fn forward(weight: BlockMatrix, x: &Tensor<2>) -> Tensor<2> {
 }
 
 /// As [`forward`], by panels whatever the number of tokens.
-pub fn forward_panels(weight: impl Rows, x: &Tensor<2>) -> Tensor<2> {
+pub fn forward_panels(weight: &dyn Rows, x: &Tensor<2>) -> Tensor<2> {
     let ([tokens, columns], rows) = (x.dims(), weight.rows());
     let x = HostTensor::held(x);
     let x = x.slice::<f32>();
@@ -124,7 +124,7 @@ fn few(weight: BlockMatrix, x: &[f32], out: SharedOutput<f32>) {
 }
 
 /// dy·W for `dy` `[tokens, rows]`: `[tokens, columns]`. Panels are added in order.
-pub fn backward(weight: impl Rows, dy: &Tensor<2>) -> Tensor<2> {
+pub fn backward(weight: &dyn Rows, dy: &Tensor<2>) -> Tensor<2> {
     let ([tokens, rows], columns) = (dy.dims(), weight.columns());
     let dy = HostTensor::held(dy);
     let dy = dy.slice::<f32>();
@@ -147,7 +147,7 @@ pub fn backward(weight: impl Rows, dy: &Tensor<2>) -> Tensor<2> {
 }
 
 /// Dequantises panel after panel and gives each to `take`: its first row, the number of its rows, their values.
-fn for_each_panel(weight: impl Rows, mut take: impl FnMut(usize, usize, &[f32])) {
+fn for_each_panel(weight: &dyn Rows, mut take: impl FnMut(usize, usize, &[f32])) {
     let (rows, columns) = (weight.rows(), weight.columns());
     let panels = (rows * columns).div_ceil(PANEL_VALUES).max(1);
     let panel = rows.div_ceil(panels).next_multiple_of(ROW_BLOCK);

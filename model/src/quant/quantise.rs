@@ -150,6 +150,8 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::*;
+    use crate::ops::check::edge_blocks;
+    use crate::random::normal_values;
 
     /// Rows of all kinds and the bytes that ggml makes of them; see `tests/golden/make_quantised.py`.
     const GOLDEN: &[u8] = include_bytes!("../../tests/golden/quantised.safetensors");
@@ -193,6 +195,29 @@ mod tests {
         let mut once = values.clone();
         round_trip(GgmlType::F32, &mut once, ROW).unwrap();
         assert_eq!(once, values);
+    }
+
+    /// The legacy types without a minimum; a model trained for one of them is stored rounded and rounded again when it is
+    /// exported.
+    #[test]
+    fn rounding_what_was_rounded_changes_nothing() {
+        for kind in [
+            GgmlType::F16,
+            GgmlType::Q4_0,
+            GgmlType::Q5_0,
+            GgmlType::Q8_0,
+        ] {
+            let mut once = edge_blocks();
+            once.extend(golden_values());
+            once.extend(normal_values(1 << 20, 5, "rounded", 0.05));
+            once.iter_mut().for_each(|value| *value *= 0.25);
+            round_trip(kind, &mut once, 32).unwrap();
+            let mut twice = once.clone();
+            round_trip(kind, &mut twice, 32).unwrap();
+            for (i, (a, b)) in once.iter().zip(&twice).enumerate() {
+                assert!(a == b, "{}, value {i}: {a:e}, then {b:e}", kind.name());
+            }
+        }
     }
 
     #[test]

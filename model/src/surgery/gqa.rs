@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::SurgeryError;
-use super::{replaced, replaced_vector};
+use super::replaced_vector;
 use crate::decoder::Decoder;
 use crate::linear::Linear;
 use crate::load::INITIALIZER_RANGE;
@@ -73,7 +73,7 @@ fn pool_projection(
         // The rows of a head stay together and in order, which is what its rotation goes by.
         _ => pool(&weight.values(), head_dim * columns, group, pooling),
     };
-    projection.weight = replaced(weight, values, columns);
+    projection.weight = weight.replaced(values, columns);
     if let Some(bias) = &mut projection.bias {
         let values = match pooling {
             Pooling::Random => vec![0.0; rows],

@@ -3,8 +3,9 @@
 use burn::tensor::{DType, Tensor};
 
 use super::error::SurgeryError;
-use super::{replaced, replaced_vector};
+use super::replaced_vector;
 use crate::batch::TokenBatch;
+use crate::block::LinearInput;
 use crate::decoder::Decoder;
 use crate::linear::Linear;
 
@@ -38,7 +39,10 @@ impl ChannelImportance {
 
     /// Adds the sequences of a batch: its rows. Padding, segment 0, does not count.
     pub fn add(&mut self, decoder: &Decoder, batch: &TokenBatch) {
-        decoder.visit_ffn_activations(batch, &mut |layer, activation| {
+        decoder.observe(batch, &mut |layer, input, activation| {
+            if input != LinearInput::Down {
+                return;
+            }
             for row in mean_magnitudes(activation, batch) {
                 for (square, mean) in self.squares[layer].iter_mut().zip(row) {
                     *square += f64::from(mean).powi(2);
@@ -115,7 +119,7 @@ fn keep_outputs(projection: &mut Linear, kept: &[usize]) {
     let rows = kept
         .iter()
         .flat_map(|&row| &values[row * columns..][..columns]);
-    projection.weight = replaced(&projection.weight, rows.copied().collect(), columns);
+    projection.weight = projection.weight.replaced(rows.copied().collect(), columns);
     if let Some(bias) = &mut projection.bias {
         let values = bias.values();
         *bias = replaced_vector(bias, kept.iter().map(|&row| values[row]).collect());
@@ -126,5 +130,5 @@ fn keep_inputs(projection: &mut Linear, kept: &[usize]) {
     let values = projection.weight.values();
     let rows = values.chunks(projection.weight.columns());
     let columns = rows.flat_map(|row| kept.iter().map(|&column| row[column]));
-    projection.weight = replaced(&projection.weight, columns.collect(), kept.len());
+    projection.weight = projection.weight.replaced(columns.collect(), kept.len());
 }

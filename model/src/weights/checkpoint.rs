@@ -18,6 +18,7 @@ use super::hf_config::read_hf_config;
 use super::model_files::ModelFiles;
 use super::names::{self, expected_tensors};
 use super::peft::PeftAdapter;
+use super::quantization::Quantization;
 use super::shards::Shards;
 use crate::config::DecoderConfig;
 use crate::linear::Packed;
@@ -36,6 +37,7 @@ pub struct Checkpoint {
     unknown: Vec<String>,
     files: ModelFiles,
     adapter: Option<PeftAdapter>,
+    quantization: Option<Quantization>,
 }
 
 /// A tensor's values, row-major.
@@ -107,6 +109,12 @@ impl Checkpoint {
             let (path, count) = (path.display(), unknown.len());
             tracing::warn!("{path}: {count} unknown tensors are ignored, the first `{first}`");
         }
+        let quantization = match &files {
+            ModelFiles::Safetensors(shards) if Quantization::is_at(shards.directory()) => {
+                Some(Quantization::open(shards.directory(), &expected)?)
+            }
+            _ => None,
+        };
         Ok(Self {
             path: path.to_owned(),
             config,
@@ -114,6 +122,7 @@ impl Checkpoint {
             unknown,
             files,
             adapter: None,
+            quantization,
         })
     }
 
@@ -151,6 +160,11 @@ impl Checkpoint {
 
     pub fn adapter(&self) -> Option<&PeftAdapter> {
         self.adapter.as_ref()
+    }
+
+    /// How the model was quantised, where that is written beside it.
+    pub fn quantization(&self) -> Option<&Quantization> {
+        self.quantization.as_ref()
     }
 
     /// How the adapter wants its base to be held.
@@ -201,8 +215,9 @@ impl Checkpoint {
     /// values that its base had in training, which an NF4 base takes from its codes.
     ///
     /// # Errors
-    /// [`WeightsError::MissingTensor`] for a name that the configuration does not call for;
-    /// otherwise none once the checkpoint is open, unless the file changes.
+    /// [`WeightsError::MissingTensor`] for a name that the configuration does not call for; in GPTQ's layout
+    /// [`WeightsError::Malformed`] for groups that do not exist. Otherwise none once the checkpoint is open, unless the
+    /// file changes.
     pub fn tensor(&self, hf_name: &str) -> Result<LoadedTensor, WeightsError> {
         let mut tensor = self.base_tensor(hf_name)?;
         if let (Some(adapter), Some(module)) = (&self.adapter, self.changed_module(hf_name)) {
@@ -248,6 +263,10 @@ impl Checkpoint {
     pub fn base_tensor(&self, hf_name: &str) -> Result<LoadedTensor, WeightsError> {
         let missing = || self.files.missing(&self.path, hf_name);
         let shape = self.expected.get(hf_name).ok_or_else(missing)?.clone();
+        if let Some(layer) = self.files.gptq_layer(hf_name, &shape) {
+            let data = layer.read()?.dequantize();
+            return Ok(LoadedTensor { shape, data });
+        }
         let data = match &self.files {
             ModelFiles::Gguf(gguf) => self.read_gguf(gguf, hf_name, &shape)?,
             ModelFiles::Safetensors(shards) => {
@@ -280,6 +299,9 @@ impl Checkpoint {
         let Some(&[rows, columns]) = self.expected.get(hf_name).map(Vec::as_slice) else {
             return Ok(None);
         };
+        if self.files.gptq_layer(hf_name, &[rows, columns]).is_some() {
+            return Ok(None);
+        }
         let (kind, bytes) = match &self.files {
             ModelFiles::Gguf(gguf) => {
                 let tensor = names::to_gguf(hf_name)

@@ -5,12 +5,13 @@
 //! `rope_scaling` (transformers 4) and `rope_parameters` (transformers 5).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::config_check::{self, MAX_LAYERS};
 use super::error::WeightsError;
+use super::gptq_layout::GptqFormat;
 use super::json_fields::JsonFields;
 use crate::config::{Architecture, DecoderConfig, RopeConfig, RopeScaling};
 
@@ -30,14 +31,21 @@ pub(crate) fn read_json(path: &Path, max_bytes: u64) -> Result<Value, WeightsErr
         .map_err(|error| WeightsError::malformed(path, format!("is not valid JSON: {error}")))
 }
 
+/// `config.json` of a directory.
+pub(super) fn config_json(directory: &Path) -> Result<(PathBuf, Value), WeightsError> {
+    let path = directory.join("config.json");
+    let json = read_json(&path, MAX_CONFIG_BYTES)?;
+    Ok((path, json))
+}
+
 /// Reads `config.json` of a directory and the special tokens of `generation_config.json`, which
 /// take precedence where that file exists.
 ///
 /// # Errors
 /// As [`from_hf_json`], and [`WeightsError::Io`].
 pub fn read_hf_config(directory: &Path) -> Result<DecoderConfig, WeightsError> {
-    let path = directory.join("config.json");
-    let mut config = from_hf_json(&path, &read_json(&path, MAX_CONFIG_BYTES)?)?;
+    let (path, json) = config_json(directory)?;
+    let mut config = from_hf_json(&path, &json)?;
     let path = directory.join("generation_config.json");
     if path.exists() {
         let json = read_json(&path, MAX_CONFIG_BYTES)?;
@@ -87,7 +95,7 @@ impl Defaults {
 ///
 /// # Errors
 /// [`WeightsError::Unsupported`] with the accepted names for other architectures, activations and
-/// RoPE scalings, and for quantised checkpoints; [`WeightsError::Key`] for keys that are missing or
+/// RoPE scalings, and for quantised checkpoints other than GPTQ's; [`WeightsError::Key`] for keys that are missing or
 /// cannot be.
 pub fn from_hf_json(path: &Path, json: &Value) -> Result<DecoderConfig, WeightsError> {
     let fields = JsonFields::new(path, json)?;
@@ -117,15 +125,7 @@ pub fn from_hf_json(path: &Path, json: &Value) -> Result<DecoderConfig, WeightsE
             "silu",
         ));
     }
-    if fields.value("quantization_config").is_some() {
-        let accepted = "f32, f16 and bf16 tensors (key `quantization_config`)";
-        return Err(WeightsError::unsupported(
-            path,
-            "a checkpoint with",
-            "quantised tensors",
-            accepted,
-        ));
-    }
+    GptqFormat::read(&fields)?;
 
     let defaults = Defaults::of(architecture);
     let hidden_size = fields.required_length("hidden_size")?;

@@ -168,6 +168,8 @@ fn what_cannot_be_computed_is_refused_by_name() {
     );
     assert!(message("llama", json!({ "hidden_act": "gelu" })).contains("gelu"));
     assert!(message("llama", json!({ "quantization_config": {} })).contains("quantised"));
+    let awq = json!({ "quantization_config": { "quant_method": "awq" } });
+    assert!(message("llama", awq).contains("awq is not supported"));
     assert!(
         message("llama", json!({ "partial_rotary_factor": 0.5 })).contains("partial_rotary_factor")
     );

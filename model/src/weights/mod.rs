@@ -23,6 +23,8 @@ pub mod gguf_types;
 pub mod gguf_value;
 pub mod gguf_vocabulary;
 pub mod gguf_writer;
+pub mod gptq_directory;
+pub mod gptq_layout;
 pub mod hf_config;
 pub mod hf_config_writer;
 pub mod hf_directory;
@@ -33,6 +35,8 @@ mod model_files;
 pub mod names;
 pub mod peft;
 mod peft_config;
+pub mod quantization;
+mod quantization_reader;
 pub mod safetensors;
 mod safetensors_header;
 pub mod safetensors_writer;
@@ -45,4 +49,6 @@ mod broken_file_tests;
 #[cfg(test)]
 mod gguf_writer_tests;
 #[cfg(test)]
-mod test_files;
+mod quantization_tests;
+#[cfg(test)]
+pub(crate) mod test_files;

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::WeightsError;
 use super::gguf::Gguf;
 use super::gguf_config::ROPE_DIVISORS;
+use super::gptq_directory::StoredLayer;
 use super::names;
 use super::shards::Shards;
 
@@ -44,6 +45,18 @@ impl ModelFiles {
         }
     }
 
+    /// A matrix that is stored in GPTQ's layout.
+    pub(crate) fn gptq_layer<'a>(
+        &'a self,
+        hf_name: &'a str,
+        shape: &[usize],
+    ) -> Option<StoredLayer<'a>> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Safetensors(shards) => shards.gptq_layer(hf_name, shape),
+        }
+    }
+
     /// Lets go of the memory of a tensor that has been copied.
     pub(crate) fn forget(&self, hf_name: &str) {
         match self {
@@ -79,6 +92,10 @@ impl ModelFiles {
         expected: &[(String, Vec<usize>)],
     ) -> Result<(), WeightsError> {
         for (name, expected) in expected {
+            if let Some(layer) = self.gptq_layer(name, expected) {
+                layer.check()?;
+                continue;
+            }
             let found = self.shape(name)?.ok_or_else(|| self.missing(path, name))?;
             if found != expected {
                 return Err(WeightsError::Shape {
@@ -107,7 +124,9 @@ impl ModelFiles {
         for name in names {
             let hf_name = match self {
                 ModelFiles::Gguf(_) => names::to_hf(name).unwrap_or_else(|| name.to_owned()),
-                ModelFiles::Safetensors(_) => name.to_owned(),
+                ModelFiles::Safetensors(shards) => {
+                    shards.gptq_matrix(name).unwrap_or_else(|| name.to_owned())
+                }
             };
             // RoPE's divisors were read with the configuration; its frequencies follow from it.
             let is_rope = name == ROPE_DIVISORS || name.ends_with(".rotary_emb.inv_freq");

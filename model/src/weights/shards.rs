@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::error::WeightsError;
+use super::gptq_directory::{StoredLayer, read_format};
+use super::gptq_layout::{ARRAYS, GptqFormat};
 use super::hf_config::read_json;
 use super::json_fields::JsonFields;
+use super::names::is_linear;
 use super::safetensors::{SafetensorsFile, StoredTensor};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -18,6 +21,8 @@ pub(crate) struct Shards {
     directory: PathBuf,
     files: Vec<SafetensorsFile>,
     file_of: HashMap<String, usize>,
+    /// How linear layers are stored that have no `weight`.
+    gptq: Option<GptqFormat>,
 }
 
 impl Shards {
@@ -31,6 +36,7 @@ impl Shards {
                 .map(|(name, _)| (name.to_owned(), 0))
                 .collect(),
             files: vec![file],
+            gptq: read_format(directory)?,
         })
     }
 
@@ -95,6 +101,7 @@ impl Shards {
             directory: directory.to_owned(),
             files,
             file_of,
+            gptq: read_format(directory)?,
         })
     }
 
@@ -111,6 +118,30 @@ impl Shards {
     pub(crate) fn find(&self, name: &str) -> Option<(&SafetensorsFile, &StoredTensor)> {
         let file = self.files.get(*self.file_of.get(name)?)?;
         Some((file, file.tensor(name)?))
+    }
+
+    /// A matrix `[rows, columns]` that is stored in GPTQ's layout.
+    pub(crate) fn gptq_layer<'a>(
+        &'a self,
+        hf_name: &'a str,
+        shape: &[usize],
+    ) -> Option<StoredLayer<'a>> {
+        let &[rows, columns] = shape else { return None };
+        let module = hf_name.strip_suffix(".weight")?;
+        let is_stored = is_linear(hf_name) && !self.file_of.contains_key(hf_name);
+        Some(StoredLayer {
+            shards: self,
+            format: self.gptq.as_ref().filter(|_| is_stored)?,
+            module,
+            shape: [rows, columns],
+        })
+    }
+
+    /// The matrix that an array in GPTQ's layout is a part of.
+    pub(crate) fn gptq_matrix(&self, name: &str) -> Option<String> {
+        self.gptq.as_ref()?;
+        let (module, array) = name.rsplit_once('.')?;
+        ARRAYS.contains(&array).then(|| format!("{module}.weight"))
     }
 
     /// Whether both are there with the same bytes.

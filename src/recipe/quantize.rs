@@ -1,0 +1,258 @@
+//! What the stage `quantize` takes: a method with its settings, calibration text, and text to measure the loss on.
+
+use model::quant::awq::{AwqConfig, Scaling};
+use model::quant::block_type::GgmlType;
+use model::quant::gptq::GptqConfig;
+use model::quant::integer::IntegerConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Quantize {
+    #[serde(skip_serializing)]
+    pub model: String,
+    pub method: QuantizeMethod,
+    pub calibration: Option<Calibration>,
+    /// Text for the loss before and after, and for the divergence from the original.
+    #[serde(skip_serializing)]
+    pub heldout: String,
+    /// Tokens of it that are scored, from the start.
+    #[serde(default = "default_heldout_tokens")]
+    pub heldout_tokens: usize,
+    /// As an evaluation's.
+    pub window: Option<usize>,
+}
+
+fn default_heldout_tokens() -> usize {
+    8192
+}
+
+/// How linear layers become codes. Embedding, head, norms and biases stay as they are, but for `ggml`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantizeMethod {
+    AbsmaxInt8(Int8),
+    ZeroPointInt8(Int8),
+    LlmInt8(LlmInt8),
+    Nf4,
+    RoundToNearest(IntegerConfig),
+    Gptq(GptqConfig),
+    Awq(AwqConfig),
+    Ggml(Blocks),
+}
+
+/// What a GGUF file of this type holds, embedding and head among it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Blocks {
+    #[serde(rename = "type")]
+    pub kind: GgmlType,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Int8 {
+    pub activations: Activations,
+}
+
+/// Whether inputs of linear layers are rounded to int8, too.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    #[default]
+    None,
+    /// Each token by its own range.
+    Dynamic,
+    /// All by the range that calibration has seen.
+    Static,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct LlmInt8 {
+    /// Columns with a magnitude above it stay in 16 bits.
+    pub threshold: f64,
+}
+
+impl Default for LlmInt8 {
+    fn default() -> Self {
+        Self { threshold: 6.0 }
+    }
+}
+
+/// Windows of text that the inputs of the layers are observed on, drawn with the recipe's seed.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    #[serde(skip_serializing)]
+    pub data: String,
+    #[serde(default = "default_sequences")]
+    pub sequences: usize,
+    #[serde(default = "default_sequence_length")]
+    pub sequence_length: usize,
+}
+
+fn default_sequences() -> usize {
+    128
+}
+
+fn default_sequence_length() -> usize {
+    512
+}
+
+impl QuantizeMethod {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AbsmaxInt8(_) => "absmax_int8",
+            Self::ZeroPointInt8(_) => "zero_point_int8",
+            Self::LlmInt8(_) => "llm_int8",
+            Self::Nf4 => "nf4",
+            Self::RoundToNearest(_) => "round_to_nearest",
+            Self::Gptq(_) => "gptq",
+            Self::Awq(_) => "awq",
+            Self::Ggml(_) => "ggml",
+        }
+    }
+
+    /// The method with its settings, as a table of the recipe has them.
+    pub fn described(&self) -> serde_json::Result<Value> {
+        let mut table = json!({ "kind": self.kind() });
+        if let Value::Object(variant) = serde_json::to_value(self)?
+            && let Some(settings) = variant.into_values().next()
+            && let Value::Object(settings) = settings
+        {
+            for (key, value) in settings {
+                table[key] = value;
+            }
+        }
+        Ok(table)
+    }
+
+    /// The method with what sets it apart, in words for a table.
+    pub fn title(&self) -> String {
+        let mut title = self.kind().to_string();
+        match self {
+            Self::AbsmaxInt8(int8) | Self::ZeroPointInt8(int8) => match int8.activations {
+                Activations::None => {}
+                Activations::Dynamic => title += ", dynamic",
+                Activations::Static => title += ", static",
+            },
+            Self::LlmInt8(LlmInt8 { threshold }) => title += &format!(", above {threshold}"),
+            Self::Ggml(blocks) => title += &format!(", {}", blocks.kind.name()),
+            _ => {}
+        }
+        if let Some(integer) = self.integer() {
+            title += &format!(", {} bits", integer.bits);
+            if let Some(columns) = integer.group_size {
+                title += &format!(", groups of {columns}");
+            }
+        }
+        if let Self::Awq(AwqConfig {
+            scaling: Scaling::Salient { share, scale },
+            ..
+        }) = self
+        {
+            title += &format!(", {}% × {scale}", share * 100.0);
+        }
+        title
+    }
+
+    pub fn needs_calibration(&self) -> bool {
+        match self {
+            Self::AbsmaxInt8(int8) | Self::ZeroPointInt8(int8) => {
+                int8.activations == Activations::Static
+            }
+            Self::LlmInt8(_) | Self::Gptq(_) | Self::Awq(_) => true,
+            Self::Nf4 | Self::RoundToNearest(_) | Self::Ggml(_) => false,
+        }
+    }
+
+    fn integer(&self) -> Option<IntegerConfig> {
+        match self {
+            Self::RoundToNearest(config) => Some(*config),
+            Self::Gptq(config) => Some(config.integer()),
+            Self::Awq(config) => Some(config.integer()),
+            _ => None,
+        }
+    }
+}
+
+impl Quantize {
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
+        if let Some(integer) = self.method.integer() {
+            let says = "`bits` must lie between 2 and 8";
+            check((2..=8).contains(&integer.bits), "method.bits", says);
+            let says = "`group_size` must be at least 1 column; without it each row has one scale";
+            check(integer.group_size != Some(0), "method.group_size", says);
+        }
+        match &self.method {
+            QuantizeMethod::LlmInt8(LlmInt8 { threshold }) => check(
+                threshold.is_finite() && *threshold > 0.0,
+                "method.threshold",
+                "`threshold` must lie above 0",
+            ),
+            QuantizeMethod::Gptq(config) => check(
+                config.damping.is_finite() && config.damping > 0.0,
+                "method.damping",
+                "`damping` must lie above 0, such as 0.01",
+            ),
+            QuantizeMethod::Awq(config) => match config.scaling {
+                Scaling::Search { grid } => check(
+                    grid >= 1,
+                    "method.scaling.grid",
+                    "`grid` must be at least 1 step",
+                ),
+                Scaling::Salient { share, scale } => {
+                    let says = "`share` must lie between 0 and 1, such as 0.01";
+                    check(share > 0.0 && share < 1.0, "method.scaling.share", says);
+                    let says = "`scale` must lie above 0";
+                    let is_scale = scale.is_finite() && scale > 0.0;
+                    check(is_scale, "method.scaling.scale", says);
+                }
+            },
+            _ => {}
+        }
+        let kind = self.method.kind();
+        match &self.calibration {
+            None => check(
+                !self.method.needs_calibration(),
+                "method",
+                &format!(
+                    "`{kind}` needs `calibration`, such as {{ data = \"NAME\", sequences = 128, sequence_length = 512 }}"
+                ),
+            ),
+            Some(calibration) => {
+                check(
+                    self.method.needs_calibration(),
+                    "calibration",
+                    &format!("`{kind}` takes no `calibration` with these settings"),
+                );
+                check(
+                    calibration.sequences >= 1,
+                    "calibration.sequences",
+                    "`sequences` must be at least 1",
+                );
+                check(
+                    calibration.sequence_length >= 1,
+                    "calibration.sequence_length",
+                    "`sequence_length` must be at least 1 token",
+                );
+            }
+        }
+        check(
+            self.heldout_tokens >= 1,
+            "heldout_tokens",
+            "`heldout_tokens` must be at least 1",
+        );
+        check(
+            self.window.is_none_or(|window| window >= 2),
+            "window",
+            "`window` must be at least 2 tokens",
+        );
+        found
+    }
+}
