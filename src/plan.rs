@@ -62,6 +62,8 @@ pub fn model_digest(
     let source = match &model.source {
         ModelSource::Stored(_) => json!(contents),
         ModelSource::Random(random) => json!({ "config": random.config, "seed": random.seed }),
+        // Where it is served and at what price makes no other model of it.
+        ModelSource::Remote(remote) => json!({ "remote": remote.model }),
     };
     let mut described = json!({ "source": source, "tokenizer": tokenizer });
     if let Some(adapter) = adapter {
@@ -262,6 +264,62 @@ mod tests {
             let found: Vec<bool> = changed.iter().zip(&base).map(|(a, b)| a != b).collect();
             assert_eq!(found, moved, "{from} → {to}");
         }
+    }
+
+    #[test]
+    fn what_a_teacher_is_asked_moves_its_stage_and_where_and_at_what_cost_does_not() {
+        let home = tempfile::tempdir().unwrap();
+        let prompt = home.path().join("ask.jinja");
+        let directory = |from: &str, to: &str| {
+            let text = format!(
+                r#"
+                seed = 7
+                [models.m]
+                source = {{ kind = "remote", model = "m", endpoints = ["http://a/v1"] }}
+                [data.d]
+                source = "Cargo.toml"
+                [[stage]]
+                kind = "generate"
+                teacher = "m"
+                prompts = "d"
+                prompt = "{}"
+                sampling = {{ max_tokens = 8 }}
+                budget = {{ tokens = 100 }}
+                "#,
+                prompt.display()
+            );
+            let text = text.replace(from, to);
+            let recipe = Recipe::parse(Path::new("dir/demo.toml"), &text, None, &[]).unwrap();
+            let model = model_digest(&recipe.models["m"], None, None, None);
+            let digests = InputDigests {
+                models: [("m".to_string(), model)].into(),
+                data: [("d".to_string(), Sha256::of(b"d"))].into(),
+            };
+            let stages = plan(&recipe, &digests, Path::new("runs")).unwrap();
+            stages[0].directory.clone()
+        };
+        std::fs::write(&prompt, "{{ prompt }}").unwrap();
+        let base = directory("", "");
+        for (from, to) in [
+            ("http://a/v1", "https://b/v1"),
+            (
+                "\"m\", endpoints",
+                "\"m\", key = { env = \"K\" }, endpoints",
+            ),
+            ("tokens = 100", "tokens = 200"),
+        ] {
+            assert_eq!(directory(from, to), base, "{to}");
+        }
+        for (from, to) in [
+            ("model = \"m\", ", "model = \"n\", "),
+            ("max_tokens = 8", "max_tokens = 9"),
+            ("seed = 7", "seed = 8"),
+            ("prompts = \"d\"", "prompts = \"d\"\nsystem = \"s\""),
+        ] {
+            assert_ne!(directory(from, to), base, "{to}");
+        }
+        std::fs::write(&prompt, "{{ prompt }}?").unwrap();
+        assert_ne!(directory("", ""), base);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
-use crate::stages::{Chain, QuantizationScore, Scores, export_target};
+use crate::stages::{Chain, DATA, QuantizationScore, Scores, export_target};
 
 /// The closing text of a finished run.
 ///
@@ -16,10 +16,12 @@ use crate::stages::{Chain, QuantizationScore, Scores, export_target};
 /// When a finished stage's files are gone or damaged.
 pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     let mut text = String::new();
-    let (mut exported, mut quantized) = (None, Vec::new());
+    let mut exported = None;
+    let (mut quantized, mut data) = (Vec::new(), Vec::new());
     for stage in &chain.stages {
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
+            Action::Generate(_) => data.push(stage.directory.join(DATA)),
             Action::Export(config) => exported = Some(export_target(stage, config)),
             Action::Quantize(_) => quantized.push(Chain::quantization_score(stage)?),
             _ => {}
@@ -32,6 +34,9 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     if let Some(run) = chain.run_directory() {
         writeln!(text, "stages    {}", run.display())?;
         writeln!(text, "lineage   {}", run.join("lineage.json").display())?;
+    }
+    for path in &data {
+        writeln!(text, "data      {}", path.display())?;
     }
     if let Some(path) = &exported {
         writeln!(text, "exported  {}", path.display())?;

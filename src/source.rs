@@ -20,6 +20,7 @@ use model::weights::names::expected_tensors;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use teacher::remote::config::RemoteConfig;
 
 pub use cache::Cache;
 pub use digest::digest_of_path;
@@ -37,11 +38,12 @@ pub enum Source {
     Pip(Pip),
 }
 
-/// A model can also be a fresh one, of a given shape and with random weights.
+/// A model can also be a fresh one, of a given shape and with random weights, or one behind a server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelSource {
     Stored(Source),
     Random(RandomModel),
+    Remote(RemoteConfig),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -83,7 +85,7 @@ impl Source {
     }
 }
 
-impl Source {
+impl ModelSource {
     /// Reads a table as a recipe has it, written in one line: `{ kind = "pip", … }`.
     pub fn from_inline_table(text: &str) -> Result<Self, SourceError> {
         let wrong = |error: toml::de::Error| SourceError::Syntax(error.message().to_string());
@@ -97,13 +99,13 @@ impl Source {
         let entries = kind.into_iter().chain(table);
         Self::deserialize(MapDeserializer::new(entries)).map_err(wrong)
     }
-}
 
-impl ModelSource {
     pub fn check(&self) -> Result<(), SourceError> {
         match self {
             Self::Stored(source) => source.check(),
             Self::Random(random) => random.check(),
+            // What is wrong with it has keys of its own.
+            Self::Remote(_) => Ok(()),
         }
     }
 }
@@ -228,6 +230,7 @@ enum ModelKind {
     Https,
     Pip,
     Random,
+    Remote,
 }
 
 /// Reads the `kind` of a source's table, which the recipe's reader hands out first.
@@ -287,6 +290,7 @@ impl<'de> Deserialize<'de> for ModelSource {
                     ModelKind::Https => rest(map).map(Source::Https).map(stored),
                     ModelKind::Pip => rest(map).map(Source::Pip).map(stored),
                     ModelKind::Random => rest(map).map(ModelSource::Random),
+                    ModelKind::Remote => rest(map).map(ModelSource::Remote),
                 }
             }
         }
@@ -322,15 +326,19 @@ mod tests {
         let text = format!(
             r#"{{ files = ["a/b.gguf"], kind = "pip", packages = ["a==1"], sha256 = "{digest}" }}"#
         );
-        let source = Source::from_inline_table(&text).unwrap();
-        assert!(matches!(source, Source::Pip(pip) if pip.files == ["a/b.gguf"]));
+        let source = ModelSource::from_inline_table(&text).unwrap();
+        assert!(
+            matches!(source, ModelSource::Stored(Source::Pip(pip)) if pip.files == ["a/b.gguf"])
+        );
         for (wrong, says) in [
             ("{ kind = \"pip\"", "unclosed"),
             ("{ kind = \"ftp\" }", "unknown variant `ftp`"),
             ("{ files = [\"a\"] }", "missing field `kind`"),
             ("{ kind = \"pip\", package = 1 }", "unknown field `package`"),
         ] {
-            let error = Source::from_inline_table(wrong).unwrap_err().to_string();
+            let error = ModelSource::from_inline_table(wrong)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(says), "{wrong}: {error}");
         }
     }

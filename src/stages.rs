@@ -6,6 +6,7 @@
 mod corpus;
 mod evaluate;
 mod export;
+mod generate;
 mod gqa;
 mod importance;
 mod models;
@@ -30,6 +31,7 @@ use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, digest_of_path};
 
+pub use corpus::DATA;
 pub use evaluate::Scores;
 pub use export::export_target;
 pub use quantize::QuantizationScore;
@@ -55,7 +57,7 @@ pub enum Ending {
     /// Stopped from outside; the same command goes on.
     Stopped {
         stage: usize,
-        /// Optimizer steps that the stage has done; `None` when it had not begun.
+        /// Optimizer steps or conversations that the stage has done; `None` when it had not begun.
         step: Option<u64>,
     },
 }
@@ -157,7 +159,7 @@ impl<'a> Chain<'a> {
         Ok(Ending::Finished)
     }
 
-    /// The step at which the stage was stopped from outside, if it was.
+    /// How far the stage was, in steps or conversations, if it was stopped from outside.
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
         if matches!(stage.action, Action::Sft(_) | Action::Distill(_)) {
             use_huge_pages();
@@ -170,6 +172,7 @@ impl<'a> Chain<'a> {
             Action::Quantize(config) => self.quantize(stage, config, progress).map(|()| None),
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
+            Action::Generate(config) => self.generate(stage, config, progress),
         }
     }
 

@@ -9,6 +9,7 @@ use super::data::DataMix;
 use super::document::Node;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
+use super::generate::Generate;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
@@ -34,6 +35,7 @@ pub enum Action {
     Quantize(Quantize),
     Eval(Eval),
     Export(Export),
+    Generate(Box<Generate>),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -108,7 +110,12 @@ pub enum Task {
 /// What a name can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
+    /// Weights.
     Model,
+    /// A model behind a server.
+    Remote,
+    /// As something wanted: a model of either kind, that only writes.
+    Writer,
     Data,
     Scores,
     Files,
@@ -117,7 +124,8 @@ pub enum Thing {
 impl Thing {
     pub fn described(self) -> &'static str {
         match self {
-            Self::Model => "a model",
+            Self::Model | Self::Writer => "a model",
+            Self::Remote => "a remote model",
             Self::Data => "data",
             Self::Scores => "a table of scores",
             Self::Files => "exported files",
@@ -174,6 +182,7 @@ impl Stage {
             "quantize" => parts.take().map(Action::Quantize),
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
+            "generate" => parts.take().map(Box::new).map(Action::Generate),
             other => {
                 return Err(Problem::new(format!("unknown stage kind `{other}`"))
                     .accepting(other, Action::KINDS)
@@ -189,8 +198,8 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 7] = [
-        "prune", "gqa", "sft", "distill", "quantize", "eval", "export",
+    pub const KINDS: [&str; 8] = [
+        "prune", "gqa", "sft", "distill", "quantize", "eval", "export", "generate",
     ];
 
     pub fn kind(&self) -> &'static str {
@@ -202,6 +211,7 @@ impl Action {
             Self::Quantize(_) => "quantize",
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
+            Self::Generate(_) => "generate",
         }
     }
 
@@ -212,6 +222,7 @@ impl Action {
             }
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
+            Self::Generate(_) => Thing::Data,
         }
     }
 
@@ -220,6 +231,7 @@ impl Action {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Sft(_) | Self::Distill(_) => true,
+            Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
         }
@@ -283,6 +295,10 @@ impl Action {
                     uses("verify.data", data, Thing::Data);
                 }
             }
+            Self::Generate(generate) => {
+                uses("teacher", &generate.teacher, Thing::Writer);
+                uses("prompts", &generate.prompts, Thing::Data);
+            }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
             uses("heldout", heldout, Thing::Data);
@@ -341,6 +357,7 @@ impl Action {
             }
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
+            Self::Generate(generate) => found.extend(generate.check()),
         }
         found
     }

@@ -9,6 +9,7 @@ mod chain;
 mod equal_weights;
 mod exports;
 mod full_disk;
+mod generate;
 mod home;
 mod hub;
 mod kills;
@@ -18,6 +19,7 @@ mod profiles;
 mod quantization_aware;
 mod quantize;
 mod real_model;
+mod server;
 mod surgery;
 #[cfg(feature = "vulkan")]
 mod vulkan;
