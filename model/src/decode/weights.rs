@@ -183,7 +183,7 @@ impl Matrix {
                 packed.blocks()?;
                 Some(Self::Packed(packed.clone()))
             }
-            Weight::FakeQuant(fake) => Self::of(&fake.rounded()),
+            Weight::FakeQuant(fake) => Self::of(fake.rounded()),
         }
     }
 

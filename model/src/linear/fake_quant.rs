@@ -50,16 +50,9 @@ pub struct FakeQuant {
     grid: Grid,
     /// The dtype of activations.
     compute: DType,
-    rounded: Rounded,
-}
-
-#[derive(Debug, Clone)]
-enum Rounded {
-    /// GGUF's blocks on the CPU, a seventh of a dense copy for Q4_0. Products unpack a panel at a time, which is one
-    /// operation a value beside two for each of some hundred tokens.
-    Packed(Packed),
-    /// In the dtype of activations.
-    Dense(Tensor<2>),
+    /// GGUF's blocks on the CPU, a seventh of a dense copy for Q4_0: products unpack a panel at a time, which is one
+    /// operation a value beside two for each of some hundred tokens. Otherwise in the dtype of activations.
+    rounded: Weight,
 }
 
 impl FakeQuant {
@@ -94,52 +87,38 @@ impl FakeQuant {
     }
 
     /// The rounded values as a matrix that is only read.
-    pub fn rounded(&self) -> Weight {
-        match &self.rounded {
-            Rounded::Packed(packed) => Weight::Packed(packed.clone()),
-            Rounded::Dense(value) => {
-                let shape = self.master.shape.clone();
-                let mut frozen = Parameter::new(&self.master.name, shape, value.clone());
-                frozen.trainable = false;
-                Weight::Dense(frozen)
-            }
-        }
+    pub fn rounded(&self) -> &Weight {
+        &self.rounded
     }
 
     /// Bytes of the rounded values.
     pub fn rounded_bytes(&self) -> usize {
-        self.rounded().bytes()
+        self.rounded.bytes()
     }
 
     /// The rounded values in `f32`, row after row, whatever activations are computed in.
     pub fn values(&self) -> Vec<f32> {
-        match round(&self.master, self.grid, DType::F32) {
-            Ok(Rounded::Packed(packed)) => packed.values(),
-            Ok(Rounded::Dense(value)) => {
-                let values = value.into_data();
-                values.try_to_vec().expect("rounded in f32")
-            }
-            Err(_) => unreachable!("its values were rounded when they last changed"),
-        }
+        let rounded = round(&self.master, self.grid, DType::F32);
+        rounded.expect("rounded when they last changed").values()
     }
 
     /// Rows `ids`: `[ids, columns]`.
     pub fn select_rows(&self, ids: &[u32]) -> Tensor<2> {
-        self.rounded().select_rows(ids)
+        self.rounded.select_rows(ids)
     }
 
     /// x·Wᵀ for `x` `[tokens, columns]`, with the rounded values.
     pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        self.rounded().forward(x)
+        self.rounded.forward(x)
     }
 
     /// dy·W for `dy` `[tokens, rows]`, with the rounded values.
     pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
-        self.rounded().backward(dy)
+        self.rounded.backward(dy)
     }
 }
 
-fn round(master: &Parameter, grid: Grid, compute: DType) -> Result<Rounded, FakeQuantError> {
+fn round(master: &Parameter, grid: Grid, compute: DType) -> Result<Weight, FakeQuantError> {
     let shape = master.value.dims();
     let name = || master.name.clone();
     let in_blocks = |source| FakeQuantError::Blocks {
@@ -150,12 +129,17 @@ fn round(master: &Parameter, grid: Grid, compute: DType) -> Result<Rounded, Fake
         name: name(),
         source,
     };
+    let dense = |value: Tensor<2>| {
+        let mut frozen = Parameter::new(&master.name, master.shape.clone(), value);
+        frozen.trainable = false;
+        Weight::Dense(frozen)
+    };
     let is_plain = [master.value.dtype(), compute] == [DType::F32; 2];
     let host = HostTensor::of(&master.value).filter(|_| is_plain);
     Ok(match (grid, host) {
         (Grid::Blocks(kind), Some(host)) => {
             let bytes = quantize_rows(kind, host.slice(), shape[1]).map_err(in_blocks)?;
-            Rounded::Packed(Packed::new(name(), shape, kind, bytes).map_err(in_blocks)?)
+            Weight::Packed(Packed::new(name(), shape, kind, bytes).map_err(in_blocks)?)
         }
         (Grid::Blocks(kind), None) => {
             if kind.bytes_of(shape[1]).is_none() {
@@ -165,17 +149,17 @@ fn round(master: &Parameter, grid: Grid, compute: DType) -> Result<Rounded, Fake
             let rounded = round_to_blocks(kind, &master.value);
             let rounded =
                 rounded.ok_or_else(|| FakeQuantError::OnCpuOnly { name: name(), kind })?;
-            Rounded::Dense(rounded.cast(compute))
+            dense(rounded.cast(compute))
         }
         (Grid::Integers(config), Some(host)) => {
             let matrix = IntegerMatrix::round_to_nearest(host.slice(), shape, &config);
             let matrix = matrix.map_err(in_integers)?;
-            Rounded::Dense(from_values(matrix.dequantize(), shape))
+            dense(from_values(matrix.dequantize(), shape))
         }
         (Grid::Integers(config), None) => {
             let group = config.group_columns(shape[1]).map_err(in_integers)?;
             let rounded = round_to_integers(&master.value, config.bits, group);
-            Rounded::Dense(rounded.cast(compute))
+            dense(rounded.cast(compute))
         }
     })
 }
