@@ -62,6 +62,8 @@ pub fn model_digest(
     let source = match &model.source {
         ModelSource::Stored(_) => json!(contents),
         ModelSource::Random(random) => json!({ "config": random.config, "seed": random.seed }),
+        // Where it is served and at what price makes no other model of it.
+        ModelSource::Remote(remote) => json!({ "remote": remote.model }),
     };
     let mut described = json!({ "source": source, "tokenizer": tokenizer });
     if let Some(adapter) = adapter {

@@ -8,6 +8,8 @@ use indicatif::{
 };
 use model::decoder::Decoder;
 use model::parameter::Parameter;
+use teacher::remote::account::Spending;
+use teacher::synth::generate::Outcome;
 use trainer::heldout::HeldoutLoss;
 use trainer::loss::LossEntries;
 use trainer::run::Observer;
@@ -116,6 +118,52 @@ impl Progress {
         }
     }
 
+    pub fn asking(&mut self, prompts: usize) -> Asking {
+        let bar = bar("      {bar:24} {pos}/{len} prompts, {eta} left");
+        bar.set_length(prompts as u64);
+        Asking {
+            bar,
+            line_at: Instant::now(),
+        }
+    }
+
+    /// What became of the prompts of a stage, and what it has cost.
+    pub fn asked(outcome: &Outcome, spent: &Spending, stored: u64, is_priced: bool) {
+        let mut line = format!(
+            "      data: {} conversations of {} prompts",
+            outcome.records, outcome.seeds
+        );
+        if outcome.cut > 0 {
+            line += &format!("; {} are cut at `max_tokens`", outcome.cut);
+        }
+        for (dropped, count) in &outcome.dropped {
+            line += &format!("; {count} dropped {}", dropped.describe());
+            if let Some(said) = outcome.said.get(dropped) {
+                line += &format!(" ({})", said.lines().next().unwrap_or_default());
+            }
+        }
+        eprintln!("{line}");
+        let money = match is_priced {
+            true => format!(", ${:.4}", spent.dollars),
+            false => String::new(),
+        };
+        let mut line = format!(
+            "      ledger: {} requests, {} of them retries; {stored} answers from the store; {} tokens read, {} written{money}",
+            spent.requests, spent.retries, spent.input_tokens, spent.output_tokens
+        );
+        if spent.possibly_tokens > 0 {
+            let money = match is_priced {
+                true => format!(" and ${:.4}", spent.possibly_dollars),
+                false => String::new(),
+            };
+            line += &format!(
+                "; at most {} tokens{money} more for requests whose answer never came",
+                spent.possibly_tokens
+            );
+        }
+        eprintln!("{line}");
+    }
+
     pub fn scoring(&mut self, model: &str) -> ProgressBar {
         let bar = bar("      {bar:24} {msg}: {pos}/{len} tokens, {eta} left");
         bar.set_message(model.to_string());
@@ -129,6 +177,28 @@ fn bar(template: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+/// Prompts of one stage.
+pub struct Asking {
+    bar: ProgressBar,
+    line_at: Instant,
+}
+
+impl Asking {
+    pub fn done(&mut self, prompts: usize) {
+        self.bar.set_position(prompts as u64);
+        let due = self.line_at.elapsed() >= LINE_EVERY;
+        if self.bar.is_hidden() && due {
+            self.line_at = Instant::now();
+            let all = self.bar.length().unwrap_or_default();
+            eprintln!("      {prompts}/{all} prompts");
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Steps of one training stage.

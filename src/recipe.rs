@@ -7,6 +7,7 @@ mod data;
 mod document;
 mod export;
 mod ffn_width;
+mod generate;
 mod invalid;
 mod keep_layers;
 mod names;
@@ -29,6 +30,7 @@ pub use datasets::config::DataConfig;
 pub use document::RecipeError;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
+pub use generate::Generate;
 pub use keep_layers::{BestLayers, KeepLayers};
 pub use names::{Input, Origin};
 pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
@@ -205,6 +207,7 @@ impl Recipe {
             let adapter = model.adapter.as_ref()?;
             let problem = match &model.source {
                 ModelSource::Random(_) => "a random model takes no adapter".to_string(),
+                ModelSource::Remote(_) => "a remote model takes no adapter".to_string(),
                 ModelSource::Stored(_) if !PeftAdapter::is_at(adapter) => {
                     format!("`{}` holds no adapter_config.json", adapter.display())
                 }
@@ -220,7 +223,9 @@ impl Recipe {
             .map(|(name, _)| {
                 invalid::Invalid::new(format!("data.{name}.limit"), "`limit` must be at least 1")
             });
-        (in_stages.chain(limits).chain(adapters))
+        let remotes = self.models.iter().flat_map(|(name, model)| remote_problems(name, model));
+        let prices = (self.stages.iter().enumerate()).filter_map(|(at, stage)| self.missing_price(at, stage));
+        (in_stages.chain(limits).chain(adapters).chain(remotes).chain(prices))
             .map(|invalid| Problem {
                 span: Some(self.locate(&invalid.key)),
                 message: invalid.message,
@@ -229,6 +234,21 @@ impl Recipe {
             })
             .chain(in_sources)
             .collect()
+    }
+
+    /// Money can only be counted at a known price.
+    fn missing_price(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
+        let Action::Generate(generate) = &stage.action else {
+            return None;
+        };
+        generate.budget.dollars?;
+        let says = match &self.models.get(&generate.teacher)?.source {
+            ModelSource::Remote(remote) if remote.price.is_some() => return None,
+            ModelSource::Remote(_) => "a budget in dollars needs the model's `price`",
+            ModelSource::Stored(_) | ModelSource::Random(_) => "a model on this machine costs no dollars",
+        };
+        let key = format!("{}.budget.dollars", stage_path(at));
+        Some(invalid::Invalid::new(key, says))
     }
 
     fn locate(&self, path: &str) -> Range<usize> {
@@ -261,6 +281,21 @@ fn overlay(
         overrides::apply_set(&mut root, document, flag)?;
     }
     Ok((root, presets.into_iter().map(|preset| preset.key).collect()))
+}
+
+fn remote_problems(name: &str, model: &ModelConfig) -> Vec<invalid::Invalid> {
+    let ModelSource::Remote(remote) = &model.source else {
+        return Vec::new();
+    };
+    let wrong = remote.check().into_iter();
+    let mut found: Vec<invalid::Invalid> = wrong
+        .map(|(key, says)| invalid::Invalid::new(format!("models.{name}.source.{key}"), says))
+        .collect();
+    if model.tokenizer.is_some() {
+        let says = "a remote model keeps its tokenizer to itself";
+        found.push(invalid::Invalid::new(format!("models.{name}.tokenizer"), says));
+    }
+    found
 }
 
 fn keep<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>, store: impl FnOnce(T)) {

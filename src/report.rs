@@ -8,7 +8,7 @@ use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
-use crate::stages::{Chain, Scores, export_target};
+use crate::stages::{Chain, DATA, Scores, export_target};
 
 /// The closing text of a finished run.
 ///
@@ -16,10 +16,11 @@ use crate::stages::{Chain, Scores, export_target};
 /// When a finished stage's files are gone or damaged.
 pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     let mut text = String::new();
-    let mut exported = None;
+    let (mut exported, mut data) = (None, Vec::new());
     for stage in &chain.stages {
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
+            Action::Generate(_) => data.push(stage.directory.join(DATA)),
             Action::Export(config) => exported = Some(export_target(stage, config)),
             _ => {}
         }
@@ -28,6 +29,9 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     if let Some(run) = chain.run_directory() {
         writeln!(text, "stages    {}", run.display())?;
         writeln!(text, "lineage   {}", run.join("lineage.json").display())?;
+    }
+    for path in &data {
+        writeln!(text, "data      {}", path.display())?;
     }
     if let Some(path) = &exported {
         writeln!(text, "exported  {}", path.display())?;

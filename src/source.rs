@@ -20,6 +20,7 @@ use model::weights::names::expected_tensors;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use teacher::remote::config::RemoteConfig;
 
 pub use cache::Cache;
 pub use digest::digest_of_path;
@@ -37,11 +38,12 @@ pub enum Source {
     Pip(Pip),
 }
 
-/// A model can also be a fresh one, of a given shape and with random weights.
+/// A model can also be a fresh one, of a given shape and with random weights, or one behind a server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelSource {
     Stored(Source),
     Random(RandomModel),
+    Remote(RemoteConfig),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -104,6 +106,8 @@ impl ModelSource {
         match self {
             Self::Stored(source) => source.check(),
             Self::Random(random) => random.check(),
+            // What is wrong with it has keys of its own.
+            Self::Remote(_) => Ok(()),
         }
     }
 }
@@ -228,6 +232,7 @@ enum ModelKind {
     Https,
     Pip,
     Random,
+    Remote,
 }
 
 /// Reads the `kind` of a source's table, which the recipe's reader hands out first.
@@ -287,6 +292,7 @@ impl<'de> Deserialize<'de> for ModelSource {
                     ModelKind::Https => rest(map).map(Source::Https).map(stored),
                     ModelKind::Pip => rest(map).map(Source::Pip).map(stored),
                     ModelKind::Random => rest(map).map(ModelSource::Random),
+                    ModelKind::Remote => rest(map).map(ModelSource::Remote),
                 }
             }
         }

@@ -6,6 +6,7 @@
 mod corpus;
 mod evaluate;
 mod export;
+mod generate;
 mod gqa;
 mod importance;
 mod models;
@@ -29,6 +30,7 @@ use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, digest_of_path};
 
+pub use corpus::DATA;
 pub use evaluate::Scores;
 pub use export::export_target;
 
@@ -53,7 +55,7 @@ pub enum Ending {
     /// Stopped from outside; the same command goes on.
     Stopped {
         stage: usize,
-        /// Optimizer steps that the stage has done; `None` when it had not begun.
+        /// Optimizer steps or conversations that the stage has done; `None` when it had not begun.
         step: Option<u64>,
     },
 }
@@ -155,7 +157,7 @@ impl<'a> Chain<'a> {
         Ok(Ending::Finished)
     }
 
-    /// The step at which the stage was stopped from outside, if it was.
+    /// How far the stage was, in steps or conversations, if it was stopped from outside.
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
         if matches!(stage.action, Action::Sft(_) | Action::Distill(_)) {
             use_huge_pages();
@@ -167,6 +169,7 @@ impl<'a> Chain<'a> {
             Action::Distill(config) => self.distill(stage, config, progress),
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
+            Action::Generate(config) => self.generate(stage, config, progress),
         }
     }
 

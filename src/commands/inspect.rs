@@ -117,6 +117,7 @@ fn tokenizer(recipe: &Recipe, model: &str) -> anyhow::Result<Tokenizer> {
             "model `{model}` is a random one and has no tokenizer\n\
              hint: name the model whose tokenizer it uses: tokenizer = \"…\""
         ),
+        (_, ModelSource::Remote(_)) => bail!("model `{model}` is remote: its tokenizer is not here"),
     }
 }
 

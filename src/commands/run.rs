@@ -11,7 +11,7 @@ use crate::cli::RunArgs;
 use crate::device;
 use crate::profile::Profiler;
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{Action, Recipe};
 use crate::report::summary;
 use crate::stages::{Chain, Ending};
 
@@ -36,7 +36,7 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             std::process::exit(1);
         }
         eprintln!(
-            "\nstopping after this training step, or after this stage; once more to stop at once"
+            "\nstopping after this training step, these requests or this stage; once more to stop at once"
         );
     })
     .context("cannot listen for Ctrl-C")?;
@@ -55,9 +55,12 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             Ok(())
         }
         Ending::Stopped { stage, step } => {
-            let place = match step {
-                Some(step) => format!("in stage {} after step {step}", stage + 1),
-                None => format!("before stage {}", stage + 1),
+            let place = match (step, &chain.stages[stage].action) {
+                (Some(done), Action::Generate(_)) => {
+                    format!("in stage {} after {done} conversations", stage + 1)
+                }
+                (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
+                (None, _) => format!("before stage {}", stage + 1),
             };
             bail!("stopped {place}\nhint: run the same command again to go on")
         }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use super::problem::Problem;
 use super::stage::{Reference, Thing};
-use super::{Recipe, stage_path};
+use super::{ModelConfig, Recipe, stage_path};
+use crate::source::ModelSource;
 
 /// Where something that a stage uses comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +49,12 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
             defined.insert(name, definition);
         }
     };
-    for name in recipe.models.keys() {
+    for (name, model) in &recipe.models {
         let (origin, path) = (Origin::Model(name.clone()), format!("models.{name}"));
-        let thing = Thing::Model;
+        let thing = match model.source {
+            ModelSource::Remote(_) => Thing::Remote,
+            ModelSource::Stored(_) | ModelSource::Random(_) => Thing::Model,
+        };
         define(
             name,
             Definition {
@@ -122,6 +126,10 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
             Some(other) if tokenizer == name || other.tokenizer.is_some() => {
                 Problem::new(format!("`{tokenizer}` has no tokenizer of its own"))
             }
+            Some(ModelConfig {
+                source: ModelSource::Remote(_),
+                ..
+            }) => Problem::new(format!("`{tokenizer}` is remote: its tokenizer is not here")),
             Some(_) => continue,
         };
         problems.push(problem.at(recipe.locate(&format!("models.{name}.tokenizer"))));
@@ -131,6 +139,10 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
     } else {
         Err(problems)
     }
+}
+
+fn fits(thing: Thing, wanted: Thing) -> bool {
+    thing == wanted || (wanted == Thing::Writer && [Thing::Model, Thing::Remote].contains(&thing))
 }
 
 fn look_up(
@@ -146,18 +158,23 @@ fn look_up(
     };
     let Some(definition) = defined.get(name.as_str()) else {
         let mut known: Vec<&str> = (defined.iter())
-            .filter(|(_, definition)| definition.thing == *wanted && earlier(definition))
+            .filter(|(_, definition)| fits(definition.thing, *wanted) && earlier(definition))
             .map(|(name, _)| *name)
             .collect();
         known.sort_unstable();
-        let what = if *wanted == Thing::Model {
-            "model"
-        } else {
-            "data"
+        let what = match wanted {
+            Thing::Model | Thing::Writer => "model",
+            _ => "data",
         };
         return Err(Problem::new(format!("no {what} is called `{name}`")).accepting(name, known));
     };
-    if definition.thing != *wanted {
+    if (definition.thing, *wanted) == (Thing::Remote, Thing::Model) {
+        return Err(Problem::new(format!(
+            "`{name}` is a remote model: its text can be had, its weights and the logits of all tokens cannot"
+        ))
+        .hint("name a model with weights here, or let this one write data with a stage `generate` and learn from that with `sft`"));
+    }
+    if !fits(definition.thing, *wanted) {
         return Err(Problem::new(format!(
             "`{name}` is {}, {} is wanted here",
             definition.thing.described(),

@@ -9,6 +9,7 @@ use super::data::DataMix;
 use super::document::Node;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
+use super::generate::Generate;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
@@ -32,6 +33,7 @@ pub enum Action {
     Distill(Distill),
     Eval(Eval),
     Export(Export),
+    Generate(Box<Generate>),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -106,7 +108,12 @@ pub enum Task {
 /// What a name can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
+    /// Weights.
     Model,
+    /// A model behind a server.
+    Remote,
+    /// As something wanted: a model of either kind, that only writes.
+    Writer,
     Data,
     Scores,
     Files,
@@ -115,7 +122,8 @@ pub enum Thing {
 impl Thing {
     pub fn described(self) -> &'static str {
         match self {
-            Self::Model => "a model",
+            Self::Model | Self::Writer => "a model",
+            Self::Remote => "a remote model",
             Self::Data => "data",
             Self::Scores => "a table of scores",
             Self::Files => "exported files",
@@ -171,6 +179,7 @@ impl Stage {
             }
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
+            "generate" => parts.take().map(Box::new).map(Action::Generate),
             other => {
                 return Err(Problem::new(format!("unknown stage kind `{other}`"))
                     .accepting(other, Action::KINDS)
@@ -186,7 +195,9 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 6] = ["prune", "gqa", "sft", "distill", "eval", "export"];
+    pub const KINDS: [&str; 7] = [
+        "prune", "gqa", "sft", "distill", "eval", "export", "generate",
+    ];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -196,6 +207,7 @@ impl Action {
             Self::Distill(_) => "distill",
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
+            Self::Generate(_) => "generate",
         }
     }
 
@@ -204,6 +216,7 @@ impl Action {
             Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) => Thing::Model,
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
+            Self::Generate(_) => Thing::Data,
         }
     }
 
@@ -212,6 +225,7 @@ impl Action {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Sft(_) | Self::Distill(_) => true,
+            Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
         }
     }
@@ -266,6 +280,10 @@ impl Action {
                 if let Some(data) = verify.and_then(|verify| verify.data.as_deref()) {
                     uses("verify.data", data, Thing::Data);
                 }
+            }
+            Self::Generate(generate) => {
+                uses("teacher", &generate.teacher, Thing::Writer);
+                uses("prompts", &generate.prompts, Thing::Data);
             }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
@@ -324,6 +342,7 @@ impl Action {
                 );
             }
             Self::Export(export) => found.extend(export.check()),
+            Self::Generate(generate) => found.extend(generate.check()),
         }
         found
     }

@@ -1,14 +1,18 @@
 //! Data as training stages take it in: tokenised once, served by number.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use datasets::cache::TokenCache;
 use datasets::chat_template::ChatTemplate;
+use datasets::config::DataConfig;
 use datasets::loader::{BatchLoader, BatchSize, LoaderConfig};
 use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
 use datasets::packing::Packing;
+use datasets::read::read_samples;
+use datasets::sample::Sample;
 use datasets::tokenizer::Tokenizer;
 use model::phase;
 use trainer::config::TrainConfig;
@@ -16,6 +20,9 @@ use trainer::config::TrainConfig;
 use super::Chain;
 use crate::plan::PlannedStage;
 use crate::recipe::{DataMix, Origin};
+
+/// What a stage that makes data leaves in its directory.
+pub const DATA: &str = "data.jsonl";
 
 impl Chain<'_> {
     /// The batches of a training stage. Stages with the same seed and data see the same batches, so that
@@ -63,15 +70,33 @@ impl Chain<'_> {
         encoder: &SampleEncoder,
     ) -> Result<Arc<TokenCache>> {
         let _phase = phase!("tokenise");
-        let input = self.input(stage, key)?;
-        let Origin::Data(name) = &input.origin else {
-            bail!("`{}` is not data", input.reference.name);
-        };
-        let config = self.recipe.data[name].with_source(self.data[name].clone());
+        let (name, config) = self.data_config(stage, key)?;
         let directory = self.cache.root().join("tokens");
         let cache = TokenCache::of_data(&directory, &config, encoder)
             .with_context(|| format!("data `{name}`"))?;
         Ok(Arc::new(cache))
+    }
+
+    /// The samples of the data that `key` of the stage names.
+    pub fn samples(&self, stage: &PlannedStage, key: &str) -> Result<Vec<Sample>> {
+        let _phase = phase!("read data");
+        let (name, config) = self.data_config(stage, key)?;
+        let report = read_samples(&config).with_context(|| format!("data `{name}`"))?;
+        Ok(report.samples)
+    }
+
+    /// The data that `key` of the stage names, declared or made by an earlier stage, and where it lies.
+    fn data_config(&self, stage: &PlannedStage, key: &str) -> Result<(String, DataConfig<PathBuf>)> {
+        let input = self.input(stage, key)?;
+        let name = input.reference.name.clone();
+        let config = match (&input.origin, self.made_by(&input.origin)) {
+            (Origin::Data(declared), _) => {
+                self.recipe.data[declared].with_source(self.data[declared].clone())
+            }
+            (Origin::Stage(_), Some(maker)) => DataConfig::new(maker.directory.join(DATA)),
+            _ => bail!("`{name}` is not data"),
+        };
+        Ok((name, config))
     }
 
     fn loader(

@@ -3,16 +3,13 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use datasets::read::read_samples;
-use datasets::sample::Sample;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
-use model::phase;
 use serde::{Deserialize, Serialize};
 
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::{Eval, Origin, Task};
+use crate::recipe::{Eval, Task};
 
 /// The table that the stage leaves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,18 +77,6 @@ impl Chain<'_> {
             &stage.directory.join("scores.json"),
             &serde_json::to_value(scores)?,
         )
-    }
-
-    /// The samples of the data that `key` of the stage names.
-    pub fn samples(&self, stage: &PlannedStage, key: &str) -> Result<Vec<Sample>> {
-        let _phase = phase!("read data");
-        let input = self.input(stage, key)?;
-        let Origin::Data(name) = &input.origin else {
-            anyhow::bail!("`{}` is not data", input.reference.name);
-        };
-        let config = self.recipe.data[name].with_source(self.data[name].clone());
-        let report = read_samples(&config).with_context(|| format!("data `{name}`"))?;
-        Ok(report.samples)
     }
 
     /// The scores that a finished stage left.

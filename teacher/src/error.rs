@@ -6,6 +6,8 @@ use datasets::error::DataError;
 use model::weights::error::WeightsError;
 use thiserror::Error;
 
+use crate::remote::error::RemoteError;
+
 #[derive(Debug, Error)]
 pub enum TeacherError {
     #[error(transparent)]
@@ -13,6 +15,21 @@ pub enum TeacherError {
 
     #[error(transparent)]
     Data(#[from] DataError),
+
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+
+    #[error("an answer cannot be written")]
+    Record(#[source] std::io::Error),
+
+    #[error("the prompt {}: {problem}", path.display())]
+    PromptFile { path: PathBuf, problem: String },
+
+    #[error("{what} needs a remote teacher: a model on this machine has none\nhint: {hint}")]
+    OnlyRemote {
+        what: &'static str,
+        hint: &'static str,
+    },
 
     #[error(
         "{}: the model has no tokenizer: there is no tokenizer.json\n\

@@ -3,7 +3,9 @@
 pub mod error;
 pub mod generation;
 pub mod local;
+pub mod remote;
 pub mod signal;
+pub mod synth;
 pub mod teacher;
 #[cfg(test)]
 mod test_tokenizer;

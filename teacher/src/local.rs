@@ -129,17 +129,40 @@ impl LocalTeacher {
             .collect::<Result<_, _>>()?;
         let mut completions = Vec::with_capacity(prompts.len());
         for (group, prompts) in encoded.chunks(PROMPTS_AT_A_TIME).enumerate() {
-            completions.extend(self.continue_ids(
-                group * PROMPTS_AT_A_TIME,
-                prompts,
-                request,
-                on_text,
-            ));
+            let first = group * PROMPTS_AT_A_TIME;
+            let uniform = |prompt: usize, token: usize| {
+                let stage = format!("generate {}", first + prompt);
+                Random::new(request.seed, &stage, token as u64, "token").f64()
+            };
+            let mut on_group = |prompt: usize, text: &str| on_text(first + prompt, text);
+            completions.extend(self.continue_ids(prompts, request, &uniform, &mut on_group));
         }
         Ok(completions)
     }
 
-    fn prompt_ids(&self, at: usize, prompt: &Prompt) -> Result<Vec<u32>, TeacherError> {
+    /// Continues each prompt with a seed of its own, in place of the request's: what is written follows from prompt and
+    /// seed, whatever else is asked with them. The prompts are those of [`Self::prompt_ids`].
+    ///
+    /// # Errors
+    /// A request that makes no sense.
+    pub fn generate_seeded(
+        &self,
+        prompts: &[Vec<u32>],
+        seeds: &[u64],
+        request: &GenerationRequest,
+    ) -> Result<Vec<Completion>, TeacherError> {
+        request.validate()?;
+        let uniform = |prompt: usize, token: usize| {
+            Random::new(seeds[prompt], "generate 0", token as u64, "token").f64()
+        };
+        Ok(self.continue_ids(prompts, request, &uniform, &mut |_, _| ()))
+    }
+
+    /// The tokens of a prompt that can be continued; `at` counts from 0 and is told where it cannot.
+    ///
+    /// # Errors
+    /// A prompt that is empty, does not fit into the model's context or has no template.
+    pub fn prompt_ids(&self, at: usize, prompt: &Prompt) -> Result<Vec<u32>, TeacherError> {
         let ids = self.encode(prompt)?;
         let (number, tokens) = (at + 1, ids.len());
         let context = self.decoder.config.max_position_embeddings;
@@ -154,12 +177,11 @@ impl LocalTeacher {
         }
     }
 
-    /// Continues prompts whose numbers begin at `first`.
     fn continue_ids(
         &self,
-        first: usize,
         prompts: &[Vec<u32>],
         request: &GenerationRequest,
+        uniform: &dyn Fn(usize, usize) -> f64,
         on_text: &mut OnText<'_>,
     ) -> Vec<Completion> {
         let context = self.decoder.config.max_position_embeddings;
@@ -168,10 +190,6 @@ impl LocalTeacher {
             sampling: request.sampling.clone(),
             max_new_tokens: request.max_new_tokens,
             eos_token_ids: eos.clone(),
-        };
-        let uniform = |prompt: usize, token: usize| {
-            let stage = format!("generate {}", first + prompt);
-            Random::new(request.seed, &stage, token as u64, "token").f64()
         };
         let mut streams: Vec<TextStream> = prompts
             .iter()
@@ -185,15 +203,15 @@ impl LocalTeacher {
                 }
                 _ => "",
             };
-            on_text(first + prompt, text);
+            on_text(prompt, text);
             streams[prompt].stopped().is_none() && prompts[prompt].len() + ids.len() < context
         };
-        let outputs = generate(&self.decoder, prompts, &config, &uniform, &mut keep_going);
+        let outputs = generate(&self.decoder, prompts, &config, uniform, &mut keep_going);
         (outputs.into_iter().zip(streams).enumerate())
             .map(|(prompt, (ids, mut stream))| {
                 let rest = stream.finish();
                 if !rest.is_empty() {
-                    on_text(first + prompt, rest);
+                    on_text(prompt, rest);
                 }
                 let ended = ids.last().is_some_and(|id| eos.contains(id));
                 let finish_reason = match stream.stopped() {

@@ -43,6 +43,10 @@ impl View {
 pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
+        // Prompts are read as text: no model here sees their tokens.
+        if matches!(stage.action, Action::Generate(_)) {
+            continue;
+        }
         let Some(model) = declared_model(recipe, at) else {
             continue;
         };

@@ -1,0 +1,166 @@
+//! A model behind a server, as a recipe describes it.
+
+use serde::Deserialize;
+
+use super::key::KeySource;
+
+/// An OpenAI-compatible server, or several that serve the same model.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteConfig {
+    /// The model's name, as the server knows it.
+    pub model: String,
+    /// Addresses up to and with `/v1`.
+    pub endpoints: Vec<String>,
+    /// None for a server that asks for none.
+    #[serde(default)]
+    pub key: Option<KeySource>,
+    /// As many as the server takes when left out.
+    #[serde(default)]
+    pub requests_per_minute: Option<f64>,
+    #[serde(default)]
+    pub tokens_per_minute: Option<f64>,
+    /// Requests under way at a time.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: usize,
+    /// For a whole answer; of a streamed one, for its next piece.
+    #[serde(default = "default_timeout")]
+    pub timeout_seconds: f64,
+    /// How often a request that failed is sent again.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// The wait before the first retry; it doubles with each, half a minute at most, and is jittered.
+    #[serde(default = "default_backoff")]
+    pub backoff_seconds: f64,
+    /// Whether answers come in pieces.
+    #[serde(default)]
+    pub stream: bool,
+    #[serde(default)]
+    pub price: Option<Price>,
+}
+
+/// Dollars a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    pub input: f64,
+    pub output: f64,
+}
+
+fn default_concurrency() -> usize {
+    8
+}
+
+fn default_timeout() -> f64 {
+    120.0
+}
+
+fn default_retries() -> u32 {
+    6
+}
+
+fn default_backoff() -> f64 {
+    0.5
+}
+
+impl RemoteConfig {
+    /// What reads well and makes no sense: the key that it stands under, and what is wrong.
+    pub fn check(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut require = |holds: bool, key: &str, says: &str| {
+            if !holds {
+                found.push((key.to_owned(), says.to_owned()));
+            }
+        };
+        require(!self.model.trim().is_empty(), "model", "`model` is empty");
+        require(
+            !self.endpoints.is_empty(),
+            "endpoints",
+            "`endpoints` names no server",
+        );
+        for (i, endpoint) in self.endpoints.iter().enumerate() {
+            if let Some(problem) = endpoint_problem(endpoint) {
+                require(false, &format!("endpoints.{i}"), problem);
+            }
+        }
+        require(
+            self.concurrency >= 1,
+            "concurrency",
+            "`concurrency` must be at least 1",
+        );
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        for (key, value) in [
+            ("requests_per_minute", self.requests_per_minute),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("timeout_seconds", Some(self.timeout_seconds)),
+            ("backoff_seconds", Some(self.backoff_seconds)),
+        ] {
+            let says = format!("`{key}` must be above 0");
+            require(value.is_none_or(positive), key, &says);
+        }
+        if let Some(price) = self.price {
+            let good = |value: f64| value >= 0.0 && value.is_finite();
+            require(
+                good(price.input) && good(price.output),
+                "price",
+                "a price is 0 or more, in dollars a million tokens",
+            );
+        }
+        found
+    }
+}
+
+fn endpoint_problem(endpoint: &str) -> Option<&'static str> {
+    let Ok(url) = reqwest::Url::parse(endpoint) else {
+        return Some("this is no address; one looks like http://127.0.0.1:8080/v1");
+    };
+    if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
+        return Some("an endpoint begins with http:// or https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Some("an endpoint holds neither a key nor a query; name the key with `key`");
+    }
+    None
+}
+
+impl Price {
+    /// Dollars for so many tokens read and written.
+    pub fn of(&self, input: u64, output: u64) -> f64 {
+        (self.input * input as f64 + self.output * output as f64) / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> RemoteConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn defaults_and_senseless_values() {
+        let plain = config(r#"{"model": "m", "endpoints": ["http://127.0.0.1:1/v1"]}"#);
+        assert!(plain.check().is_empty());
+        assert_eq!((plain.concurrency, plain.retries), (8, 6));
+        let wrong = config(
+            r#"{"model": "m", "concurrency": 0, "tokens_per_minute": -1,
+                "endpoints": ["ftp://a/v1", "x", "https://key@host/v1", "https://host/v1?key=1"]}"#,
+        );
+        let keys: Vec<String> = wrong.check().into_iter().map(|(key, _)| key).collect();
+        let expected = [
+            "endpoints.0",
+            "endpoints.1",
+            "endpoints.2",
+            "endpoints.3",
+            "concurrency",
+            "tokens_per_minute",
+        ];
+        assert_eq!(keys, expected);
+        let price = Price {
+            input: 0.15,
+            output: 0.6,
+        };
+        assert!((price.of(1_000_000, 500_000) - 0.45).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,128 @@
+//! Keys of servers: where they lie, and a value that is never shown.
+
+use std::path::PathBuf;
+
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+
+use super::error::RemoteError;
+
+/// Where a key is to be found. A recipe holds this and never the key itself.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeySource {
+    /// The name of an environment variable.
+    Env(String),
+    File(PathBuf),
+}
+
+/// A key. It has neither `Debug` nor `Serialize`: what cannot be shown is not shown by mistake.
+pub struct Key(String);
+
+impl KeySource {
+    /// # Errors
+    /// [`RemoteError::NoKey`] with the variable or the file that holds none.
+    pub fn read(&self) -> Result<Key, RemoteError> {
+        let missing = |place: String, reason: &str| RemoteError::NoKey {
+            place,
+            reason: reason.to_owned(),
+        };
+        let (place, text) = match self {
+            Self::Env(name) => {
+                let place = format!("the environment variable `{name}`");
+                match std::env::var(name) {
+                    Ok(text) => (place, text),
+                    Err(std::env::VarError::NotPresent) => {
+                        return Err(missing(place, "is not set"));
+                    }
+                    Err(_) => return Err(missing(place, "is not text")),
+                }
+            }
+            Self::File(path) => {
+                let place = format!("the file `{}`", path.display());
+                match std::fs::read_to_string(path) {
+                    Ok(text) => (place, text),
+                    Err(error) => {
+                        return Err(missing(place, &format!("cannot be read: {error}")));
+                    }
+                }
+            }
+        };
+        let key = Key(text.trim().to_owned());
+        if key.0.is_empty() {
+            return Err(missing(place, "is empty"));
+        }
+        match key.header() {
+            Some(_) => Ok(key),
+            None => Err(missing(place, "holds characters that no key has")),
+        }
+    }
+}
+
+impl Key {
+    /// What authorises a request, marked so that nobody prints it.
+    pub(super) fn header(&self) -> Option<HeaderValue> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+
+    /// The bytes of an answer without the key: some servers repeat it in what they complain of.
+    pub(super) fn redact(&self, text: Vec<u8>) -> Vec<u8> {
+        let key = self.0.as_bytes();
+        let mut from = 0;
+        let mut clean = Vec::new();
+        let mut at = 0;
+        while at + key.len() <= text.len() {
+            if text[at..].starts_with(key) {
+                clean.extend_from_slice(&text[from..at]);
+                clean.extend_from_slice(b"[key]");
+                at += key.len();
+                from = at;
+            } else {
+                at += 1;
+            }
+        }
+        if from == 0 {
+            return text;
+        }
+        clean.extend_from_slice(&text[from..]);
+        clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_key_is_named_by_its_place() {
+        let read = |source: KeySource| source.read().err().map(|error| error.to_string());
+        let error = read(KeySource::Env("DISTILL_TEST_NO_SUCH_KEY".into())).unwrap();
+        assert!(
+            error.contains("`DISTILL_TEST_NO_SUCH_KEY` is not set"),
+            "{error}"
+        );
+        let error = read(KeySource::File("no/such/key".into())).unwrap();
+        assert!(error.contains("`no/such/key` cannot be read"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = read(KeySource::File(file.path().into())).unwrap();
+        assert!(error.contains("is empty"), "{error}");
+        std::fs::write(file.path(), "sk-1\n").unwrap();
+        let key = KeySource::File(file.path().into())
+            .read()
+            .unwrap_or_else(|e| panic!("{e}"));
+        assert!(key.header().unwrap().is_sensitive());
+        assert!(!format!("{:?}", key.header()).contains("sk-1"));
+    }
+
+    #[test]
+    fn a_key_in_an_answer_is_blotted_out() {
+        let key = Key("sk-1".into());
+        assert_eq!(
+            key.redact(b"bad key sk-1, sk-1".to_vec()),
+            b"bad key [key], [key]"
+        );
+        assert_eq!(key.redact(b"bad key".to_vec()), b"bad key");
+    }
+}

@@ -1,0 +1,7 @@
+//! Data that a teacher writes.
+
+pub mod asker;
+pub mod generate;
+pub mod local_queue;
+pub mod prompt;
+pub mod record;

@@ -1,0 +1,198 @@
+//! Prompts as readable files: Jinja templates over a seed of the data.
+
+use std::path::{Path, PathBuf};
+
+use datasets::sample::{Message, Sample};
+use minijinja::{Environment, UndefinedBehavior, context};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TeacherError;
+use crate::remote::request::hex_digest;
+
+/// What a template can name.
+const VARIABLES: [&str; 3] = ["prompt", "completion", "messages"];
+
+/// A prompt's file, read and checked. Written as JSON it is the digest of its text.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "PathBuf", into = "String")]
+pub struct PromptFile {
+    pub path: PathBuf,
+    text: String,
+}
+
+/// What a template sees of a seed: its last question, what the data answers to it, and the conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variables {
+    pub prompt: String,
+    /// Empty where the data has none.
+    pub completion: String,
+    pub messages: Vec<Message>,
+}
+
+impl PromptFile {
+    /// # Errors
+    /// A file that cannot be read, is no template or names what it cannot have.
+    pub fn read(path: &Path) -> Result<Self, TeacherError> {
+        let failed = |problem: String| TeacherError::PromptFile {
+            path: path.to_path_buf(),
+            problem,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let file = Self {
+            path: path.to_path_buf(),
+            text,
+        };
+        let environment = environment();
+        let template = environment
+            .template_from_str(&file.text)
+            .map_err(|error| failed(error.to_string()))?;
+        let known = environment.globals().map(|(name, _)| name.to_owned());
+        let known: Vec<String> = known.chain(VARIABLES.map(String::from)).collect();
+        let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        unknown.retain(|name| !known.contains(name));
+        unknown.sort();
+        match unknown.first() {
+            None => Ok(file),
+            Some(name) => Err(failed(format!(
+                "unknown variable `{name}`; there are {}",
+                VARIABLES.join(", ")
+            ))),
+        }
+    }
+
+    /// # Errors
+    /// What the template cannot do with this seed.
+    pub fn render(&self, variables: &Variables) -> Result<String, TeacherError> {
+        let Variables {
+            prompt,
+            completion,
+            messages,
+        } = variables;
+        environment()
+            .render_str(&self.text, context! { prompt, completion, messages })
+            .map_err(|error| TeacherError::PromptFile {
+                path: self.path.clone(),
+                problem: error.to_string(),
+            })
+    }
+
+    /// SHA-256 (hexadecimal) of the text.
+    pub fn digest(&self) -> String {
+        hex_digest(self.text.as_bytes())
+    }
+}
+
+impl TryFrom<PathBuf> for PromptFile {
+    type Error = TeacherError;
+
+    fn try_from(path: PathBuf) -> Result<Self, TeacherError> {
+        Self::read(&path)
+    }
+}
+
+impl From<PromptFile> for String {
+    fn from(file: PromptFile) -> Self {
+        file.digest()
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment
+}
+
+impl Variables {
+    /// Of a conversation, the turns before the last answer; `system` replaces what the data says as such.
+    pub fn of(sample: &Sample, system: Option<&str>) -> Self {
+        let (mut messages, completion) = match sample {
+            Sample::Text(text) => (vec![Message::new("user", text)], String::new()),
+            Sample::Completion { prompt, completion } => {
+                (vec![Message::new("user", prompt)], completion.clone())
+            }
+            Sample::Conversation(turns) => {
+                let last = turns.iter().rposition(|turn| turn.role == "assistant");
+                let end = last.unwrap_or(turns.len());
+                let completion = last.map_or_else(String::new, |at| turns[at].content.clone());
+                (turns[..end].to_vec(), completion)
+            }
+        };
+        if let Some(system) = system {
+            messages.retain(|message| message.role != "system");
+            messages.insert(0, Message::new("system", system));
+        }
+        let asked = messages.iter().rfind(|message| message.role == "user");
+        Self {
+            prompt: asked.map_or_else(String::new, |message| message.content.clone()),
+            completion,
+            messages,
+        }
+    }
+
+    /// The conversation with its last question replaced.
+    pub fn with_prompt(&self, prompt: String) -> Vec<Message> {
+        let mut messages = self.messages.clone();
+        match messages.iter_mut().rfind(|message| message.role == "user") {
+            Some(message) => message.content = prompt,
+            None => messages.push(Message::new("user", prompt)),
+        }
+        messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<PromptFile, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        PromptFile::read(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn templates_see_the_seed_and_are_checked_when_read() {
+        let conversation = Sample::Conversation(vec![
+            Message::new("system", "old"),
+            Message::new("user", "one"),
+            Message::new("assistant", "first"),
+            Message::new("user", "<two>"),
+            Message::new("assistant", "second"),
+        ]);
+        let variables = Variables::of(&conversation, Some("new"));
+        let text =
+            "{% for m in messages %}{{ m.role }} {% endfor %}\n{{ prompt }} {{ completion }}\n";
+        let rendered = file(text).unwrap().render(&variables).unwrap();
+        assert_eq!(rendered, "system user assistant user <two> second");
+        let messages = variables.with_prompt("three".into());
+        let texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+        assert_eq!(texts, ["new", "one", "first", "three"]);
+
+        let error = file("{{ question }}").unwrap_err();
+        assert!(
+            error.contains("unknown variable `question`; there are prompt"),
+            "{error}"
+        );
+        assert!(file("{% if %}").is_err());
+        assert!(file("{% for i in range(3) %}{{ i }}{% endfor %}").is_ok());
+        assert!(PromptFile::read(Path::new("no/such.jinja")).is_err());
+    }
+
+    #[test]
+    fn plain_samples_are_questions() {
+        let text = Variables::of(&Sample::Text("why?".into()), None);
+        assert_eq!(text.messages, [Message::new("user", "why?")]);
+        let pair = Sample::Completion {
+            prompt: "why?".into(),
+            completion: "so".into(),
+        };
+        let pair = Variables::of(&pair, None);
+        assert_eq!(
+            (pair.prompt.as_str(), pair.completion.as_str()),
+            ("why?", "so")
+        );
+    }
+}
