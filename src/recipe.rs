@@ -225,17 +225,25 @@ impl Recipe {
             .map(|(name, _)| {
                 invalid::Invalid::new(format!("data.{name}.limit"), "`limit` must be at least 1")
             });
-        let remotes = self.models.iter().flat_map(|(name, model)| remote_problems(name, model));
-        let prices = (self.stages.iter().enumerate()).filter_map(|(at, stage)| self.missing_price(at, stage));
-        (in_stages.chain(limits).chain(adapters).chain(remotes).chain(prices))
-            .map(|invalid| Problem {
-                span: Some(self.locate(&invalid.key)),
-                message: invalid.message,
-                accepted: Vec::new(),
-                hint: invalid.hint,
-            })
-            .chain(in_sources)
-            .collect()
+        let remotes = self
+            .models
+            .iter()
+            .flat_map(|(name, model)| remote_problems(name, model));
+        let prices = (self.stages.iter().enumerate())
+            .filter_map(|(at, stage)| self.missing_price(at, stage));
+        (in_stages
+            .chain(limits)
+            .chain(adapters)
+            .chain(remotes)
+            .chain(prices))
+        .map(|invalid| Problem {
+            span: Some(self.locate(&invalid.key)),
+            message: invalid.message,
+            accepted: Vec::new(),
+            hint: invalid.hint,
+        })
+        .chain(in_sources)
+        .collect()
     }
 
     /// Money can only be counted at a known price.
@@ -247,7 +255,9 @@ impl Recipe {
         let says = match &self.models.get(&generate.teacher)?.source {
             ModelSource::Remote(remote) if remote.price.is_some() => return None,
             ModelSource::Remote(_) => "a budget in dollars needs the model's `price`",
-            ModelSource::Stored(_) | ModelSource::Random(_) => "a model on this machine costs no dollars",
+            ModelSource::Stored(_) | ModelSource::Random(_) => {
+                "a model on this machine costs no dollars"
+            }
         };
         let key = format!("{}.budget.dollars", stage_path(at));
         Some(invalid::Invalid::new(key, says))
@@ -295,7 +305,10 @@ fn remote_problems(name: &str, model: &ModelConfig) -> Vec<invalid::Invalid> {
         .collect();
     if model.tokenizer.is_some() {
         let says = "a remote model keeps its tokenizer to itself";
-        found.push(invalid::Invalid::new(format!("models.{name}.tokenizer"), says));
+        found.push(invalid::Invalid::new(
+            format!("models.{name}.tokenizer"),
+            says,
+        ));
     }
     found
 }

@@ -85,7 +85,7 @@ impl Source {
     }
 }
 
-impl Source {
+impl ModelSource {
     /// Reads a table as a recipe has it, written in one line: `{ kind = "pip", … }`.
     pub fn from_inline_table(text: &str) -> Result<Self, SourceError> {
         let wrong = |error: toml::de::Error| SourceError::Syntax(error.message().to_string());
@@ -99,9 +99,7 @@ impl Source {
         let entries = kind.into_iter().chain(table);
         Self::deserialize(MapDeserializer::new(entries)).map_err(wrong)
     }
-}
 
-impl ModelSource {
     pub fn check(&self) -> Result<(), SourceError> {
         match self {
             Self::Stored(source) => source.check(),
@@ -328,15 +326,19 @@ mod tests {
         let text = format!(
             r#"{{ files = ["a/b.gguf"], kind = "pip", packages = ["a==1"], sha256 = "{digest}" }}"#
         );
-        let source = Source::from_inline_table(&text).unwrap();
-        assert!(matches!(source, Source::Pip(pip) if pip.files == ["a/b.gguf"]));
+        let source = ModelSource::from_inline_table(&text).unwrap();
+        assert!(
+            matches!(source, ModelSource::Stored(Source::Pip(pip)) if pip.files == ["a/b.gguf"])
+        );
         for (wrong, says) in [
             ("{ kind = \"pip\"", "unclosed"),
             ("{ kind = \"ftp\" }", "unknown variant `ftp`"),
             ("{ files = [\"a\"] }", "missing field `kind`"),
             ("{ kind = \"pip\", package = 1 }", "unknown field `package`"),
         ] {
-            let error = Source::from_inline_table(wrong).unwrap_err().to_string();
+            let error = ModelSource::from_inline_table(wrong)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(says), "{wrong}: {error}");
         }
     }

@@ -48,6 +48,7 @@ pub fn scan<T: Send>(
     mut take: impl FnMut(&Record, Result<T, DropReason>) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut wanted = config.limit.unwrap_or(usize::MAX);
+    let mut none = true;
     let columns = config.columns.as_ref();
     let look = |record: &Record| -> Result<Result<T, DropReason>, DataError> {
         let fields = fields(record)?;
@@ -61,6 +62,7 @@ pub fn scan<T: Send>(
         })
     };
     read_batches(config, &mut |batch| {
+        none = false;
         let found: Vec<_> = batch.par_iter().map(look).collect();
         for (record, found) in batch.iter().zip(found) {
             if wanted == 0 {
@@ -74,5 +76,14 @@ pub fn scan<T: Send>(
             0 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         })
-    })
+    })?;
+    match none {
+        false => Ok(()),
+        true => Err(DataError::Empty {
+            path: config.source.clone(),
+            found: "the data holds no records\n\
+                    hint: check that `source` names the data that you meant"
+                .into(),
+        }),
+    }
 }

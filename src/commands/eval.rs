@@ -58,7 +58,7 @@ fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let report = Report {
         task: "perplexity",
-        model: arguments.model.model.to_string(),
+        model: arguments.model.stored()?.to_string(),
         data: arguments.data.display().to_string(),
         window,
         stride,

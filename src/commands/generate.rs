@@ -15,17 +15,21 @@ use teacher::tokenizer::load_tokenizer;
 use teacher::{Completion, GenerationRequest, LocalTeacher, Prompt};
 
 use super::open_model::open_model_at;
+use super::remote;
 use crate::cli::GenerateArgs;
 use crate::device::place;
-use crate::source::Cache;
+use crate::source::{Cache, ModelSource};
 use stats::{Clock, Stats};
 
 pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let request = request(&arguments);
     request.validate()?;
     let texts = texts(&arguments)?;
+    if let ModelSource::Remote(remote) = &arguments.model.model {
+        return remote::generate(remote, &texts, &request, &arguments);
+    }
     let placement = place(arguments.model.device.device)?;
-    let path = arguments.model.model.resolve(&Cache::from_env()?)?;
+    let path = arguments.model.stored()?.resolve(&Cache::from_env()?)?;
     let start = Instant::now();
     let checkpoint = open_model_at(&path, &arguments.model)?;
     let tokenizer = load_tokenizer(&checkpoint)?;

@@ -45,7 +45,10 @@ pub fn run(arguments: InspectArgs) -> anyhow::Result<()> {
     };
     let views: Vec<View> = views(&recipe).into_iter().filter(wanted).collect();
     if views.is_empty() {
-        bail!("no stage of the recipe uses the data: no model will see it");
+        bail!(
+            "no stage of the recipe trains on its data or scores it: no model will see it\n\
+             hint: what a stage `generate` makes lies in its directory as data.jsonl"
+        );
     }
     let cache = Cache::from_env()?;
     let mut out = std::io::stdout().lock();
@@ -117,7 +120,9 @@ fn tokenizer(recipe: &Recipe, model: &str) -> anyhow::Result<Tokenizer> {
             "model `{model}` is a random one and has no tokenizer\n\
              hint: name the model whose tokenizer it uses: tokenizer = \"…\""
         ),
-        (_, ModelSource::Remote(_)) => bail!("model `{model}` is remote: its tokenizer is not here"),
+        (_, ModelSource::Remote(_)) => {
+            bail!("model `{model}` is remote: its tokenizer is not here")
+        }
     }
 }
 

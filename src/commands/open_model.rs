@@ -18,7 +18,7 @@ pub fn open(source: &Source) -> anyhow::Result<Checkpoint> {
 
 /// Fetches the model that a verb works on, and opens it with its adapter.
 pub fn open_model(arguments: &ModelArgs) -> anyhow::Result<Checkpoint> {
-    let path = arguments.model.resolve(&Cache::from_env()?)?;
+    let path = arguments.stored()?.resolve(&Cache::from_env()?)?;
     open_model_at(&path, arguments)
 }
 

@@ -11,11 +11,14 @@ use model::decoder::Decoder;
 use model::load::load_frozen_decoder;
 use model::score::{label_log_probs, top_logits};
 use serde::Serialize;
+use teacher::remote::request::Given;
 use teacher::tokenizer::{load_tokenizer, optional_tokenizer};
 
 use super::open_model::open_model;
+use super::remote;
 use crate::cli::ScoreArgs;
 use crate::device::place;
+use crate::source::ModelSource;
 
 /// What is printed: `logprobs[i]` (nats) belongs to `ids[i + 1]` given `ids[..=i]`.
 #[derive(Debug, Serialize)]
@@ -37,6 +40,14 @@ pub fn run(arguments: ScoreArgs) -> anyhow::Result<()> {
         (_, Some(path)) => Some(read(path)?),
         _ => None,
     };
+    if let ModelSource::Remote(remote) = &arguments.model.model {
+        let given = match (text, &arguments.ids) {
+            (Some(text), _) => Given::Text(text),
+            (None, Some(path)) => Given::Ids(read_ids(path, u32::MAX as usize)?),
+            (None, None) => bail!("one of --text, --file and --ids is needed"),
+        };
+        return remote::score(remote, given, &arguments);
+    }
     let placement = place(arguments.model.device.device)?;
     let checkpoint = open_model(&arguments.model)?;
     let (tokenizer, ids) = match (text, &arguments.ids) {

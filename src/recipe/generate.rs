@@ -88,11 +88,6 @@ impl Generate {
             "several `turns` need `user`: a template with which the teacher plays the user",
         );
         check(
-            self.turns > 1 || self.user.is_none(),
-            "user",
-            "`user` is for several `turns`, and this stage has one",
-        );
-        check(
             self.logprobs.is_none_or(|top| top <= 20),
             "logprobs",
             "`logprobs` is 20 at most",

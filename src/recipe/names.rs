@@ -129,7 +129,9 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
             Some(ModelConfig {
                 source: ModelSource::Remote(_),
                 ..
-            }) => Problem::new(format!("`{tokenizer}` is remote: its tokenizer is not here")),
+            }) => Problem::new(format!(
+                "`{tokenizer}` is remote: its tokenizer is not here"
+            )),
             Some(_) => continue,
         };
         problems.push(problem.at(recipe.locate(&format!("models.{name}.tokenizer"))));

@@ -197,7 +197,8 @@ impl<'de> MapAccess<'de> for Table<'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Problem> {
         let node = (self.value.take()).ok_or_else(|| Problem::new("a value without its key"))?;
-        seed.deserialize(Reader(node))
+        // What a value's own checks refuse has no closer place.
+        (seed.deserialize(Reader(node))).map_err(|problem| problem.or_at(&node.span))
     }
 }
 

@@ -88,7 +88,11 @@ impl Chain<'_> {
     /// The data that `key` of the stage names, declared or made by an earlier stage, and where it lies.
     ///
     /// A stage that sifts data leaves records as they were, so what the recipe says of their columns holds on.
-    pub fn data_config(&self, stage: &PlannedStage, key: &str) -> Result<(String, DataConfig<PathBuf>)> {
+    pub fn data_config(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+    ) -> Result<(String, DataConfig<PathBuf>)> {
         let input = self.input(stage, key)?;
         let name = input.reference.name.clone();
         let config = match (&input.origin, self.made_by(&input.origin)) {

@@ -153,9 +153,16 @@ impl Chain<'_> {
 
 /// Whether enough was answered for a data set.
 fn check_outcome(outcome: &Outcome, allow_failed: usize) -> Result<()> {
-    let failed = outcome.dropped.get(&Dropped::NoAnswer).copied().unwrap_or(0);
+    let failed = outcome
+        .dropped
+        .get(&Dropped::NoAnswer)
+        .copied()
+        .unwrap_or(0);
     if failed > allow_failed {
-        let said = outcome.said.get(&Dropped::NoAnswer).map_or("", String::as_str);
+        let said = outcome
+            .said
+            .get(&Dropped::NoAnswer)
+            .map_or("", String::as_str);
         bail!(
             "{failed} of {} prompts got no answer: {said}\n\
              hint: run the same command again, only these are asked again; or let the stage finish without them: allow_failed = {failed}",
@@ -164,7 +171,13 @@ fn check_outcome(outcome: &Outcome, allow_failed: usize) -> Result<()> {
     }
     if outcome.records == 0 {
         let why: Vec<String> = (outcome.said.iter())
-            .map(|(dropped, said)| format!("{} prompts {}: {said}", outcome.dropped[dropped], dropped.describe()))
+            .map(|(dropped, said)| {
+                format!(
+                    "{} prompts {}: {said}",
+                    outcome.dropped[dropped],
+                    dropped.describe()
+                )
+            })
             .collect();
         bail!("no prompt has a usable answer: {}", why.join("; "));
     }
@@ -176,7 +189,8 @@ struct Lines(BufWriter<File>);
 
 impl Lines {
     fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self(BufWriter::new(file)))
     }
 

@@ -266,7 +266,7 @@ impl RemoteModel {
                 FailureKind::Connect => {
                     self.endpoints.failed(&chosen, None);
                     reservation.refused();
-                    let contacts = FIRST_CONTACTS + self.endpoints.len() as u32;
+                    let contacts = FIRST_CONTACTS + self.endpoints.count() as u32;
                     if attempt >= contacts && !self.endpoints.any_has_answered() {
                         return Err(RemoteError::Unreachable {
                             endpoint: chosen.url,

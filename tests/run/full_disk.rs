@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, stderr};
+use crate::server::Server;
 use crate::weights::digest;
 
 const STAGES: &str = r#"
@@ -137,4 +138,61 @@ fn a_gguf_file_that_does_not_fit_leaves_nothing() {
     assert_eq!(std::fs::read_dir(home.path("disk")).unwrap().count(), 0);
     disk.resize("1m");
     assert_success(&home.distill(&arguments));
+}
+
+#[test]
+fn answers_that_were_paid_for_survive_a_full_disk() {
+    let mut home = Home::new();
+    let Some(disk) = Disk::mount(&home.path("disk"), "400k") else {
+        println!("skipped: only root can mount a small disk to fill");
+        return;
+    };
+    let server = Server::good();
+    let questions: Vec<String> = (0..200)
+        .map(|n| format!("{n} {}", "why ".repeat(400)))
+        .collect();
+    home.write("seeds.txt", questions.join("\n"));
+    home.write(
+        RECIPE,
+        format!(
+            r#"
+[models.judge]
+source = {{ kind = "remote", model = "m", endpoints = ["{}"], concurrency = 8 }}
+[data.seeds]
+source = "seeds.txt"
+chunk = "lines"
+[[stage]]
+kind = "generate"
+teacher = "judge"
+prompts = "seeds"
+"#,
+            server.endpoint()
+        ),
+    );
+    let cache = home.path("disk/cache").display().to_string();
+    home.set("DISTILL_CACHE", cache);
+    let parts = ["answers.sqlite", "full", "hint: make room on the disk"];
+    assert_failure(&home.run(), 1, &parts);
+    assert!(server.hits().len() < 200);
+    disk.resize("20m");
+    assert_success(&home.run());
+    let hits = server.hits().len();
+    assert!((200..=208).contains(&hits), "{hits}");
+
+    // The file itself, where the store has room.
+    disk.resize("21m");
+    let out = home.distill(&["run", RECIPE, "--out", "disk/runs"]);
+    assert_success(&out);
+    std::fs::remove_dir_all(home.path("disk/runs")).unwrap();
+    let used = std::fs::metadata(home.path("disk/cache/answers.sqlite"))
+        .unwrap()
+        .len();
+    disk.resize(&format!("{}k", used / 1024 + 300));
+    let out = home.distill(&["run", RECIPE, "--out", "disk/runs"]);
+    assert_failure(
+        &out,
+        1,
+        &["cannot be written", "No space left", "hint: make room"],
+    );
+    assert_eq!(server.hits().len(), hits);
 }

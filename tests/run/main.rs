@@ -9,6 +9,7 @@ mod chain;
 mod equal_weights;
 mod exports;
 mod full_disk;
+mod generate;
 mod home;
 mod hub;
 mod kills;
@@ -16,6 +17,7 @@ mod models;
 mod packages;
 mod profiles;
 mod real_model;
+mod server;
 mod surgery;
 #[cfg(feature = "vulkan")]
 mod vulkan;

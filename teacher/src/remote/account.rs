@@ -46,6 +46,10 @@ impl std::ops::AddAssign for Spending {
         self.dollars += other.dollars;
         self.possibly_tokens += other.possibly_tokens;
         self.possibly_dollars += other.possibly_dollars;
+        if self.possibly_tokens == 0 {
+            // What adding and taking away leaves of nothing.
+            self.possibly_dollars = 0.0;
+        }
     }
 }
 

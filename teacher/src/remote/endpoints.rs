@@ -125,7 +125,7 @@ impl Endpoints {
         self.lock().iter().any(|endpoint| endpoint.has_answered)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().len()
     }
 }

@@ -7,13 +7,32 @@ use serde::Deserialize;
 
 use super::error::RemoteError;
 
-/// Where a key is to be found. A recipe holds this and never the key itself.
+/// Where a key is to be found: `{ env = "NAME" }` or `{ file = "PATH" }`. A recipe holds this and never the key itself.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(try_from = "Place")]
 pub enum KeySource {
     /// The name of an environment variable.
     Env(String),
     File(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    env: Option<String>,
+    file: Option<PathBuf>,
+}
+
+impl TryFrom<Place> for KeySource {
+    type Error = &'static str;
+
+    fn try_from(place: Place) -> Result<Self, Self::Error> {
+        match (place.env, place.file) {
+            (Some(name), None) => Ok(Self::Env(name)),
+            (None, Some(path)) => Ok(Self::File(path)),
+            _ => Err("a key lies in one place: { env = \"NAME\" } or { file = \"PATH\" }"),
+        }
+    }
 }
 
 /// A key. It has neither `Debug` nor `Serialize`: what cannot be shown is not shown by mistake.
@@ -114,6 +133,27 @@ mod tests {
             .unwrap_or_else(|e| panic!("{e}"));
         assert!(key.header().unwrap().is_sensitive());
         assert!(!format!("{:?}", key.header()).contains("sk-1"));
+    }
+
+    #[test]
+    fn a_key_has_one_place() {
+        let read = |json: &str| serde_json::from_str::<KeySource>(json).map_err(|e| e.to_string());
+        assert_eq!(read(r#"{"env": "A"}"#).unwrap(), KeySource::Env("A".into()));
+        assert_eq!(
+            read(r#"{"file": "a"}"#).unwrap(),
+            KeySource::File("a".into())
+        );
+        assert!(
+            read(r#"{"env": "A", "file": "a"}"#)
+                .unwrap_err()
+                .contains("one place")
+        );
+        assert!(
+            read(r#"{"value": "sk-1"}"#)
+                .unwrap_err()
+                .contains("unknown field")
+        );
+        assert!(read(r#""sk-1""#).is_err());
     }
 
     #[test]

@@ -175,8 +175,10 @@ impl Store {
     }
 
     fn send(&self, write: Write) {
-        // If the thread has ended, whoever waits for it is told.
-        let _ = self.writes.as_ref().map(|writes| writes.send(write));
+        if let Some(writes) = &self.writes {
+            // If the thread has ended, whoever waits for it is told.
+            let _ = writes.send(write);
+        }
     }
 }
 
