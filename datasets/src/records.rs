@@ -223,22 +223,68 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, Da
 
 /// Every column stays text: a completion "42" is no number.
 fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, DataError> {
-    let failed = |error: csv::Error| malformed(path, "csv", error);
-    let mut reader = csv::Reader::from_path(path).map_err(failed)?;
-    let headers = reader.headers().map_err(failed)?.clone();
-    let mut fields = csv::StringRecord::new();
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
+    let mut next = || rows.next_row().map_err(DataError::io("read", path));
+    let not_text = |row: usize| malformed(path, "csv", format!("row {row} is not UTF-8"));
+    let text = |row: usize, fields: Vec<Vec<u8>>| -> Result<Vec<String>, DataError> {
+        let texts = fields.into_iter().map(String::from_utf8);
+        texts.collect::<Result<_, _>>().map_err(|_| not_text(row))
+    };
+    let Some(header) = next()? else {
+        return Ok(ControlFlow::Continue(()));
+    };
+    let header = text(0, header)?;
     for row in 1.. {
-        if !reader.read_record(&mut fields).map_err(failed)? {
+        let Some(fields) = next()? else {
             break;
+        };
+        let fields = text(row, fields)?;
+        if fields.len() != header.len() {
+            let (found, expected) = (fields.len(), header.len());
+            let says = format!("row {row} has {found} fields, the header {expected}");
+            return Err(malformed(path, "csv", says));
         }
-        let pairs = headers.iter().zip(&fields);
-        let record: Map<String, Value> =
-            pairs.map(|(name, field)| (name.to_string(), field.into())).collect();
+        let pairs = header.iter().cloned().zip(fields.into_iter().map(Value::from));
+        let record: Map<String, Value> = pairs.collect();
         if batch.push(path, row, Value::Object(record).to_string())?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// The rows of a csv file. The crate `csv` would bring serde's support for it, which nothing here needs.
+struct CsvRows<R> {
+    file: R,
+    parser: csv_core::Reader,
+}
+
+impl<R: BufRead> CsvRows<R> {
+    fn new(file: R) -> Self {
+        let parser = csv_core::Reader::new();
+        Self { file, parser }
+    }
+
+    fn next_row(&mut self) -> std::io::Result<Option<Vec<Vec<u8>>>> {
+        let (mut fields, mut field, mut part) = (Vec::new(), Vec::new(), [0; 4096]);
+        loop {
+            let input = self.file.fill_buf()?;
+            let (result, read, written) = self.parser.read_field(input, &mut part);
+            self.file.consume(read);
+            field.extend_from_slice(&part[..written]);
+            match result {
+                csv_core::ReadFieldResult::InputEmpty | csv_core::ReadFieldResult::OutputFull => {}
+                csv_core::ReadFieldResult::Field { record_end } => {
+                    fields.push(std::mem::take(&mut field));
+                    if record_end {
+                        return Ok(Some(fields));
+                    }
+                }
+                csv_core::ReadFieldResult::End => return Ok(None),
+            }
+        }
+    }
 }
 
 /// A row group at a time, which is what a reader of parquet can skip to.
