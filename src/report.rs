@@ -64,7 +64,10 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
 fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
     let named = stage.inputs.first().map_or("", |input| &input.input.reference.name);
     let mut text = format!("{} of {named}\n", stage.action.kind());
-    let dropped = counts.dropped.iter().map(|count| (count.rule.as_str(), count.records));
+    // What said nothing comes first, and mostly there is none.
+    let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
+    let unusable = unusable.iter().filter(|count| count.records > 0);
+    let dropped = (unusable.chain(ruled)).map(|count| (count.rule.as_str(), count.records));
     let rows: Vec<(&str, u64)> = dropped.chain([("kept", counts.kept)]).collect();
     let wide = rows.iter().map(|(rule, _)| rule.chars().count()).max().unwrap_or(0);
     text += &format!("{:wide$}  {:>10}  {:>7}\n", "rule", "records", "share");
