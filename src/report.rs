@@ -62,14 +62,21 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
 
 /// What a filter dropped, by rule, and what it kept.
 fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
-    let named = stage.inputs.first().map_or("", |input| &input.input.reference.name);
+    let named = stage
+        .inputs
+        .first()
+        .map_or("", |input| &input.input.reference.name);
     let mut text = format!("{} of {named}\n", stage.action.kind());
     // What said nothing comes first, and mostly there is none.
     let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
     let unusable = unusable.iter().filter(|count| count.records > 0);
     let dropped = (unusable.chain(ruled)).map(|count| (count.rule.as_str(), count.records));
     let rows: Vec<(&str, u64)> = dropped.chain([("kept", counts.kept)]).collect();
-    let wide = rows.iter().map(|(rule, _)| rule.chars().count()).max().unwrap_or(0);
+    let wide = rows
+        .iter()
+        .map(|(rule, _)| rule.chars().count())
+        .max()
+        .unwrap_or(0);
     text += &format!("{:wide$}  {:>10}  {:>7}\n", "rule", "records", "share");
     for (rule, records) in rows {
         let share = 100.0 * records as f64 / counts.records.max(1) as f64;

@@ -34,10 +34,7 @@ impl Benchmarks {
     ///
     /// # Errors
     /// A set that cannot be read, or has no words.
-    pub fn read(
-        sets: &[(String, DataConfig<PathBuf>)],
-        ngram: usize,
-    ) -> Result<Self, DataError> {
+    pub fn read(sets: &[(String, DataConfig<PathBuf>)], ngram: usize) -> Result<Self, DataError> {
         let mut benchmarks = Self {
             names: sets.iter().map(|(name, _)| name.clone()).collect(),
             ngram,
@@ -105,10 +102,7 @@ impl Benchmarks {
     }
 }
 
-fn texts_to_avoid(
-    record: &Record,
-    config: &DataConfig<PathBuf>,
-) -> Result<Vec<String>, DataError> {
+fn texts_to_avoid(record: &Record, config: &DataConfig<PathBuf>) -> Result<Vec<String>, DataError> {
     let fields = fields(record)?;
     if config.columns.is_some() {
         let found = texts(record, &fields, config.columns.as_ref())?;

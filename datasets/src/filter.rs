@@ -92,7 +92,10 @@ pub fn filter(
     directory: &Path,
     name: &str,
 ) -> Result<Counts, DataError> {
-    let objections = rules.iter().map(Rule::objection).collect::<Result<Vec<_>, _>>()?;
+    let objections = rules
+        .iter()
+        .map(Rule::objection)
+        .collect::<Result<Vec<_>, _>>()?;
     let judge = |parsed: &Parsed| {
         let whole = parsed.text(None)?.unwrap_or_default();
         for (number, (rule, objection)) in rules.iter().zip(&objections).enumerate() {
@@ -100,7 +103,11 @@ pub fn filter(
                 Some(field) => parsed.text(Some(field))?.unwrap_or_default(),
                 None => String::new(),
             };
-            let text = if rule.field().is_some() { &of_field } else { &whole };
+            let text = if rule.field().is_some() {
+                &of_field
+            } else {
+                &whole
+            };
             if let Some(detail) = objection(text) {
                 return Ok(Some((number, detail, text.clone())));
             }

@@ -47,11 +47,12 @@ pub fn read_batches(config: &DataConfig<PathBuf>, take: Take) -> Result<(), Data
         let path: Arc<Path> = path.into();
         let flow = match format {
             Format::Text => read_text(&path, config, &mut batch),
-            Format::Jsonl => read_lines(&path, "JSON lines", &mut |row, line| {
-                match line.trim().is_empty() {
-                    true => Ok(ControlFlow::Continue(())),
-                    false => batch.push(&path, row, line.trim().to_string()),
-                }
+            Format::Jsonl => read_lines(&path, "JSON lines", &mut |row, line| match line
+                .trim()
+                .is_empty()
+            {
+                true => Ok(ControlFlow::Continue(())),
+                false => batch.push(&path, row, line.trim().to_string()),
             }),
             Format::Json => read_array(&path, &mut batch),
             Format::Csv => read_csv(&path, &mut batch),
@@ -126,7 +127,10 @@ fn read_lines(
         }
         let line = std::str::from_utf8(&bytes)
             .map_err(|error| malformed(path, expected, format!("line {number}: {error}")))?;
-        let line = line.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(line);
+        let line = line
+            .strip_prefix('\u{feff}')
+            .filter(|_| number == 1)
+            .unwrap_or(line);
         if each(number, line.trim_end_matches(['\r', '\n']))?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -141,7 +145,10 @@ fn read_text(
     batch: &mut Batch,
 ) -> Result<ControlFlow<()>, DataError> {
     const EXPECTED: &str = "UTF-8 text";
-    let named = config.columns.as_ref().and_then(|columns| columns.text.clone());
+    let named = config
+        .columns
+        .as_ref()
+        .and_then(|columns| columns.text.clone());
     let name = named.unwrap_or_else(|| "text".into());
     let mut row = 0;
     let mut push = |text: &str| {
@@ -155,10 +162,14 @@ fn read_text(
                 .map_err(|error| malformed(path, EXPECTED, error.utf8_error()))?;
             push(&text)
         }
-        Chunk::Lines => read_lines(path, EXPECTED, &mut |_, line| match line.trim().is_empty() {
-            true => Ok(ControlFlow::Continue(())),
-            false => push(line),
-        }),
+        Chunk::Lines => read_lines(
+            path,
+            EXPECTED,
+            &mut |_, line| match line.trim().is_empty() {
+                true => Ok(ControlFlow::Continue(())),
+                false => push(line),
+            },
+        ),
         Chunk::Paragraphs => {
             let mut paragraph = String::new();
             let flow = read_lines(path, EXPECTED, &mut |_, line| {
@@ -184,7 +195,8 @@ fn read_text(
 
 /// The elements of a JSON array as they are written, from the mapped file.
 fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, DataError> {
-    let failed = |found: &dyn ToString| malformed(path, "a JSON array of objects", found.to_string());
+    let failed =
+        |found: &dyn ToString| malformed(path, "a JSON array of objects", found.to_string());
     let file = File::open(path).map_err(DataError::io("open", path))?;
     if file.metadata().map_err(DataError::io("open", path))?.len() == 0 {
         return Ok(ControlFlow::Continue(()));
@@ -192,7 +204,10 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, Da
     // SAFETY: the file is read only, here as everywhere in this crate; who changes it meanwhile gets an error of syntax.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(DataError::io("map", path))?;
     let mut rest = map.trim_ascii();
-    rest = rest.strip_prefix(b"[").ok_or_else(|| failed(&"no `[` at its start"))?.trim_ascii_start();
+    rest = rest
+        .strip_prefix(b"[")
+        .ok_or_else(|| failed(&"no `[` at its start"))?
+        .trim_ascii_start();
     for row in 1.. {
         if rest == b"]" {
             break;
@@ -245,9 +260,15 @@ fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, Data
             let says = format!("row {row} has {found} fields, the header {expected}");
             return Err(malformed(path, "csv", says));
         }
-        let pairs = header.iter().cloned().zip(fields.into_iter().map(Value::from));
+        let pairs = header
+            .iter()
+            .cloned()
+            .zip(fields.into_iter().map(Value::from));
         let record: Map<String, Value> = pairs.collect();
-        if batch.push(path, row, Value::Object(record).to_string())?.is_break() {
+        if batch
+            .push(path, row, Value::Object(record).to_string())?
+            .is_break()
+        {
             return Ok(ControlFlow::Break(()));
         }
     }
@@ -302,7 +323,11 @@ fn read_parquet(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, 
     let (mut first, mut row) = (0, 0);
     for rows in groups {
         let file = File::open(path).map_err(DataError::io("open", path))?;
-        let read = || ParquetReader::new(file).with_slice(Some((first, rows))).finish();
+        let read = || {
+            ParquetReader::new(file)
+                .with_slice(Some((first, rows)))
+                .finish()
+        };
         let group = without_panics(read).map_err(failed)?.map_err(polars)?;
         first += rows;
         for start in (0..rows).step_by(ROWS_AT_A_TIME) {

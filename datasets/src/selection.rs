@@ -143,15 +143,18 @@ impl Selection {
 impl Counts {
     fn in_words(&self) -> String {
         let rules = self.dropped.iter().filter(|count| count.records > 0);
-        let words: Vec<String> =
-            rules.map(|count| format!("{} {}", count.rule, count.records)).collect();
+        let words: Vec<String> = rules
+            .map(|count| format!("{} {}", count.rule, count.records))
+            .collect();
         words.join(", ")
     }
 }
 
 fn settle(writer: BufWriter<NamedTempFile>, path: &Path) -> Result<(), DataError> {
     let failed = || DataError::io("write", path);
-    let file = writer.into_inner().map_err(|error| failed()(error.into_error()))?;
+    let file = writer
+        .into_inner()
+        .map_err(|error| failed()(error.into_error()))?;
     file.as_file().sync_all().map_err(failed())?;
     file.persist(path).map_err(|error| failed()(error.error))?;
     Ok(())

@@ -57,7 +57,12 @@ pub fn texts(
 }
 
 fn mapped(mapping: &ColumnMapping) -> Vec<&str> {
-    let named = [&mapping.text, &mapping.prompt, &mapping.completion, &mapping.messages];
+    let named = [
+        &mapping.text,
+        &mapping.prompt,
+        &mapping.completion,
+        &mapping.messages,
+    ];
     named.into_iter().flatten().map(String::as_str).collect()
 }
 

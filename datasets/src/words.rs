@@ -69,9 +69,7 @@ pub fn ngram_hashes(words: &[u64], n: usize) -> impl Iterator<Item = u64> {
 
 /// The hash of a run of words.
 pub fn hash_ngram(words: &[u64]) -> u64 {
-    let fold = |hash: u64, word: &u64| {
-        hash.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(*word)
-    };
+    let fold = |hash: u64, word: &u64| hash.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(*word);
     mix(words.iter().fold(words.len() as u64, fold))
 }
 
@@ -97,7 +95,10 @@ mod tests {
         assert_eq!(found("我爱Rust吗。"), ["我", "爱", "rust", "吗"]);
         assert_eq!(found(" ,\n"), [""; 0]);
         // The same word composed and decomposed.
-        assert_eq!(word_hashes("가 É"), word_hashes("\u{1100}\u{1161} e\u{301}"));
+        assert_eq!(
+            word_hashes("가 É"),
+            word_hashes("\u{1100}\u{1161} e\u{301}")
+        );
     }
 
     #[test]

@@ -48,7 +48,12 @@ fn invalid(prefix: &str, (key, says): (String, String)) -> Invalid {
 impl Filter {
     pub fn check(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
-        require(&mut found, !self.rules.is_empty(), "rules", "`rules` lists no rule");
+        require(
+            &mut found,
+            !self.rules.is_empty(),
+            "rules",
+            "`rules` lists no rule",
+        );
         for (i, rule) in self.rules.iter().enumerate() {
             let wrong = rule.check().into_iter();
             found.extend(wrong.map(|wrong| invalid(&format!("rules.{i}"), wrong)));
@@ -74,11 +79,19 @@ impl Decontaminate {
     pub fn check(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
         let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
-        check(!self.against.is_empty(), "against", "`against` names no data");
+        check(
+            !self.against.is_empty(),
+            "against",
+            "`against` names no data",
+        );
         check(self.ngram > 0, "ngram", "`ngram` must be at least 1");
         for (i, name) in self.against.iter().enumerate() {
             let twice = self.against[..i].contains(name);
-            check(!twice, &format!("against.{i}"), &format!("`{name}` is listed twice"));
+            check(
+                !twice,
+                &format!("against.{i}"),
+                &format!("`{name}` is listed twice"),
+            );
             let itself = *name == self.data;
             let says = format!("`{name}` is the data itself: nothing of it would be left");
             check(!itself, &format!("against.{i}"), &says);

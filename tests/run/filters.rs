@@ -55,16 +55,37 @@ tokens_per_step = 32
 
 /// Each with the rule that drops it.
 const CORPUS: [(&str, &str); 10] = [
-    ("", "The old man mended his nets every morning before the boats came in."),
+    (
+        "",
+        "The old man mended his nets every morning before the boats came in.",
+    ),
     ("length", "Too short."),
-    ("language", "Der alte Mann flickte jeden Morgen seine Netze, bevor die Boote kamen."),
+    (
+        "language",
+        "Der alte Mann flickte jeden Morgen seine Netze, bevor die Boote kamen.",
+    ),
     ("", "노인은 매일 아침 배가 들어오기 전에 그물을 고쳤다."),
-    ("repetition", "Read all of this page\nRead all of this page\nRead all of this page\nand then the next"),
-    ("regex 1", "What it says there is Lorem Ipsum, and nobody has ever read the rest."),
-    ("near duplicate", "The old man mended his nets every morning, before the boats came in!"),
-    ("bench", "Q: Which of the planets of our solar system has the most moons that are known today? A: Saturn"),
+    (
+        "repetition",
+        "Read all of this page\nRead all of this page\nRead all of this page\nand then the next",
+    ),
+    (
+        "regex 1",
+        "What it says there is Lorem Ipsum, and nobody has ever read the rest.",
+    ),
+    (
+        "near duplicate",
+        "The old man mended his nets every morning, before the boats came in!",
+    ),
+    (
+        "bench",
+        "Q: Which of the planets of our solar system has the most moons that are known today? A: Saturn",
+    ),
     ("no text", " "),
-    ("", "A ferry left the harbour at noon with nobody on board but the captain."),
+    (
+        "",
+        "A ferry left the harbour at noon with nobody on board but the captain.",
+    ),
 ];
 
 fn home(stages: &str) -> Home {
@@ -73,7 +94,10 @@ fn home(stages: &str) -> Home {
         let text = Value::from(*text);
         format!("{{\"origin\":  \"b\", \"id\": {number}.50, \"content\": {text}}}\n")
     };
-    home.write("corpus.jsonl", CORPUS.iter().enumerate().map(line).collect::<String>());
+    home.write(
+        "corpus.jsonl",
+        CORPUS.iter().enumerate().map(line).collect::<String>(),
+    );
     home.write(
         "bench.jsonl",
         "{\"question\": \"Which of the planets of our solar system has the most moons that are known today?\", \"answer\": \"Saturn\"}\n",
@@ -104,7 +128,12 @@ fn records_pass_unchanged_and_what_goes_is_told() {
         let text = fs::read_to_string(stage.join("dropped.jsonl")).unwrap();
         let counts = read_json(&stage.join("counts.json"));
         let records = |count: &Value| count["records"].as_u64().unwrap();
-        let all: u64 = counts["dropped"].as_array().unwrap().iter().map(records).sum();
+        let all: u64 = counts["dropped"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(records)
+            .sum();
         assert_eq!(all, text.lines().count() as u64);
         assert_eq!(records(&counts), all + counts["kept"].as_u64().unwrap());
         for line in text.lines() {
@@ -114,15 +143,26 @@ fn records_pass_unchanged_and_what_goes_is_told() {
         }
     }
     dropped.sort();
-    let mut expected: Vec<&str> =
-        CORPUS.iter().map(|(rule, _)| *rule).filter(|rule| !rule.is_empty()).collect();
+    let mut expected: Vec<&str> = CORPUS
+        .iter()
+        .map(|(rule, _)| *rule)
+        .filter(|rule| !rule.is_empty())
+        .collect();
     expected.sort_unstable();
     assert_eq!(dropped, expected);
     let told = fs::read_to_string(clean.join("dropped.jsonl")).unwrap();
-    assert!(told.contains("which of the planets of our solar system has the most moons"), "{told}");
+    assert!(
+        told.contains("which of the planets of our solar system has the most moons"),
+        "{told}"
+    );
 
     let shown = stdout(&output);
-    for part in ["filter of corpus", "regex 1", "decontaminate of still_unique", "kept"] {
+    for part in [
+        "filter of corpus",
+        "regex 1",
+        "decontaminate of still_unique",
+        "kept",
+    ] {
         assert!(shown.contains(part), "{shown}");
     }
     // The model reads the column that the recipe named, three stages on.
@@ -141,8 +181,13 @@ fn the_number_of_threads_does_not_change_a_byte() {
         assert_success(&home.run());
         let stages = ["filter", "dedup", "decontaminate"].map(|kind| home.stages("runs", kind));
         let names = ["data.jsonl", "dropped.jsonl", "counts.json"];
-        let paths = stages.iter().flatten().flat_map(|stage| names.map(|name| stage.join(name)));
-        paths.map(|path| fs::read(path).unwrap()).collect::<Vec<_>>()
+        let paths = stages
+            .iter()
+            .flatten()
+            .flat_map(|stage| names.map(|name| stage.join(name)));
+        paths
+            .map(|path| fs::read(path).unwrap())
+            .collect::<Vec<_>>()
     };
     assert_eq!(files("1"), files("2"));
 }
@@ -171,7 +216,11 @@ fn recipes_that_make_no_sense_are_told() {
             "kind = \"lenght\", min_words",
             &["`lenght`", "length, language, repetition, regex"][..],
         ),
-        ("min_words = 5", "min_wrods = 5", &["unknown key `min_wrods`", "min_words"]),
+        (
+            "min_words = 5",
+            "min_wrods = 5",
+            &["unknown key `min_wrods`", "min_words"],
+        ),
         (
             "(?i)lorem ipsum",
             "lorem (ipsum",
@@ -187,9 +236,21 @@ fn recipes_that_make_no_sense_are_told() {
             "against = [\"still_unique\"]",
             &["`still_unique` is the data itself"],
         ),
-        ("keep = [\"en\", \"ko\"]", "keep = [\"english\"]", &["no language `english`; accepted: af"]),
-        ("ngram = 3", "bands = 13", &["`bands` must divide `permutations`"]),
-        ("kind = \"exact\"", "kind = \"exakt\"", &["`exakt`", "exact, minhash"]),
+        (
+            "keep = [\"en\", \"ko\"]",
+            "keep = [\"english\"]",
+            &["no language `english`; accepted: af"],
+        ),
+        (
+            "ngram = 3",
+            "bands = 13",
+            &["`bands` must divide `permutations`"],
+        ),
+        (
+            "kind = \"exact\"",
+            "kind = \"exakt\"",
+            &["`exakt`", "exact, minhash"],
+        ),
     ] {
         assert!(STAGES.contains(from), "{from}");
         let home = home(&STAGES.replacen(from, to, 1));
@@ -200,10 +261,19 @@ fn recipes_that_make_no_sense_are_told() {
 #[test]
 fn data_that_cannot_be_filtered_is_told() {
     for (contents, parts) in [
-        ("{\"content\": \"a\"}\n{\"content\": \n", &["corpus.jsonl: not readable as JSON objects: line 2"][..]),
-        ("{\"content\": 5}\n", &["corpus.jsonl, row 1: column `content`: found 5"]),
+        (
+            "{\"content\": \"a\"}\n{\"content\": \n",
+            &["corpus.jsonl: not readable as JSON objects: line 2"][..],
+        ),
+        (
+            "{\"content\": 5}\n",
+            &["corpus.jsonl, row 1: column `content`: found 5"],
+        ),
         ("\n", &["no samples: the data holds no records"]),
-        ("{\"content\": \"a text of quite a few words\"}\n", &["there is no column `origin`"]),
+        (
+            "{\"content\": \"a text of quite a few words\"}\n",
+            &["there is no column `origin`"],
+        ),
     ] {
         let home = home(STAGES);
         home.write("corpus.jsonl", contents);

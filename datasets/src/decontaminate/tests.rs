@@ -12,7 +12,8 @@ fn benchmarks(records: &[Value], ngram: usize) -> Benchmarks {
 
 #[test]
 fn shared_runs_are_found_wherever_they_stand() {
-    let question = "Which of the following planets has the largest number of known moons in the year 2020?";
+    let question =
+        "Which of the following planets has the largest number of known moons in the year 2020?";
     let set = benchmarks(
         &[json!({"question": question, "choices": ["Mars", "Saturn"], "meta": {"id": 3}})],
         13,
@@ -34,11 +35,17 @@ fn short_texts_are_compared_whole() {
     let nine = "How many legs does an ordinary house spider have?";
     let five = "Who wrote War and Peace?";
     let set = benchmarks(
-        &[json!({"question": nine, "answer": "8"}), json!({"question": five, "answer": "Tolstoy"})],
+        &[
+            json!({"question": nine, "answer": "8"}),
+            json!({"question": five, "answer": "Tolstoy"}),
+        ],
         13,
     );
     assert!(set.find(&format!("I ask: {nine} Eight.")).is_some());
-    assert!(set.find("How many legs does an ordinary house have?").is_none());
+    assert!(
+        set.find("How many legs does an ordinary house have?")
+            .is_none()
+    );
     assert!(set.find("who wrote war, and peace").is_some());
     assert!(set.find(&format!("I ask: {five}")).is_none());
     assert!(set.find("").is_none());
@@ -49,6 +56,8 @@ fn a_set_without_words_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("set.jsonl");
     std::fs::write(&path, "{\"text\": \" … \"}\n").unwrap();
-    let error = Benchmarks::read(&[("set".into(), DataConfig::new(path))], 13).err().unwrap();
+    let error = Benchmarks::read(&[("set".into(), DataConfig::new(path))], 13)
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("no words"), "{error}");
 }

@@ -110,7 +110,8 @@ pub fn dedup(
         }
         let estimate = similarity(&signatures.read(item)?, &signatures.read(root)?);
         let first = numbers[root as usize];
-        let detail = format!("of the cluster of record {first}, estimated Jaccard index {estimate:.2}");
+        let detail =
+            format!("of the cluster of record {first}, estimated Jaccard index {estimate:.2}");
         selection.drop(record, 0, &detail, &text)
     })?;
     selection.finish()
@@ -141,10 +142,13 @@ fn sign(
             expected: "fewer, for `minhash`".into(),
         })?;
         numbers.push(number);
-        file.write_all(bytemuck::cast_slice(&signature)).map_err(failed())
+        file.write_all(bytemuck::cast_slice(&signature))
+            .map_err(failed())
     })?;
     let signatures = Signatures {
-        file: file.into_inner().map_err(|error| failed()(error.into_error()))?,
+        file: file
+            .into_inner()
+            .map_err(|error| failed()(error.into_error()))?,
         directory: directory.to_path_buf(),
         length: settings.permutations,
         count: numbers.len() as u32,

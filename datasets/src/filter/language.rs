@@ -58,7 +58,10 @@ impl Language {
     }
 
     pub(super) fn objection(&self, text: &str) -> Option<String> {
-        let end = text.char_indices().nth(CHARACTERS).map_or(text.len(), |(at, _)| at);
+        let end = text
+            .char_indices()
+            .nth(CHARACTERS)
+            .map_or(text.len(), |(at, _)| at);
         let Some(found) = detect(&text[..end]) else {
             return Some("no language".into());
         };
@@ -90,7 +93,8 @@ mod tests {
         };
         let german = "Der schnelle braune Fuchs springt über den faulen Hund, und niemand weiß warum er das tut.";
         assert!(rule.objection(german).unwrap().starts_with("de, "));
-        let english = "The quick brown fox jumps over the lazy dog, and nobody knows why he would do that.";
+        let english =
+            "The quick brown fox jumps over the lazy dog, and nobody knows why he would do that.";
         assert_eq!(rule.objection(english), None);
         assert_eq!(rule.objection("한국어로 쓴 문장입니다."), None);
         assert_eq!(rule.objection("12345").as_deref(), Some("no language"));

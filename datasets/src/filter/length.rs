@@ -22,13 +22,17 @@ impl Length {
             ("characters", self.min_characters, self.max_characters),
             ("words", self.min_words, self.max_words),
         ];
-        if bounds.iter().all(|(_, min, max)| min.is_none() && max.is_none()) {
-            let says = "`length` needs a limit: min_characters, max_characters, min_words or max_words";
+        if bounds
+            .iter()
+            .all(|(_, min, max)| min.is_none() && max.is_none())
+        {
+            let says =
+                "`length` needs a limit: min_characters, max_characters, min_words or max_words";
             return vec![(String::new(), says.into())];
         }
-        let crossed = bounds.into_iter().filter(|(_, min, max)| {
-            matches!((min, max), (Some(min), Some(max)) if min > max)
-        });
+        let crossed = bounds
+            .into_iter()
+            .filter(|(_, min, max)| matches!((min, max), (Some(min), Some(max)) if min > max));
         crossed
             .map(|(what, ..)| {
                 let says = format!("`min_{what}` is above `max_{what}`: no text would be left");

@@ -48,8 +48,9 @@ impl Matching {
         };
         let (drop, require) = (compiled(&self.drop)?, compiled(&self.require)?);
         Ok(Box::new(move |text| {
-            if let Some((pattern, found)) =
-                drop.iter().find_map(|pattern| Some((pattern, pattern.find(text)?)))
+            if let Some((pattern, found)) = drop
+                .iter()
+                .find_map(|pattern| Some((pattern, pattern.find(text)?)))
             {
                 return Some(format!("`{pattern}` matches `{}`", found.as_str()));
             }

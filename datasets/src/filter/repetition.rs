@@ -45,11 +45,16 @@ impl Repetition {
     pub(super) fn check(&self) -> Vec<(String, String)> {
         let shares = [
             ("max_duplicate_line_share", self.max_duplicate_line_share),
-            ("max_duplicate_paragraph_share", self.max_duplicate_paragraph_share),
+            (
+                "max_duplicate_paragraph_share",
+                self.max_duplicate_paragraph_share,
+            ),
             ("max_top_ngram_share", self.max_top_ngram_share),
             ("max_duplicate_ngram_share", self.max_duplicate_ngram_share),
         ];
-        let outside = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
+        let outside = shares
+            .into_iter()
+            .filter(|(_, share)| !(0.0..=1.0).contains(share));
         outside
             .map(|(key, _)| (key.to_string(), format!("`{key}` must lie between 0 and 1")))
             .collect()
@@ -61,7 +66,10 @@ impl Repetition {
         if share > self.max_duplicate_line_share {
             return Some(format!("{share:.3} of the lines are copies"));
         }
-        let paragraphs = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
+        let paragraphs = text
+            .split("\n\n")
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
         let share = duplicate_share(paragraphs);
         if share > self.max_duplicate_paragraph_share {
             return Some(format!("{share:.3} of the paragraphs are copies"));
@@ -127,7 +135,10 @@ impl Words {
     fn top_ngram_share(&self, n: usize) -> f64 {
         let mut counts: HashMap<u64, (usize, usize)> = HashMap::new();
         for (start, ngram) in self.hashes.windows(n).enumerate() {
-            counts.entry(hash_ngram(ngram)).or_insert((0, self.characters(start, n))).0 += 1;
+            counts
+                .entry(hash_ngram(ngram))
+                .or_insert((0, self.characters(start, n)))
+                .0 += 1;
         }
         let top = counts.into_values().filter(|(count, _)| *count > 1).max();
         self.share(top.map_or(0, |(count, characters)| count * characters))
@@ -169,14 +180,24 @@ mod tests {
     #[test]
     fn limits_in_gophers_proportions() {
         let rule: Repetition = serde_json::from_str("{}").unwrap();
-        let top: Vec<f64> = (2..=4).map(|n| rule.max_top_ngram_share * (12 - n) as f64 / 10.0).collect();
-        let dup: Vec<f64> =
-            (5..=10).map(|n| rule.max_duplicate_ngram_share * (20 - n) as f64 / 15.0).collect();
+        let top: Vec<f64> = (2..=4)
+            .map(|n| rule.max_top_ngram_share * (12 - n) as f64 / 10.0)
+            .collect();
+        let dup: Vec<f64> = (5..=10)
+            .map(|n| rule.max_duplicate_ngram_share * (20 - n) as f64 / 15.0)
+            .collect();
         let gopher = [0.20, 0.18, 0.16, 0.15, 0.14, 0.13, 0.12, 0.11, 0.10];
         for (ours, theirs) in top.iter().chain(&dup).zip(gopher) {
             assert!((ours - theirs).abs() < 1e-12);
         }
-        assert!(rule.objection("one line\none line\nanother\n").unwrap().contains("0.333 of the lines"));
-        assert_eq!(rule.objection("Nothing here is said more than once, so it may stay."), None);
+        assert!(
+            rule.objection("one line\none line\nanother\n")
+                .unwrap()
+                .contains("0.333 of the lines")
+        );
+        assert_eq!(
+            rule.objection("Nothing here is said more than once, so it may stay."),
+            None
+        );
     }
 }

@@ -54,7 +54,10 @@ fn ngrams_and_jaccard_indices_are_those_of_python() {
                 let signature = |set: &HashSet<u64>| functions.signature(set.iter().copied());
                 let estimate = similarity(&signature(a), &signature(b));
                 let deviation = (exact * (1.0 - exact) / 112.0).sqrt();
-                assert!((estimate - exact).abs() <= 4.0 * deviation, "{estimate}, {exact}");
+                assert!(
+                    (estimate - exact).abs() <= 4.0 * deviation,
+                    "{estimate}, {exact}"
+                );
                 errors.push(estimate - exact);
             }
         }
@@ -115,7 +118,10 @@ fn the_first_of_a_cluster_stays_and_the_rest_are_told() {
     texts[7] = a;
     texts[30] = b;
     texts[40] = texts[3].clone();
-    let lines: Vec<String> = texts.iter().map(|text| json!({"id": 1.50, "text": text}).to_string()).collect();
+    let lines: Vec<String> = texts
+        .iter()
+        .map(|text| json!({"id": 1.50, "text": text}).to_string())
+        .collect();
     std::fs::write(&path, lines.join("\n")).unwrap();
     let settings = MinHash {
         ngram: 1,
@@ -124,18 +130,33 @@ fn the_first_of_a_cluster_stays_and_the_rest_are_told() {
     let data = DataConfig::new(path);
     let run = |threads: usize| {
         let out = tempfile::tempdir().unwrap();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let counts = pool.install(|| dedup(&data, &settings, None, out.path(), "out.jsonl")).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let counts = pool
+            .install(|| dedup(&data, &settings, None, out.path(), "out.jsonl"))
+            .unwrap();
         let read = |name: &str| std::fs::read_to_string(out.path().join(name)).unwrap();
         (counts, read("out.jsonl"), read("dropped.jsonl"))
     };
     let (counts, kept, dropped) = run(1);
     assert_eq!((counts.records, counts.kept), (49, 47));
-    let expected: Vec<&String> =
-        lines.iter().enumerate().filter(|(i, _)| ![30, 40].contains(i)).map(|(_, line)| line).collect();
+    let expected: Vec<&String> = lines
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| ![30, 40].contains(i))
+        .map(|(_, line)| line)
+        .collect();
     assert_eq!(kept.lines().collect::<Vec<_>>(), expected);
-    assert!(dropped.contains("of the cluster of record 8, estimated Jaccard index 0.9"), "{dropped}");
-    assert!(dropped.contains("of the cluster of record 4, estimated Jaccard index 1.00"), "{dropped}");
+    assert!(
+        dropped.contains("of the cluster of record 8, estimated Jaccard index 0.9"),
+        "{dropped}"
+    );
+    assert!(
+        dropped.contains("of the cluster of record 4, estimated Jaccard index 1.00"),
+        "{dropped}"
+    );
     assert_eq!(run(2), (counts, kept, dropped));
 }
 
