@@ -271,7 +271,7 @@ fn data_that_cannot_be_filtered_is_told() {
         ),
         ("\n", &["no samples: the data holds no records"]),
         (
-            "{\"content\": \"a text of quite a few words\"}\n",
+            "{\"content\": \"The old man mended his nets every morning before the boats came in.\"}\n",
             &["there is no column `origin`"],
         ),
     ] {

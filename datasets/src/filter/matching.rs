@@ -30,7 +30,7 @@ impl Matching {
         });
         all.filter_map(|(key, pattern)| {
             let error = Regex::new(pattern).err()?;
-            Some((key, error.to_string()))
+            Some((key, explain(&error)))
         })
         .collect()
     }
@@ -41,7 +41,7 @@ impl Matching {
                 Regex::new(pattern).map_err(|error| DataError::Setting {
                     key: "regex",
                     found: pattern.clone(),
-                    expected: error.to_string(),
+                    expected: explain(&error),
                 })
             };
             patterns.iter().map(compile).collect()
@@ -58,6 +58,12 @@ impl Matching {
             Some(format!("`{missing}` does not match"))
         }))
     }
+}
+
+/// The pattern with a mark where it goes wrong, and the reason below.
+fn explain(error: &regex::Error) -> String {
+    let text = error.to_string().replace("\nerror: ", "\n    ");
+    text.replacen("regex parse error:", "the pattern does not compile:", 1)
 }
 
 #[cfg(test)]
