@@ -32,8 +32,11 @@ pub struct Record {
     pub line: String,
 }
 
+/// Whether more is wanted.
+type Step = Result<ControlFlow<()>, DataError>;
+
 /// Takes a batch; [`ControlFlow::Break`] when no more are wanted.
-type Take<'a> = &'a mut dyn FnMut(Vec<Record>) -> Result<ControlFlow<()>, DataError>;
+type Take<'a> = &'a mut dyn FnMut(Vec<Record>) -> Step;
 
 /// Hands all records of a data set to `take`, batch by batch, in file and row order. `limit` is not heeded here.
 pub fn read_batches(config: &DataConfig<PathBuf>, take: Take) -> Result<(), DataError> {
@@ -73,12 +76,7 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn push(
-        &mut self,
-        path: &Arc<Path>,
-        row: usize,
-        line: String,
-    ) -> Result<ControlFlow<()>, DataError> {
+    fn push(&mut self, path: &Arc<Path>, row: usize, line: String) -> Step {
         self.number += 1;
         self.bytes += line.len();
         self.records.push(Record {
@@ -93,7 +91,7 @@ impl Batch<'_> {
         }
     }
 
-    fn flush(&mut self) -> Result<ControlFlow<()>, DataError> {
+    fn flush(&mut self) -> Step {
         self.bytes = 0;
         match std::mem::take(&mut self.records) {
             none if none.is_empty() => Ok(ControlFlow::Continue(())),
@@ -114,8 +112,8 @@ fn malformed(path: &Path, expected: &'static str, found: impl ToString) -> DataE
 fn read_lines(
     path: &Path,
     expected: &'static str,
-    each: &mut dyn FnMut(usize, &str) -> Result<ControlFlow<()>, DataError>,
-) -> Result<ControlFlow<()>, DataError> {
+    each: &mut dyn FnMut(usize, &str) -> Step,
+) -> Step {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut bytes = Vec::new();
@@ -139,11 +137,7 @@ fn read_lines(
 }
 
 /// Pieces of text under the name that the data's columns give it.
-fn read_text(
-    path: &Arc<Path>,
-    config: &DataConfig<PathBuf>,
-    batch: &mut Batch,
-) -> Result<ControlFlow<()>, DataError> {
+fn read_text(path: &Arc<Path>, config: &DataConfig<PathBuf>, batch: &mut Batch) -> Step {
     const EXPECTED: &str = "UTF-8 text";
     let named = config
         .columns
@@ -194,7 +188,7 @@ fn read_text(
 }
 
 /// The elements of a JSON array as they are written, from the mapped file.
-fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, DataError> {
+fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
     let failed =
         |found: &dyn ToString| malformed(path, "a JSON array of objects", found.to_string());
     let file = File::open(path).map_err(DataError::io("open", path))?;
@@ -237,7 +231,7 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, Da
 }
 
 /// Every column stays text: a completion "42" is no number.
-fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, DataError> {
+fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
     let mut next = || rows.next_row().map_err(DataError::io("read", path));
@@ -309,7 +303,7 @@ impl<R: BufRead> CsvRows<R> {
 }
 
 /// A row group at a time, which is what a reader of parquet can skip to.
-fn read_parquet(path: &Arc<Path>, batch: &mut Batch) -> Result<ControlFlow<()>, DataError> {
+fn read_parquet(path: &Arc<Path>, batch: &mut Batch) -> Step {
     let failed = |found: String| malformed(path, "parquet", found);
     let polars = |error: PolarsError| failed(error.to_string());
     let file = File::open(path).map_err(DataError::io("open", path))?;
