@@ -4,8 +4,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Result;
+use datasets::selection::Counts;
 use indicatif::{FormattedDuration, HumanBytes};
 
+use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
 use crate::stages::{Chain, DATA, QuantizationScore, Scores, export_target};
@@ -22,6 +24,10 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
             Action::Generate(_) => data.push(stage.directory.join(DATA)),
+            Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
+                write!(text, "\n{}", sifted(stage, &Chain::counts(stage)?))?;
+                data.push(stage.directory.join(DATA));
+            }
             Action::Export(config) => exported = Some(export_target(stage, config)),
             Action::Quantize(_) => quantized.push(Chain::quantization_score(stage)?),
             _ => {}
@@ -57,6 +63,31 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// What a filter dropped, by rule, and what it kept.
+fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
+    let named = stage
+        .inputs
+        .first()
+        .map_or("", |input| &input.input.reference.name);
+    let mut text = format!("{} of {named}\n", stage.action.kind());
+    // What said nothing comes first, and mostly there is none.
+    let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
+    let unusable = unusable.iter().filter(|count| count.records > 0);
+    let dropped = (unusable.chain(ruled)).map(|count| (count.rule.as_str(), count.records));
+    let rows: Vec<(&str, u64)> = dropped.chain([("kept", counts.kept)]).collect();
+    let wide = rows
+        .iter()
+        .map(|(rule, _)| rule.chars().count())
+        .max()
+        .unwrap_or(0);
+    text += &format!("{:wide$}  {:>10}  {:>7}\n", "rule", "records", "share");
+    for (rule, records) in rows {
+        let share = 100.0 * records as f64 / counts.records.max(1) as f64;
+        text += &format!("{rule:wide$}  {records:>10}  {share:>5.1} %\n");
+    }
+    text
 }
 
 fn table(scores: &Scores) -> String {

@@ -6,6 +6,7 @@
 mod corpus;
 mod evaluate;
 mod export;
+mod filter;
 mod generate;
 mod gqa;
 mod importance;
@@ -173,6 +174,9 @@ impl<'a> Chain<'a> {
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
             Action::Generate(config) => self.generate(stage, config, progress),
+            Action::Filter(config) => self.filter(stage, config).map(|()| None),
+            Action::Dedup(config) => self.dedup(stage, config).map(|()| None),
+            Action::Decontaminate(config) => self.decontaminate(stage, config).map(|()| None),
         }
     }
 

@@ -48,6 +48,15 @@ pub enum DataError {
     Mapping { found: String },
     #[error("{}: no samples: {found}", path.display())]
     Empty { path: PathBuf, found: String },
+    #[error(
+        "everything was dropped, all of {records} records: {found}\n\
+         hint: loosen the rule that drops most; nothing was written"
+    )]
+    NothingKept {
+        records: u64,
+        /// Counts by rule.
+        found: String,
+    },
     #[error("tokenizer {name}: {found}")]
     Tokenizer { name: String, found: String },
     #[error(

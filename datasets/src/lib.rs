@@ -2,6 +2,7 @@
 //!
 //! [`read`] turns files into [`sample`]s; a [`tokenizer`] and a [`chat_template`] turn samples into ids with a [`mask`];
 //! a [`cache`] keeps them on disk; [`packing`] lays them into rows, and a [`loader`] gives each [`batch`] by its number.
+//! Filters ([`filter`], [`dedup`], [`decontaminate`]) stream data through and leave what they keep and what they dropped.
 //! Nothing here knows tensors or the network.
 
 mod alphabet;
@@ -9,8 +10,11 @@ pub mod batch;
 pub mod cache;
 pub mod chat_template;
 pub mod config;
+pub mod decontaminate;
+pub mod dedup;
 pub mod error;
 mod files;
+pub mod filter;
 pub mod gguf_tokenizer;
 mod gguf_vocabulary;
 mod guard;
@@ -22,7 +26,12 @@ pub mod mixture;
 pub mod packing;
 pub mod random;
 pub mod read;
+mod records;
 pub mod sample;
+mod scan;
+pub mod selection;
 mod space_prefix;
+mod texts;
 pub mod tokenizer;
 mod tokenizer_files;
+pub mod words;

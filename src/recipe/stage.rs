@@ -9,6 +9,7 @@ use super::data::DataMix;
 use super::document::Node;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
+use super::filter::{Decontaminate, Dedup, Filter};
 use super::generate::Generate;
 use super::invalid::{Invalid, require};
 use super::keep_layers::KeepLayers;
@@ -36,6 +37,9 @@ pub enum Action {
     Eval(Eval),
     Export(Export),
     Generate(Box<Generate>),
+    Filter(Filter),
+    Dedup(Dedup),
+    Decontaminate(Decontaminate),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -183,6 +187,9 @@ impl Stage {
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
+            "filter" => parts.take().map(Action::Filter),
+            "dedup" => parts.take().map(Action::Dedup),
+            "decontaminate" => parts.take().map(Action::Decontaminate),
             other => {
                 return Err(Problem::new(format!("unknown stage kind `{other}`"))
                     .accepting(other, Action::KINDS)
@@ -198,8 +205,18 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 8] = [
-        "prune", "gqa", "sft", "distill", "quantize", "eval", "export", "generate",
+    pub const KINDS: [&str; 11] = [
+        "prune",
+        "gqa",
+        "sft",
+        "distill",
+        "quantize",
+        "eval",
+        "export",
+        "generate",
+        "filter",
+        "dedup",
+        "decontaminate",
     ];
 
     pub fn kind(&self) -> &'static str {
@@ -212,6 +229,9 @@ impl Action {
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
             Self::Generate(_) => "generate",
+            Self::Filter(_) => "filter",
+            Self::Dedup(_) => "dedup",
+            Self::Decontaminate(_) => "decontaminate",
         }
     }
 
@@ -222,7 +242,9 @@ impl Action {
             }
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
-            Self::Generate(_) => Thing::Data,
+            Self::Generate(_) | Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => {
+                Thing::Data
+            }
         }
     }
 
@@ -234,6 +256,7 @@ impl Action {
             Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
+            Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
         }
     }
 
@@ -299,6 +322,12 @@ impl Action {
                 uses("teacher", &generate.teacher, Thing::Writer);
                 uses("prompts", &generate.prompts, Thing::Data);
             }
+            Self::Filter(filter) => uses("data", &filter.data, Thing::Data),
+            Self::Dedup(dedup) => uses("data", &dedup.data, Thing::Data),
+            Self::Decontaminate(decontaminate) => {
+                uses("data", &decontaminate.data, Thing::Data);
+                (decontaminate.sets()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+            }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
             uses("heldout", heldout, Thing::Data);
@@ -358,6 +387,9 @@ impl Action {
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
             Self::Generate(generate) => found.extend(generate.check()),
+            Self::Filter(filter) => found.extend(filter.check()),
+            Self::Dedup(dedup) => found.extend(dedup.check()),
+            Self::Decontaminate(decontaminate) => found.extend(decontaminate.check()),
         }
         found
     }

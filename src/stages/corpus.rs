@@ -21,7 +21,7 @@ use trainer::config::TrainConfig;
 
 use super::Chain;
 use crate::plan::PlannedStage;
-use crate::recipe::{DataMix, Origin};
+use crate::recipe::{Action, DataMix, Origin};
 
 /// What a stage that makes data leaves in its directory.
 pub const DATA: &str = "data.jsonl";
@@ -90,7 +90,9 @@ impl Chain<'_> {
     }
 
     /// The data that `key` of the stage names, declared or made by an earlier stage, and where it lies.
-    fn data_config(
+    ///
+    /// A stage that sifts data leaves records as they were, so what the recipe says of their columns holds on.
+    pub fn data_config(
         &self,
         stage: &PlannedStage,
         key: &str,
@@ -101,7 +103,20 @@ impl Chain<'_> {
             (Origin::Data(declared), _) => {
                 self.recipe.data[declared].with_source(self.data[declared].clone())
             }
-            (Origin::Stage(_), Some(maker)) => DataConfig::new(maker.directory.join(DATA)),
+            (Origin::Stage(_), Some(maker)) => {
+                let sifts = matches!(
+                    maker.action,
+                    Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_)
+                );
+                let columns = match sifts {
+                    true => self.data_config(maker, "data")?.1.columns,
+                    false => None,
+                };
+                DataConfig {
+                    columns,
+                    ..DataConfig::new(maker.directory.join(DATA))
+                }
+            }
             _ => bail!("`{name}` is not data"),
         };
         Ok((name, config))

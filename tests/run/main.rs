@@ -8,6 +8,7 @@ mod broken_runs;
 mod chain;
 mod equal_weights;
 mod exports;
+mod filters;
 mod full_disk;
 mod generate;
 mod home;

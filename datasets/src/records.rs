@@ -1,0 +1,346 @@
+//! Reads data files as a stream of records: memory holds one batch, not the data.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use polars::prelude::*;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
+
+use crate::config::{Chunk, DataConfig, Format};
+use crate::error::DataError;
+use crate::files::list_files;
+use crate::guard::without_panics;
+
+/// A batch ends with the record that reaches one of these; results do not depend on them.
+const RECORDS_OF_A_BATCH: usize = 4096;
+const BYTES_OF_A_BATCH: usize = 4 << 20;
+/// Rows of a table that are written as JSON together.
+const ROWS_AT_A_TIME: usize = 1024;
+
+/// One row of the data as JSON on one line, with all its fields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// From 1, over all files of the data.
+    pub number: u64,
+    pub path: Arc<Path>,
+    /// From 1, in its file: the line of JSON lines, the row of a table, the piece of a text.
+    pub row: usize,
+    pub line: String,
+}
+
+/// Whether more is wanted.
+type Step = Result<ControlFlow<()>, DataError>;
+
+/// Takes a batch; [`ControlFlow::Break`] when no more are wanted.
+type Take<'a> = &'a mut dyn FnMut(Vec<Record>) -> Step;
+
+/// Hands all records of a data set to `take`, batch by batch, in file and row order. `limit` is not heeded here.
+pub fn read_batches(config: &DataConfig<PathBuf>, take: Take) -> Result<(), DataError> {
+    let mut batch = Batch {
+        records: Vec::new(),
+        bytes: 0,
+        number: 0,
+        take,
+    };
+    for (path, format) in list_files(&config.source, config.format)?.0 {
+        let path: Arc<Path> = path.into();
+        let flow = match format {
+            Format::Text => read_text(&path, config, &mut batch),
+            Format::Jsonl => read_lines(&path, "JSON lines", &mut |row, line| match line
+                .trim()
+                .is_empty()
+            {
+                true => Ok(ControlFlow::Continue(())),
+                false => batch.push(&path, row, line.trim().to_string()),
+            }),
+            Format::Json => read_array(&path, &mut batch),
+            Format::Csv => read_csv(&path, &mut batch),
+            Format::Parquet => read_parquet(&path, &mut batch),
+        }?;
+        if flow.is_break() {
+            return Ok(());
+        }
+    }
+    batch.flush().map(|_| ())
+}
+
+struct Batch<'a> {
+    records: Vec<Record>,
+    bytes: usize,
+    number: u64,
+    take: Take<'a>,
+}
+
+impl Batch<'_> {
+    fn push(&mut self, path: &Arc<Path>, row: usize, line: String) -> Step {
+        self.number += 1;
+        self.bytes += line.len();
+        self.records.push(Record {
+            number: self.number,
+            path: path.clone(),
+            row,
+            line,
+        });
+        match self.records.len() >= RECORDS_OF_A_BATCH || self.bytes >= BYTES_OF_A_BATCH {
+            true => self.flush(),
+            false => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    fn flush(&mut self) -> Step {
+        self.bytes = 0;
+        match std::mem::take(&mut self.records) {
+            none if none.is_empty() => Ok(ControlFlow::Continue(())),
+            records => (self.take)(records),
+        }
+    }
+}
+
+fn malformed(path: &Path, expected: &'static str, found: impl ToString) -> DataError {
+    DataError::Malformed {
+        path: path.to_path_buf(),
+        expected,
+        found: found.to_string(),
+    }
+}
+
+/// The lines of a file with their numbers from 1, without their ends.
+fn read_lines(
+    path: &Path,
+    expected: &'static str,
+    each: &mut dyn FnMut(usize, &str) -> Step,
+) -> Step {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut bytes = Vec::new();
+    for number in 1.. {
+        bytes.clear();
+        let read = reader.read_until(b'\n', &mut bytes);
+        if read.map_err(DataError::io("read", path))? == 0 {
+            break;
+        }
+        let line = std::str::from_utf8(&bytes)
+            .map_err(|error| malformed(path, expected, format!("line {number}: {error}")))?;
+        let line = line
+            .strip_prefix('\u{feff}')
+            .filter(|_| number == 1)
+            .unwrap_or(line);
+        if each(number, line.trim_end_matches(['\r', '\n']))?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Pieces of text under the name that the data's columns give it.
+fn read_text(path: &Arc<Path>, config: &DataConfig<PathBuf>, batch: &mut Batch) -> Step {
+    const EXPECTED: &str = "UTF-8 text";
+    let named = config
+        .columns
+        .as_ref()
+        .and_then(|columns| columns.text.clone());
+    let name = named.unwrap_or_else(|| "text".into());
+    let mut row = 0;
+    let mut push = |text: &str| {
+        row += 1;
+        batch.push(path, row, json!({ &name: text }).to_string())
+    };
+    match config.chunk {
+        Chunk::File => {
+            let text = std::fs::read(path).map_err(DataError::io("read", path))?;
+            let text = String::from_utf8(text)
+                .map_err(|error| malformed(path, EXPECTED, error.utf8_error()))?;
+            push(&text)
+        }
+        Chunk::Lines => read_lines(
+            path,
+            EXPECTED,
+            &mut |_, line| match line.trim().is_empty() {
+                true => Ok(ControlFlow::Continue(())),
+                false => push(line),
+            },
+        ),
+        Chunk::Paragraphs => {
+            let mut paragraph = String::new();
+            let flow = read_lines(path, EXPECTED, &mut |_, line| {
+                if !line.trim().is_empty() {
+                    if !paragraph.is_empty() {
+                        paragraph.push('\n');
+                    }
+                    paragraph.push_str(line);
+                    return Ok(ControlFlow::Continue(()));
+                }
+                match std::mem::take(&mut paragraph) {
+                    none if none.is_empty() => Ok(ControlFlow::Continue(())),
+                    whole => push(&whole),
+                }
+            })?;
+            match flow.is_continue() && !paragraph.is_empty() {
+                true => push(&paragraph),
+                false => Ok(flow),
+            }
+        }
+    }
+}
+
+/// The elements of a JSON array as they are written, from the mapped file.
+fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
+    let failed =
+        |found: &dyn ToString| malformed(path, "a JSON array of objects", found.to_string());
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    if file.metadata().map_err(DataError::io("open", path))?.len() == 0 {
+        return Ok(ControlFlow::Continue(()));
+    }
+    // SAFETY: the file is read only, here as everywhere in this crate; who changes it meanwhile gets an error of syntax.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(DataError::io("map", path))?;
+    let mut rest = map.trim_ascii();
+    rest = rest
+        .strip_prefix(b"[")
+        .ok_or_else(|| failed(&"no `[` at its start"))?
+        .trim_ascii_start();
+    for row in 1.. {
+        if rest == b"]" {
+            break;
+        }
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+        match values.next() {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(failed(&format!("element {row}: {error}"))),
+            None => return Err(failed(&format!("it ends after element {}", row - 1))),
+        }
+        let (element, after) = rest.split_at(values.byte_offset());
+        let element = std::str::from_utf8(element)
+            .map_err(|error| failed(&format!("element {row}: {error}")))?;
+        // A line break inside a JSON string is written `\n`, so these stand between tokens.
+        let line = element.trim().replace(['\r', '\n'], " ");
+        if batch.push(path, row, line)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let after = after.trim_ascii_start();
+        rest = match after.strip_prefix(b",") {
+            Some(next) => next.trim_ascii_start(),
+            None if after == b"]" => after,
+            None => return Err(failed(&format!("no `,` or `]` after element {row}"))),
+        };
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Every column stays text: a completion "42" is no number.
+fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
+    let mut next = || rows.next_row().map_err(DataError::io("read", path));
+    let not_text = |row: usize| malformed(path, "csv", format!("row {row} is not UTF-8"));
+    let text = |row: usize, fields: Vec<Vec<u8>>| -> Result<Vec<String>, DataError> {
+        let texts = fields.into_iter().map(String::from_utf8);
+        texts.collect::<Result<_, _>>().map_err(|_| not_text(row))
+    };
+    let Some(header) = next()? else {
+        return Ok(ControlFlow::Continue(()));
+    };
+    let header = text(0, header)?;
+    for row in 1.. {
+        let Some(fields) = next()? else {
+            break;
+        };
+        let fields = text(row, fields)?;
+        if fields.len() != header.len() {
+            let (found, expected) = (fields.len(), header.len());
+            let says = format!("row {row} has {found} fields, the header {expected}");
+            return Err(malformed(path, "csv", says));
+        }
+        let pairs = header
+            .iter()
+            .cloned()
+            .zip(fields.into_iter().map(Value::from));
+        let record: Map<String, Value> = pairs.collect();
+        if batch
+            .push(path, row, Value::Object(record).to_string())?
+            .is_break()
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// The rows of a csv file. The crate `csv` would bring serde's support for it, which nothing here needs.
+struct CsvRows<R> {
+    file: R,
+    parser: csv_core::Reader,
+}
+
+impl<R: BufRead> CsvRows<R> {
+    fn new(file: R) -> Self {
+        let parser = csv_core::Reader::new();
+        Self { file, parser }
+    }
+
+    fn next_row(&mut self) -> std::io::Result<Option<Vec<Vec<u8>>>> {
+        let (mut fields, mut field, mut part) = (Vec::new(), Vec::new(), [0; 4096]);
+        loop {
+            let input = self.file.fill_buf()?;
+            let (result, read, written) = self.parser.read_field(input, &mut part);
+            self.file.consume(read);
+            field.extend_from_slice(&part[..written]);
+            match result {
+                csv_core::ReadFieldResult::InputEmpty | csv_core::ReadFieldResult::OutputFull => {}
+                csv_core::ReadFieldResult::Field { record_end } => {
+                    fields.push(std::mem::take(&mut field));
+                    if record_end {
+                        return Ok(Some(fields));
+                    }
+                }
+                csv_core::ReadFieldResult::End => return Ok(None),
+            }
+        }
+    }
+}
+
+/// A row group at a time, which is what a reader of parquet can skip to.
+fn read_parquet(path: &Arc<Path>, batch: &mut Batch) -> Step {
+    let failed = |found: String| malformed(path, "parquet", found);
+    let polars = |error: PolarsError| failed(error.to_string());
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let groups: Vec<usize> = without_panics(|| -> PolarsResult<Vec<usize>> {
+        let mut reader = ParquetReader::new(file);
+        let groups = &reader.get_metadata()?.row_groups;
+        Ok(groups.iter().map(|group| group.num_rows()).collect())
+    })
+    .map_err(failed)?
+    .map_err(polars)?;
+    let (mut first, mut row) = (0, 0);
+    for rows in groups {
+        let file = File::open(path).map_err(DataError::io("open", path))?;
+        let read = || {
+            ParquetReader::new(file)
+                .with_slice(Some((first, rows)))
+                .finish()
+        };
+        let group = without_panics(read).map_err(failed)?.map_err(polars)?;
+        first += rows;
+        for start in (0..rows).step_by(ROWS_AT_A_TIME) {
+            let mut table = group.slice(start as i64, ROWS_AT_A_TIME);
+            let mut text = Vec::new();
+            let written = without_panics(|| {
+                JsonWriter::new(&mut text)
+                    .with_json_format(JsonFormat::JsonLines)
+                    .finish(&mut table)
+            });
+            written.map_err(failed)?.map_err(polars)?;
+            let text = String::from_utf8(text).map_err(|error| failed(error.to_string()))?;
+            for line in text.lines() {
+                row += 1;
+                if batch.push(path, row, line.to_string())?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
