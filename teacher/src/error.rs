@@ -6,6 +6,8 @@ use datasets::error::DataError;
 use model::weights::error::WeightsError;
 use thiserror::Error;
 
+use crate::shards::ShardError;
+
 #[derive(Debug, Error)]
 pub enum TeacherError {
     #[error(transparent)]
@@ -13,6 +15,9 @@ pub enum TeacherError {
 
     #[error(transparent)]
     Data(#[from] DataError),
+
+    #[error(transparent)]
+    Shards(#[from] ShardError),
 
     #[error(
         "{}: the model has no tokenizer: there is no tokenizer.json\n\
