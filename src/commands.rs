@@ -8,6 +8,7 @@ mod inspect;
 mod open_model;
 mod run;
 mod score;
+mod shards;
 
 use crate::cli::Command;
 use crate::profile::Profiler;
@@ -21,5 +22,6 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Shards(arguments) => shards::run(arguments),
     }
 }

@@ -2,6 +2,7 @@
 //! user wants.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use super::problem::Problem;
 use super::stage::{Reference, Thing};
@@ -12,6 +13,8 @@ use super::{Recipe, stage_path};
 pub enum Origin {
     Model(String),
     Data(String),
+    /// A directory of stored targets.
+    Targets(PathBuf),
     /// The number of the stage that makes it, from 0.
     Stage(usize),
 }
@@ -145,17 +148,23 @@ fn look_up(
         _ => true,
     };
     let Some(definition) = defined.get(name.as_str()) else {
+        let directory = PathBuf::from(name);
+        if *wanted == Thing::Targets && directory.is_dir() {
+            return Ok(Origin::Targets(directory));
+        }
         let mut known: Vec<&str> = (defined.iter())
             .filter(|(_, definition)| definition.thing == *wanted && earlier(definition))
             .map(|(name, _)| *name)
             .collect();
         known.sort_unstable();
-        let what = if *wanted == Thing::Model {
-            "model"
-        } else {
-            "data"
+        let message = match wanted {
+            Thing::Model => format!("no model is called `{name}`"),
+            Thing::Targets => {
+                format!("no stage `capture` is called `{name}`, nor is a directory")
+            }
+            _ => format!("no data is called `{name}`"),
         };
-        return Err(Problem::new(format!("no {what} is called `{name}`")).accepting(name, known));
+        return Err(Problem::new(message).accepting(name, known));
     };
     if definition.thing != *wanted {
         return Err(Problem::new(format!(
