@@ -12,7 +12,7 @@ use half::f16;
 use model::ops::host::HostTensor;
 use model::score::chunk_rows;
 use model::span::Cost;
-use model::{operation, phase};
+use model::{operation, phase, step};
 use rayon::prelude::*;
 
 use super::distribution::Distribution;
@@ -115,6 +115,7 @@ impl Capture<'_> {
             .pieces
             .batches(self.corpus, plan.pieces.clone(), self.rows, self.pad);
         for batch in batches {
+            let _step = step!("batch");
             let mut cells = Vec::new();
             let mut owners = Vec::new();
             for placed in &batch.pieces {

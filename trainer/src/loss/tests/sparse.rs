@@ -137,8 +137,7 @@ fn values_and_gradients_are_those_of_the_definition() {
                 sums.into_data().try_to_vec::<f64>().unwrap(),
                 d.into_data().try_to_vec::<f64>().unwrap(),
             );
-            // The formula divides by the student's tail, which is e^-45 in one case.
-            let bounds = [1e-12, 3e-6, 1e-9];
+            let bounds = [1e-13, 1e-6, 1e-12];
             for (i, (found, bound)) in [exact, single, formula].iter().zip(bounds).enumerate() {
                 let off = difference(&found.0, &values).max(difference(&found.1, &gradient));
                 worst[i] = worst[i].max(off);
