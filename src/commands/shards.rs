@@ -109,7 +109,11 @@ fn samples(
                 probability,
             })
             .collect();
-        tokens.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.id.cmp(&b.id)));
+        tokens.sort_by(|a, b| {
+            b.probability
+                .total_cmp(&a.probability)
+                .then(a.id.cmp(&b.id))
+        });
         Sample {
             target,
             entropy,
@@ -140,10 +144,16 @@ fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     for (name, value) in [
         ("encoding", encoding),
         ("temperature", temperature.to_string()),
-        ("positions", format!("{} in {shards} shards", report.targets)),
+        (
+            "positions",
+            format!("{} in {shards} shards", report.targets),
+        ),
         (
             "size",
-            format!("{} bytes, {:.1} a position", report.bytes, report.bytes_per_token),
+            format!(
+                "{} bytes, {:.1} a position",
+                report.bytes, report.bytes_per_token
+            ),
         ),
         ("cut at", format!("{} tokens", tokens.sequence_length)),
         ("vocabulary", format!("{vocabulary} tokens")),

@@ -104,7 +104,10 @@ fn a_student_of_shards_learns_what_a_student_of_the_teacher_does() {
     let worst = (runs[0].iter().zip(&runs[1]))
         .map(|(a, b)| ((a - b) / b).abs())
         .fold(0.0, f64::max);
-    println!("{} steps, losses differ by {worst:e} at most", runs[0].len());
+    println!(
+        "{} steps, losses differ by {worst:e} at most",
+        runs[0].len()
+    );
     // Sixteen bits, and what two epochs make of their rounding.
     assert!(worst < 1e-3, "{runs:?}");
     let (first, last) = (runs[0][0], runs[0][runs[0].len() - 1]);
@@ -113,21 +116,30 @@ fn a_student_of_shards_learns_what_a_student_of_the_teacher_does() {
 
 #[test]
 fn draws_and_short_lists_teach_too() {
-    for encoding in ["{ kind = \"sampled\", samples = 20 }", "{ kind = \"top_k\", k = 5 }"] {
+    for encoding in [
+        "{ kind = \"sampled\", samples = 20 }",
+        "{ kind = \"top_k\", k = 5 }",
+    ] {
         let capture = CAPTURE.replace("{ kind = \"top_k\", k = 80, bits = 16 }", encoding);
         let home = Home::new();
         let shards = distil(r#"{ shards = "targets" }"#);
         home.write(RECIPE, format!("{MODELS}{capture}{shards}"));
         assert_success(&home.run());
         let losses = losses(&home.stage("runs", "distill"));
-        assert!(losses[losses.len() - 1] < losses[0], "{encoding} {losses:?}");
+        assert!(
+            losses[losses.len() - 1] < losses[0],
+            "{encoding} {losses:?}"
+        );
         assert!(losses.iter().all(|loss| *loss > 0.0));
     }
 }
 
 #[test]
 fn a_kill_costs_only_the_shard_under_way() {
-    for encoding in ["{ kind = \"sampled\", samples = 20 }", "{ kind = \"top_k\", k = 5 }"] {
+    for encoding in [
+        "{ kind = \"sampled\", samples = 20 }",
+        "{ kind = \"top_k\", k = 5 }",
+    ] {
         let home = Home::new();
         home.write("train.txt", models::TEXT.repeat(80));
         let capture = CAPTURE.replace("{ kind = \"top_k\", k = 80, bits = 16 }", encoding);
@@ -219,14 +231,21 @@ fn targets_of_something_else_are_refused() {
         (
             "forward_kl\", weight = 0.9, temperature = 2.0",
             "forward_kl\", weight = 0.9",
-            ["`temperature` of these soft targets is 2", "but 1 is wanted"],
+            [
+                "`temperature` of these soft targets is 2",
+                "but 1 is wanted",
+            ],
         ),
         (
             "sequence_length = 32",
             "sequence_length = 64",
             ["`sequence_length` of these soft targets is 32", "64"],
         ),
-        ("data = \"train\"", "data = \"other\"", ["`data` of", "wanted"]),
+        (
+            "data = \"train\"",
+            "data = \"other\"",
+            ["`data` of", "wanted"],
+        ),
         (
             "epochs = 2",
             "epochs = 2\nchat_template = \"{{ messages }}\"",
@@ -247,18 +266,17 @@ fn targets_of_something_else_are_refused() {
         (
             "kind = \"forward_kl\", weight",
             "kind = \"reverse_kl\", weight",
-            ["`reverse_kl` is not defined on stored targets", "hint: `forward_kl`"],
+            [
+                "`reverse_kl` is not defined on stored targets",
+                "hint: `forward_kl`",
+            ],
         ),
         (
             "epochs = 2",
             "epochs = 2\npacking = \"stream\"",
             ["`stream` cuts samples elsewhere", "hint: `pack`"],
         ),
-        (
-            "shards = ",
-            "shard = ",
-            ["unknown", "shards"],
-        ),
+        ("shards = ", "shard = ", ["unknown", "shards"]),
         (
             directory.to_str().unwrap(),
             "nowhere",

@@ -253,8 +253,16 @@ fn a_teacher_with_fewer_tokens_than_columns() {
             head: matrix(&random(9 * width, 3, 1.0), 9, device),
         };
         let hidden = matrix(&random(tokens * width, 4, 1.0), tokens, device);
-        let loss =
-            linear_loss(&entries, &hidden, &mut head, Some((&teacher).into()), labels, 8, 0.5).unwrap();
+        let loss = linear_loss(
+            &entries,
+            &hidden,
+            &mut head,
+            Some((&teacher).into()),
+            labels,
+            8,
+            0.5,
+        )
+        .unwrap();
         let d_head = values(&head.gradient.unwrap());
         (loss.values.read(), values(&loss.d_hidden), d_head)
     };

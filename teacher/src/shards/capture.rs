@@ -218,11 +218,7 @@ impl Capture<'_> {
                 record,
             })
         };
-        logits
-            .par_chunks(columns)
-            .zip(numbers)
-            .map(row)
-            .collect()
+        logits.par_chunks(columns).zip(numbers).map(row).collect()
     }
 }
 

@@ -27,20 +27,23 @@ impl<'a> Distribution<'a> {
     pub fn new(logits: &'a [f32], temperature: f64) -> Option<Self> {
         let inverse = 1.0 / temperature;
         let inverse_temperature = inverse as f32;
-        let (block_largest, block_sums, largest, moment) = widest(
+        let blocks = logits.len().div_ceil(BLOCK);
+        let (mut block_largest, mut block_sums) = (vec![f32::MASKED; blocks], vec![0.0; blocks]);
+        // Loops, not iterators with closures: those would not be compiled for the wide instructions.
+        let (largest, moment) = widest(
             #[inline(always)]
             || {
-                let block_largest: Vec<f32> = logits.chunks(BLOCK).map(largest_of).collect();
+                for (largest, block) in block_largest.iter_mut().zip(logits.chunks(BLOCK)) {
+                    *largest = largest_of(block);
+                }
                 let largest = largest_of(&block_largest);
                 let mut moment = 0.0;
-                let sums: Vec<f64> = (logits.chunks(BLOCK))
-                    .map(|block| {
-                        let (sum, first) = sums_of(block, largest, inverse_temperature);
-                        moment += f64::from(first);
-                        f64::from(sum)
-                    })
-                    .collect();
-                (block_largest, sums, largest, moment)
+                for (total, block) in block_sums.iter_mut().zip(logits.chunks(BLOCK)) {
+                    let (sum, first) = sums_of(block, largest, inverse_temperature);
+                    *total = f64::from(sum);
+                    moment += f64::from(first);
+                }
+                (largest, moment)
             },
         );
         let sum: f64 = block_sums.iter().sum();
@@ -77,8 +80,8 @@ impl<'a> Distribution<'a> {
             false => f32::NEG_INFINITY,
         };
         let mut ids = Vec::new();
-        for (block, _) in (self.block_largest.iter().enumerate())
-            .filter(|(_, largest)| **largest >= threshold)
+        for (block, _) in
+            (self.block_largest.iter().enumerate()).filter(|(_, largest)| **largest >= threshold)
         {
             let columns = block * BLOCK..count.min((block + 1) * BLOCK);
             ids.extend(
@@ -97,7 +100,12 @@ impl<'a> Distribution<'a> {
             .map(|id| self.log_probability(*id) as f32)
             .collect();
         let tail = match ids.len() < count {
-            true => 1.0 - ids.iter().map(|id| self.log_probability(*id).exp()).sum::<f64>(),
+            true => {
+                1.0 - ids
+                    .iter()
+                    .map(|id| self.log_probability(*id).exp())
+                    .sum::<f64>()
+            }
             false => 0.0,
         };
         (ids, logs, tail.max(0.0))
@@ -163,7 +171,11 @@ fn largest_of(logits: &[f32]) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = Real::maximum(*lane, *x);
     }
-    lanes.into_iter().fold(f32::MASKED, Real::maximum)
+    let mut largest = f32::MASKED;
+    for lane in lanes {
+        largest = Real::maximum(largest, lane);
+    }
+    largest
 }
 
 /// `Σ e` and `Σ e·y` with `y = (x − largest)/T`, `e = exp y`.
@@ -171,18 +183,41 @@ fn largest_of(logits: &[f32]) -> f32 {
 fn sums_of(block: &[f32], largest: f32, inverse_temperature: f32) -> (f32, f32) {
     let (mut sums, mut firsts) = ([0.0_f32; LANES], [0.0_f32; LANES]);
     let (chunks, rest) = block.as_chunks::<LANES>();
-    let mut add = |lanes: &[f32]| {
-        for ((sum, first), x) in sums.iter_mut().zip(&mut firsts).zip(lanes) {
-            let x = if *x < f32::MASKED { f32::MASKED } else { *x };
-            let y = (x - largest) * inverse_temperature;
-            let e = Real::exp(y);
-            *sum += e;
-            *first += e * y;
+    for chunk in chunks {
+        for i in 0..LANES {
+            add(
+                chunk[i],
+                largest,
+                inverse_temperature,
+                &mut sums[i],
+                &mut firsts[i],
+            );
         }
-    };
-    chunks.iter().for_each(|chunk| add(chunk));
-    add(rest);
-    (sums.iter().sum(), firsts.iter().sum())
+    }
+    for (i, x) in rest.iter().enumerate() {
+        add(
+            *x,
+            largest,
+            inverse_temperature,
+            &mut sums[i],
+            &mut firsts[i],
+        );
+    }
+    let (mut sum, mut first) = (0.0, 0.0);
+    for i in 0..LANES {
+        sum += sums[i];
+        first += firsts[i];
+    }
+    (sum, first)
+}
+
+#[inline(always)]
+fn add(x: f32, largest: f32, inverse_temperature: f32, sum: &mut f32, first: &mut f32) {
+    let x = if x < f32::MASKED { f32::MASKED } else { x };
+    let y = (x - largest) * inverse_temperature;
+    let e = Real::exp(y);
+    *sum += e;
+    *first += e * y;
 }
 
 #[cfg(test)]
@@ -205,7 +240,14 @@ mod tests {
 
     #[test]
     fn the_top_and_the_entropy_are_those_of_a_full_sort() {
-        for (count, k) in [(1, 1), (50, 7), (63, 63), (1000, 5), (5000, 64), (4096, 100)] {
+        for (count, k) in [
+            (1, 1),
+            (50, 7),
+            (63, 63),
+            (1000, 5),
+            (5000, 64),
+            (4096, 100),
+        ] {
             for temperature in [0.5, 1.0, 2.0] {
                 let mut row = logits(count, k as u64);
                 if count > 100 {
@@ -216,9 +258,7 @@ mod tests {
                 }
                 let p = softmax(&row, temperature);
                 let mut order: Vec<u32> = (0..count as u32).collect();
-                order.sort_by(|a, b| {
-                    row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b))
-                });
+                order.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b)));
                 let mut expected = order[..k].to_vec();
                 expected.sort_unstable();
                 let distribution = Distribution::new(&row, temperature).unwrap();
@@ -230,9 +270,7 @@ mod tests {
                 }
                 let rest: f64 = order[k..].iter().map(|id| p[*id as usize]).sum();
                 assert!((tail - rest).abs() < 1e-6, "{tail} {rest}");
-                let entropy: f64 = (p.iter().filter(|p| **p > 0.0))
-                    .map(|p| -p * p.ln())
-                    .sum();
+                let entropy: f64 = (p.iter().filter(|p| **p > 0.0)).map(|p| -p * p.ln()).sum();
                 assert!((distribution.entropy - entropy).abs() < 1e-5);
             }
         }

@@ -92,7 +92,11 @@ impl TokenDescription {
         let template = |tokens: &Self| tokens.template.clone().unwrap_or_else(|| "none".into());
         let length = |tokens: &Self| tokens.sequence_length.to_string();
         let fields: [(&'static str, String, String); 4] = [
-            ("tokenizer", self.tokenizer.clone(), wanted.tokenizer.clone()),
+            (
+                "tokenizer",
+                self.tokenizer.clone(),
+                wanted.tokenizer.clone(),
+            ),
             ("template", template(self), template(wanted)),
             ("data", lists(self), lists(wanted)),
             ("sequence_length", length(self), length(wanted)),

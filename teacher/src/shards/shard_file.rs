@@ -214,17 +214,17 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Header, [Range<usize>; 4]),
     let (length, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|error| truncated(error.to_string()))?;
     let text = metadata.metadata().as_ref().and_then(|m| m.get(METADATA));
-    let text = text.ok_or_else(|| {
-        ShardError::malformed(path, format!("its metadata have no `{METADATA}`"))
-    })?;
+    let text = text
+        .ok_or_else(|| ShardError::malformed(path, format!("its metadata have no `{METADATA}`")))?;
     let header: Header = serde_json::from_str(text)
         .map_err(|error| ShardError::malformed(path, format!("its header: {error}")))?;
     let start = 8 + length;
     let mut places: [Range<usize>; 4] = Default::default();
     for (place, (name, dtype)) in places.iter_mut().zip(ARRAYS) {
         let tensor = metadata.info(name).filter(|tensor| tensor.dtype == dtype);
-        let tensor = tensor
-            .ok_or_else(|| ShardError::malformed(path, format!("there is no {dtype:?} `{name}`")))?;
+        let tensor = tensor.ok_or_else(|| {
+            ShardError::malformed(path, format!("there is no {dtype:?} `{name}`"))
+        })?;
         let (from, to) = tensor.data_offsets;
         if from > to || bytes.len() - start < to {
             return Err(truncated(format!("`{name}` ends beyond the file")));

@@ -99,11 +99,7 @@ impl SoftTargets {
     ///
     /// # Errors
     /// [`ShardError::NotStored`] for a batch that was cut otherwise.
-    pub fn of_batch(
-        &self,
-        batch: &Batch,
-        pieces: &PieceList,
-    ) -> Result<SparseTargets, ShardError> {
+    pub fn of_batch(&self, batch: &Batch, pieces: &PieceList) -> Result<SparseTargets, ShardError> {
         let mut targets = SparseTargets::new(self.description().vocabulary);
         for placed in &batch.pieces {
             let before = targets.len();

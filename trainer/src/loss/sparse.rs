@@ -174,27 +174,25 @@ impl<F: Real> SparseRow<'_, F> {
         };
 
         let groups = &self.entries.groups;
-        let normalised: Vec<Normalised> = (groups.iter())
-            .map(|group| {
-                let inverse = 1.0 / group.temperature;
-                let sum_of = |columns: &[F], from: F| sum(columns, from, F::from_f64(inverse));
-                let in_rest = match has_rest {
-                    true => sum_of(rest, rest_largest),
-                    false => 0.0,
-                };
-                let rest_shift = match has_rest {
-                    true => ((rest_largest.to_f64() - top) * inverse).exp(),
-                    false => 0.0,
-                };
-                let in_list: f64 = listed.iter().map(|x| ((x - top) * inverse).exp()).sum();
-                let in_padding = sum_of(padding, F::from_f64(top));
-                Normalised {
-                    log_sum: (in_rest * rest_shift + in_list + in_padding).ln(),
-                    rest: in_rest,
-                    rest_shift,
-                }
-            })
-            .collect();
+        // A loop, not a closure: that would not be compiled for the wide instructions.
+        let mut normalised = Vec::with_capacity(groups.len());
+        for group in groups {
+            let inverse = 1.0 / group.temperature;
+            let (in_rest, rest_shift) = match has_rest {
+                true => (
+                    sum(rest, rest_largest, F::from_f64(inverse)),
+                    ((rest_largest.to_f64() - top) * inverse).exp(),
+                ),
+                false => (0.0, 0.0),
+            };
+            let in_list: f64 = listed.iter().map(|x| ((x - top) * inverse).exp()).sum();
+            let in_padding = sum(padding, F::from_f64(top), F::from_f64(inverse));
+            normalised.push(Normalised {
+                log_sum: (in_rest * rest_shift + in_list + in_padding).ln(),
+                rest: in_rest,
+                rest_shift,
+            });
+        }
 
         let weights: Vec<(f64, f64)> = (groups.iter())
             .map(|group| {

@@ -117,7 +117,11 @@ fn values_and_gradients_are_those_of_the_definition() {
         let mut trials: Vec<(Vec<LossConfig>, Vec<f64>, Vec<f64>)> = (case.entries.iter())
             .map(|e| (vec![e.loss.clone()], vec![e.value], e.gradient.clone()))
             .collect();
-        trials.push((configs, case.entries.iter().map(|e| e.value).collect(), both));
+        trials.push((
+            configs,
+            case.entries.iter().map(|e| e.value).collect(),
+            both,
+        ));
         for (configs, values, gradient) in trials {
             let entries = LossEntries::new(&configs).unwrap();
             let run = (case.columns, &case.student[..], &case.labels[..]);
@@ -145,7 +149,10 @@ fn values_and_gradients_are_those_of_the_definition() {
             }
         }
     }
-    println!("worst relative difference: f64 {:e}, f32 {:e}, formula {:e}", worst[0], worst[1], worst[2]);
+    println!(
+        "worst relative difference: f64 {:e}, f32 {:e}, formula {:e}",
+        worst[0], worst[1], worst[2]
+    );
 }
 
 #[test]
@@ -160,8 +167,14 @@ fn gradients_are_those_of_finite_differences() {
                 kernel::<f64>(&entries, case.columns, student, &targets, &case.labels, 1.0);
             entries.total(&values)
         };
-        let (_, gradient) =
-            kernel::<f64>(&entries, case.columns, &case.student, &targets, &case.labels, 1.0);
+        let (_, gradient) = kernel::<f64>(
+            &entries,
+            case.columns,
+            &case.student,
+            &targets,
+            &case.labels,
+            1.0,
+        );
         let step = 1e-5;
         for i in (0..case.student.len()).step_by(3) {
             let at = |by: f64| {
@@ -195,7 +208,10 @@ fn stored(logits: &[f32], temperature: f64, encoding: Encoding, seed: u64) -> Sp
         Encoding::Sampled(_) => 12,
     };
     // As `Encoding::golomb_order` has it.
-    let order = (vocabulary / k.min(vocabulary)).max(1).ilog2().saturating_sub(4);
+    let order = (vocabulary / k.min(vocabulary))
+        .max(1)
+        .ilog2()
+        .saturating_sub(4);
     match encoding {
         Encoding::TopK(top) => {
             let (ids, logs, tail) = distribution.top_k(k);
@@ -255,8 +271,7 @@ fn a_list_of_the_whole_vocabulary_is_forward_kl() {
             let encoding = Encoding::TopK(TopK { k: 3000, bits });
             let targets = stored(&teacher, 2.0, encoding, 0);
             assert_eq!(targets.tails, [0.0]);
-            let (values, gradient) =
-                kernel::<f64>(&entries, 3000, &student, &targets, &[0], 1.0);
+            let (values, gradient) = kernel::<f64>(&entries, 3000, &student, &targets, &[0], 1.0);
             // The distribution that was stored, as logits at temperature 2.
             let as_logits: Vec<f64> = (targets.probabilities.iter())
                 .map(|p| 2.0 * f64::from(*p).ln())
