@@ -41,9 +41,10 @@ impl SoftTargets {
         let description = &shards[0].header.description;
         let (mut pieces, mut targets) = (0, 0);
         for number in 0..description.shards {
-            let Some(shard) = shards.get(number).filter(|_| numbers[number] == number) else {
+            let path = shard_path(directory, number);
+            let Some(shard) = shards.get(number).filter(|shard| shard.path() == path) else {
                 return Err(ShardError::Missing {
-                    path: shard_path(directory, number),
+                    path,
                     known,
                     shards: description.shards,
                 });

@@ -236,7 +236,13 @@ fn sparse_loss(
         let d_logits = map_in_place::<F, 2>(logits, |logits| {
             let scale = scale as F;
             result = sparse_rows(
-                entries, columns, logits, stored, first, labels, scale, values,
+                entries,
+                columns,
+                logits,
+                (stored, first),
+                labels,
+                scale,
+                values,
             );
         });
         result.map(|()| d_logits)

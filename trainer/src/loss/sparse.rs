@@ -38,8 +38,7 @@ pub fn sparse_rows<F: Real>(
     entries: &LossEntries,
     columns: usize,
     student: &mut [F],
-    targets: &SparseTargets,
-    first: usize,
+    (targets, first): (&SparseTargets, usize),
     labels: Labels,
     scale: F,
     values: &mut [f64],
@@ -167,7 +166,7 @@ impl<F: Real> SparseRow<'_, F> {
             true => top,
             false => f64::NAN,
         };
-        let has_rest = rest_largest.to_f64() > F::MASKED.to_f64() || rest_largest != rest_largest;
+        let has_rest = rest_largest.to_f64().is_nan() || rest_largest > F::MASKED;
         let tail = match has_rest {
             true => f64::from(self.tail),
             false => 0.0,
