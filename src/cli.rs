@@ -5,6 +5,7 @@ mod export;
 mod generate;
 mod recipe;
 mod score;
+mod shards;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub use export::ExportArgs;
 pub use generate::GenerateArgs;
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
+pub use shards::ShardsArgs;
 
 use crate::profile::Profiler;
 use crate::source::{ModelSource, Source};
@@ -48,6 +50,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write a model in a format that other programs read
     Export(ExportArgs),
+    /// Show what soft targets on disk hold
+    Shards(ShardsArgs),
 }
 
 impl Command {
@@ -127,6 +131,7 @@ mod tests {
             Generate(GenerateArgs),
             Eval(EvalArgs),
             Export(ExportArgs),
+            Shards(ShardsArgs),
         }
         Cli::command().debug_assert();
         let mut all = All::command();

@@ -9,6 +9,7 @@ mod open_model;
 mod remote;
 mod run;
 mod score;
+mod shards;
 
 use crate::cli::Command;
 use crate::profile::Profiler;
@@ -22,5 +23,6 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Shards(arguments) => shards::run(arguments),
     }
 }

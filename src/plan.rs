@@ -32,6 +32,8 @@ pub enum PlanError {
 pub struct InputDigests {
     pub models: BTreeMap<String, Sha256>,
     pub data: BTreeMap<String, Sha256>,
+    /// Of directories of stored targets.
+    pub targets: BTreeMap<PathBuf, Sha256>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +97,7 @@ pub fn plan(
                 let known = match &input.origin {
                     Origin::Model(name) => digests.models.get(name),
                     Origin::Data(name) => digests.data.get(name),
+                    Origin::Targets(path) => digests.targets.get(path),
                     Origin::Stage(maker) => planned.get(*maker).map(|stage| &stage.digest),
                 };
                 let missing = || PlanError::NoDigest(input.reference.name.clone());
@@ -207,6 +210,7 @@ mod tests {
             ]
             .into(),
             data: [("d".to_string(), Sha256::of(b"d"))].into(),
+            targets: BTreeMap::new(),
         };
         let stages = plan(&recipe, &digests, Path::new("runs")).unwrap();
         stages
@@ -294,6 +298,7 @@ mod tests {
             let digests = InputDigests {
                 models: [("m".to_string(), model)].into(),
                 data: [("d".to_string(), Sha256::of(b"d"))].into(),
+                targets: BTreeMap::new(),
             };
             let stages = plan(&recipe, &digests, Path::new("runs")).unwrap();
             stages[0].directory.clone()

@@ -3,6 +3,7 @@
 //! Reading touches neither a device nor the network. Everything wrong is reported at once, each
 //! with its place, the accepted names and a hint.
 
+mod capture;
 mod data;
 mod document;
 mod export;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
 
+pub use capture::{Capture, TeacherChoice};
 pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;

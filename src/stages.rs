@@ -3,6 +3,7 @@
 //! `runs/<recipe>/<kind>-<digest>/` holds what the stage made and, written last, `stage.json`; a stage
 //! with that file is done. `runs/<recipe>/lineage.json` lists the stages of the recipe as it stands.
 
+mod capture;
 mod corpus;
 mod evaluate;
 mod export;
@@ -108,6 +109,12 @@ impl<'a> Chain<'a> {
             digests.data.insert(name.clone(), digest);
             data.insert(name.clone(), local);
         }
+        for input in recipe.inputs.iter().flatten() {
+            if let Origin::Targets(path) = &input.origin {
+                let digest = digest_of_path(path, &cache)?;
+                digests.targets.insert(path.clone(), digest);
+            }
+        }
         Ok(Self {
             recipe,
             stages: plan(recipe, &digests, out)?,
@@ -168,6 +175,7 @@ impl<'a> Chain<'a> {
         match &stage.action {
             Action::Prune(config) => self.prune(stage, config).map(|()| None),
             Action::Gqa(config) => self.gqa(stage, config).map(|()| None),
+            Action::Capture(config) => self.capture(stage, config, progress),
             Action::Sft(config) => self.sft(stage, config, progress),
             Action::Distill(config) => self.distill(stage, config, progress),
             Action::Quantize(config) => self.quantize(stage, config, progress).map(|()| None),

@@ -21,6 +21,23 @@ pub struct Batch {
     /// 0 is padding; 1, 2, … count the pieces of samples in a row. Attention stays inside a segment. A piece that
     /// continues a sample begins with the last token of the piece before, so that its next token has a context.
     pub segments: Vec<u32>,
+    /// Which tokens of the corpus stand where, in the order of the rows.
+    pub pieces: Vec<PlacedPiece>,
+}
+
+/// A piece of a sample in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedPiece {
+    /// The entry of the batch that holds its first token.
+    pub at: usize,
+    pub piece: Piece,
+}
+
+impl PlacedPiece {
+    /// The entries of the batch that hold the piece.
+    pub fn cells(&self) -> std::ops::Range<usize> {
+        self.at..self.at + self.piece.length as usize
+    }
 }
 
 impl Batch {
@@ -35,6 +52,7 @@ impl Batch {
             supervised: vec![false; size],
             positions: vec![0; size],
             segments: vec![0; size],
+            pieces: Vec::new(),
         }
     }
 
@@ -55,6 +73,7 @@ impl Batch {
                 *slot = position as u32;
             }
             self.segments[at..end].fill(segment as u32 + 1);
+            self.pieces.push(PlacedPiece { at, piece: *piece });
             at = end;
         }
     }
@@ -81,7 +100,14 @@ impl Batch {
             targets: self.targets[cells.clone()].to_vec(),
             supervised: self.supervised[cells.clone()].to_vec(),
             positions: self.positions[cells.clone()].to_vec(),
-            segments: self.segments[cells].to_vec(),
+            segments: self.segments[cells.clone()].to_vec(),
+            pieces: (self.pieces.iter())
+                .filter(|placed| cells.contains(&placed.at))
+                .map(|placed| PlacedPiece {
+                    at: placed.at - cells.start,
+                    ..*placed
+                })
+                .collect(),
         }
     }
 }

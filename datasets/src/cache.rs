@@ -125,6 +125,12 @@ impl TokenCache {
         Ok(Some(cache))
     }
 
+    /// SHA-256 (hexadecimal) of the tokens, their masks and the samples' borders.
+    pub fn digest(&self) -> String {
+        let digest = Sha256::digest(&self.map[HEADER_BYTES..]);
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The number of samples.
     pub fn len(&self) -> usize {
         self.counts.samples as usize

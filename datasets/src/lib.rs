@@ -24,6 +24,7 @@ pub mod loader;
 pub mod mask;
 pub mod mixture;
 pub mod packing;
+pub mod pieces;
 pub mod random;
 pub mod read;
 mod records;

@@ -58,6 +58,10 @@ impl<'a> SampleEncoder<'a> {
         }
     }
 
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
     /// Digest of the tokenizer and the template together.
     pub fn digest(&self) -> String {
         let template = self

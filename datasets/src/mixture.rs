@@ -91,6 +91,11 @@ impl Corpus {
         self.len() == 0
     }
 
+    /// The tokenised data sets.
+    pub fn caches(&self) -> &[Arc<TokenCache>] {
+        &self.parts
+    }
+
     /// The number of data sets.
     pub fn parts(&self) -> usize {
         self.parts.len()

@@ -43,6 +43,28 @@ impl SampleShape {
         let cut = !self.splittable && packing != Packing::Stream;
         self.length > 1 && (!cut || (self.first_target as usize) < sequence_length)
     }
+
+    fn whole(&self, sample: u32) -> Piece {
+        Piece {
+            sample,
+            start: 0,
+            length: self.length,
+        }
+    }
+
+    /// How `pack` and `none` cut a usable sample, whatever the order: split or truncated where it is longer than
+    /// `length` tokens.
+    pub(crate) fn pieces(&self, sample: u32, length: u32) -> impl Iterator<Item = Piece> {
+        let kept = match self.splittable {
+            true => self.length,
+            false => self.length.min(length),
+        };
+        let whole = Piece {
+            length: kept,
+            ..self.whole(sample)
+        };
+        split(whole, length, length)
+    }
 }
 
 /// Tokens `start..start + length` of a sample, at least two. The first of them is no target here.
@@ -123,20 +145,16 @@ impl PackingPlan {
                 report.dropped_tokens += u64::from(shape.length);
                 continue;
             }
-            let whole = Piece {
-                sample,
-                start: 0,
-                length: shape.length,
-            };
-            if packing == Packing::Stream || shape.length <= length {
-                pieces.push(whole);
-            } else if shape.splittable {
+            if packing == Packing::Stream {
+                pieces.push(shape.whole(sample));
+                continue;
+            }
+            pieces.extend(shape.pieces(sample, length));
+            if shape.length > length && shape.splittable {
                 report.split_samples += 1;
-                pieces.extend(split(whole, length, length));
-            } else {
+            } else if shape.length > length {
                 report.truncated_samples += 1;
                 report.truncated_tokens += u64::from(shape.length - length);
-                pieces.push(Piece { length, ..whole });
             }
         }
         let mut rows = match packing {
@@ -221,7 +239,7 @@ fn split(piece: Piece, first: u32, length: u32) -> impl Iterator<Item = Piece> {
 }
 
 /// Longest first, each into the fullest row that still has room: the number of rows depends on the lengths alone.
-fn best_fit(mut pieces: Vec<Piece>, length: u32) -> Vec<Vec<Piece>> {
+pub(crate) fn best_fit(mut pieces: Vec<Piece>, length: u32) -> Vec<Vec<Piece>> {
     pieces.sort_by_key(|piece| Reverse(piece.length));
     let mut rows: Vec<Vec<Piece>> = Vec::new();
     // Rows by the room that they have left.

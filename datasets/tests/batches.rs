@@ -13,6 +13,7 @@ use datasets::loader::{BatchLoader, BatchSize, LoaderConfig};
 use datasets::mask::{SampleEncoder, TokenizedSample};
 use datasets::mixture::Corpus;
 use datasets::packing::Packing;
+use datasets::pieces::PieceList;
 use datasets::random::Random;
 use datasets::sample::{Message, Sample};
 use datasets::tokenizer::Tokenizer;
@@ -497,4 +498,50 @@ fn sizes_that_make_no_sense_are_errors() {
     assert!(Corpus::new(vec![(part(), 0.5), (part(), -1.0)]).is_err());
     assert!(Corpus::new(vec![(part(), f64::NAN)]).is_err());
     assert!(Corpus::new(vec![]).is_err());
+}
+
+#[test]
+fn every_piece_of_every_batch_is_in_the_list_of_pieces() {
+    let directory = tempfile::tempdir().unwrap();
+    let corpus: Corpus = cache(directory.path(), samples(11, 200)).into();
+    let list = PieceList::new(&corpus, 24);
+    let all: usize = (0..list.len())
+        .map(|piece| list.targets(&corpus, piece))
+        .sum();
+    for packing in [Packing::Pack, Packing::None] {
+        let corpus: Corpus = cache(directory.path(), samples(11, 200)).into();
+        let loader = BatchLoader::new(corpus, config(24, 6, packing)).unwrap();
+        let mut seen = vec![0; list.len()];
+        let mut targets = 0;
+        for number in 0..loader.batches_per_epoch() {
+            let batch = loader.batch(number);
+            for rows in [0..2, 2..6] {
+                let part = batch.rows_in(rows);
+                for placed in &part.pieces {
+                    let piece = list.number(&placed.piece).expect("a piece of the list");
+                    seen[piece] += 1;
+                    let sample = loader.corpus().sample(placed.piece.sample as usize);
+                    let start = placed.piece.start as usize;
+                    let end = start + placed.piece.length as usize;
+                    assert_eq!(part.ids[placed.cells()], sample.ids[start..end]);
+                    let supervised = &part.supervised[placed.cells()];
+                    let count = supervised.iter().filter(|flag| **flag).count();
+                    assert_eq!(count, list.targets(loader.corpus(), piece));
+                    targets += count;
+                }
+            }
+        }
+        assert!(seen.iter().all(|times| *times == 1));
+        assert_eq!(targets, all);
+    }
+    let batches = list.batches(&corpus, 3..40, 4, PAD);
+    let found: usize = batches.map(|batch| batch.supervised_count()).sum();
+    let expected: usize = (3..40).map(|piece| list.targets(&corpus, piece)).sum();
+    assert_eq!(found, expected);
+    let other = datasets::packing::Piece {
+        sample: 0,
+        start: 0,
+        length: 1,
+    };
+    assert_eq!(list.number(&other), None);
 }

@@ -2,6 +2,7 @@
 //! user wants.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use super::problem::Problem;
 use super::stage::{Reference, Thing};
@@ -13,6 +14,8 @@ use crate::source::ModelSource;
 pub enum Origin {
     Model(String),
     Data(String),
+    /// A directory of stored targets.
+    Targets(PathBuf),
     /// The number of the stage that makes it, from 0.
     Stage(usize),
 }
@@ -159,16 +162,23 @@ fn look_up(
         _ => true,
     };
     let Some(definition) = defined.get(name.as_str()) else {
+        let directory = PathBuf::from(name);
+        if *wanted == Thing::Targets && directory.is_dir() {
+            return Ok(Origin::Targets(directory));
+        }
         let mut known: Vec<&str> = (defined.iter())
             .filter(|(_, definition)| fits(definition.thing, *wanted) && earlier(definition))
             .map(|(name, _)| *name)
             .collect();
         known.sort_unstable();
-        let what = match wanted {
-            Thing::Model | Thing::Writer => "model",
-            _ => "data",
+        let message = match wanted {
+            Thing::Model | Thing::Writer => format!("no model is called `{name}`"),
+            Thing::Targets => {
+                format!("no stage `capture` is called `{name}`, nor is a directory")
+            }
+            _ => format!("no data is called `{name}`"),
         };
-        return Err(Problem::new(format!("no {what} is called `{name}`")).accepting(name, known));
+        return Err(Problem::new(message).accepting(name, known));
     };
     if (definition.thing, *wanted) == (Thing::Remote, Thing::Model) {
         return Err(Problem::new(format!(

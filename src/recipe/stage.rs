@@ -2,9 +2,11 @@
 
 use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
+use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
+use super::capture::{Capture, TeacherChoice, invalid_from_shards};
 use super::data::DataMix;
 use super::document::Node;
 use super::export::Export;
@@ -31,6 +33,7 @@ pub struct Stage {
 pub enum Action {
     Prune(Prune),
     Gqa(Gqa),
+    Capture(Capture),
     Sft(Sft),
     Distill(Distill),
     Quantize(Quantize),
@@ -87,7 +90,7 @@ pub struct DistillInputs {
     #[serde(skip_serializing)]
     pub student: String,
     #[serde(skip_serializing)]
-    pub teacher: String,
+    pub teacher: TeacherChoice,
     pub data: DataMix,
     pub loss: Vec<LossConfig>,
 }
@@ -121,6 +124,7 @@ pub enum Thing {
     /// As something wanted: a model of either kind, that only writes.
     Writer,
     Data,
+    Targets,
     Scores,
     Files,
 }
@@ -131,6 +135,7 @@ impl Thing {
             Self::Model | Self::Writer => "a model",
             Self::Remote => "a remote model",
             Self::Data => "data",
+            Self::Targets => "stored targets",
             Self::Scores => "a table of scores",
             Self::Files => "exported files",
         }
@@ -165,6 +170,7 @@ impl Stage {
         let action = match tag.string().unwrap_or_default() {
             "prune" => parts.take().map(Action::Prune),
             "gqa" => parts.take().map(Action::Gqa),
+            "capture" => parts.take().map(Action::Capture),
             "sft" => {
                 let (inputs, train) = (parts.take(), parts.take());
                 inputs.and_then(|inputs| {
@@ -205,9 +211,10 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 11] = [
+    pub const KINDS: [&str; 12] = [
         "prune",
         "gqa",
+        "capture",
         "sft",
         "distill",
         "quantize",
@@ -223,6 +230,7 @@ impl Action {
         match self {
             Self::Prune(_) => "prune",
             Self::Gqa(_) => "gqa",
+            Self::Capture(_) => "capture",
             Self::Sft(_) => "sft",
             Self::Distill(_) => "distill",
             Self::Quantize(_) => "quantize",
@@ -240,6 +248,7 @@ impl Action {
             Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) | Self::Quantize(_) => {
                 Thing::Model
             }
+            Self::Capture(_) => Thing::Targets,
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
             Self::Generate(_) | Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => {
@@ -252,6 +261,7 @@ impl Action {
     pub fn is_random(&self) -> bool {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
+            Self::Capture(capture) => matches!(capture.encoding, Encoding::Sampled(_)),
             Self::Sft(_) | Self::Distill(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
@@ -289,13 +299,20 @@ impl Action {
                 }
             }
             Self::Gqa(gqa) => uses("model", &gqa.model, Thing::Model),
+            Self::Capture(capture) => {
+                uses("teacher", &capture.teacher, Thing::Model);
+                (capture.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+            }
             Self::Sft(Sft { inputs, .. }) => {
                 uses("model", &inputs.model, Thing::Model);
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
             }
             Self::Distill(Distill { inputs, .. }) => {
                 uses("student", &inputs.student, Thing::Model);
-                uses("teacher", &inputs.teacher, Thing::Model);
+                match &inputs.teacher {
+                    TeacherChoice::Model(name) => uses("teacher", name, Thing::Model),
+                    TeacherChoice::Shards(name) => uses("teacher.shards", name, Thing::Targets),
+                }
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
             }
             Self::Quantize(quantize) => {
@@ -357,8 +374,9 @@ impl Action {
                 "kv_heads",
                 "`kv_heads` must be at least 1; 1 is multi-query attention",
             ),
+            Self::Capture(capture) => found.extend(capture.check()),
             Self::Sft(sft) => found.extend(sft.inputs.data.check()),
-            Self::Distill(Distill { inputs, .. }) => {
+            Self::Distill(Distill { inputs, train }) => {
                 found.extend(inputs.data.check());
                 require(
                     &mut found,
@@ -367,6 +385,9 @@ impl Action {
                     "`loss` lists no loss",
                 );
                 found.extend(invalid_losses(&inputs.loss));
+                if let TeacherChoice::Shards(_) = inputs.teacher {
+                    found.extend(invalid_from_shards(&inputs.loss, train.packing));
+                }
             }
             Self::Eval(eval) => {
                 let mut check =

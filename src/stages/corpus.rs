@@ -38,14 +38,25 @@ impl Chain<'_> {
         config: &TrainConfig,
         tokenizer: &Tokenizer,
     ) -> Result<BatchLoader> {
-        let encoder = encoder(config, tokenizer)?;
+        let encoder = encoder(config.chat_template.as_deref(), tokenizer)?;
+        let corpus = self.corpus(stage, mix, &encoder)?;
+        let batch = BatchSize::Rows(config.rows_per_step());
+        self.loader(corpus, config, tokenizer, batch)
+    }
+
+    /// The tokens of mixed data.
+    pub fn corpus(
+        &self,
+        stage: &PlannedStage,
+        mix: &DataMix,
+        encoder: &SampleEncoder,
+    ) -> Result<Corpus> {
         let parts = mix
             .names()
             .zip(&mix.0)
-            .map(|((key, _), share)| Ok((self.tokens(stage, &key, &encoder)?, share.weight)))
+            .map(|((key, _), share)| Ok((self.tokens(stage, &key, encoder)?, share.weight)))
             .collect::<Result<Vec<_>>>()?;
-        let batch = BatchSize::Rows(config.rows_per_step());
-        self.loader(Corpus::new(parts)?, config, tokenizer, batch)
+        Ok(Corpus::new(parts)?)
     }
 
     /// The held-out batches, in the order of the data.
@@ -58,7 +69,7 @@ impl Chain<'_> {
         if config.heldout.is_none() {
             return Ok(None);
         }
-        let encoder = encoder(config, tokenizer)?;
+        let encoder = encoder(config.chat_template.as_deref(), tokenizer)?;
         let cache = self.tokens(stage, "heldout", &encoder)?;
         let corpus = Corpus::new(vec![(cache, 1.0)])?;
         let rows = config.micro_batch.unwrap_or(4);
@@ -129,14 +140,13 @@ impl Chain<'_> {
         tokenizer: &Tokenizer,
         batch: BatchSize,
     ) -> Result<BatchLoader> {
-        let pad = tokenizer.pad_id().or(tokenizer.eos_ids().first().copied());
         let loader = LoaderConfig {
             sequence_length: config.sequence_length,
             batch,
             seed: self.recipe.seed,
             stage: String::new(),
             packing: config.packing,
-            pad: pad.unwrap_or(0),
+            pad: pad_of(tokenizer),
         };
         Ok(BatchLoader::new(corpus, loader)?)
     }
@@ -216,8 +226,18 @@ pub fn calibration_rows(
     Ok(BatchLoader::new(Corpus::new(vec![(cache, 1.0)])?, loader)?)
 }
 
-fn encoder<'t>(config: &TrainConfig, tokenizer: &'t Tokenizer) -> Result<SampleEncoder<'t>> {
-    Ok(match &config.chat_template {
+/// The id that fills rows up.
+pub fn pad_of(tokenizer: &Tokenizer) -> u32 {
+    let pad = tokenizer.pad_id().or(tokenizer.eos_ids().first().copied());
+    pad.unwrap_or(0)
+}
+
+/// With the tokenizer's own chat template, or with another.
+pub fn encoder<'t>(
+    chat_template: Option<&str>,
+    tokenizer: &'t Tokenizer,
+) -> Result<SampleEncoder<'t>> {
+    Ok(match chat_template {
         Some(source) => {
             let template = ChatTemplate::with_tokens_of(source, tokenizer)?;
             SampleEncoder::with_template(tokenizer, Some(template))

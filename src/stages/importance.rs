@@ -5,7 +5,7 @@ use datasets::batch::Batch;
 use datasets::loader::BatchLoader;
 use model::decoder::Decoder;
 use model::surgery::width::ChannelImportance;
-use trainer::step::token_batch;
+use teacher::signal::token_batch;
 
 /// 1 − cos(input, output) of every block, mean over the tokens of up to `sequences` rows
 /// (ShortGPT, arXiv 2403.03853).

@@ -184,6 +184,7 @@ impl Chain<'_> {
                 }))
             }
             Origin::Data(name) => bail!("`{name}` is data, not a model"),
+            Origin::Targets(path) => bail!("{} is no model", path.display()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use datasets::loader::BatchLoader;
+use datasets::pieces::PieceList;
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
 use model::weights::checkpoint::Checkpoint;
@@ -13,7 +14,7 @@ use teacher::vocabulary;
 use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
-use trainer::objective::{Objective, Trainee};
+use trainer::objective::{Guide, Objective, Trainee};
 use trainer::quantization_aware::QuantizationAware;
 use trainer::run::{Outcome, Run};
 
@@ -22,7 +23,7 @@ use super::models::{OpenModel, place_of_result};
 use crate::adapter;
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::{Distill, Sft};
+use crate::recipe::{Distill, Sft, TeacherChoice};
 
 /// All that a training stage needs, whichever its kind.
 struct Training<'a> {
@@ -73,6 +74,9 @@ impl Chain<'_> {
         config: &Distill,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
+        if let TeacherChoice::Shards(_) = config.inputs.teacher {
+            return self.distill_from_shards(stage, config, progress);
+        }
         let (student, base) = self.open_student(stage, "student", &config.train)?;
         let teacher = self.open_model(stage, "teacher")?;
         self.check_context("student", &student.decoder, &config.train)?;
@@ -93,7 +97,7 @@ impl Chain<'_> {
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
         let objective = Objective {
             entries: LossEntries::new(&config.inputs.loss)?,
-            teacher: Some(&teacher as &dyn Teacher),
+            teacher: Some(Guide::Model(&teacher as &dyn Teacher)),
             valid,
         };
         let (student_layers, teacher_layers) = objective.layers();
@@ -108,6 +112,37 @@ impl Chain<'_> {
             objective,
             data,
             config: &config.train,
+            base,
+        };
+        self.train(stage, training, progress)
+    }
+
+    /// As [`Chain::distill`], with a teacher that has spoken already.
+    fn distill_from_shards(
+        &self,
+        stage: &PlannedStage,
+        config: &Distill,
+        progress: &mut Progress,
+    ) -> Result<Option<u64>> {
+        let Distill { inputs, train } = config;
+        let (student, base) = self.open_student(stage, "student", train)?;
+        self.check_context("student", &student.decoder, train)?;
+        let data = self.training_data(stage, &inputs.data, train, &student.tokenizer)?;
+        let tokens = self.token_description(train, &student.tokenizer, data.corpus())?;
+        let columns = student.decoder.head().rows();
+        let targets = self.stored_targets(stage, &tokens, columns, &inputs.loss)?;
+        let pieces = PieceList::new(data.corpus(), train.sequence_length);
+        let objective = Objective {
+            entries: LossEntries::new(&inputs.loss)?,
+            teacher: Some(Guide::Stored(&targets, &pieces)),
+            valid: columns,
+        };
+        let training = Training {
+            trainee: Trainee::new(student.decoder),
+            tokenizer: student.tokenizer,
+            objective,
+            data,
+            config: train,
             base,
         };
         self.train(stage, training, progress)

@@ -7,6 +7,7 @@ use model::weights::error::WeightsError;
 use thiserror::Error;
 
 use crate::remote::error::RemoteError;
+use crate::shards::ShardError;
 
 #[derive(Debug, Error)]
 pub enum TeacherError {
@@ -18,6 +19,9 @@ pub enum TeacherError {
 
     #[error(transparent)]
     Remote(#[from] RemoteError),
+
+    #[error(transparent)]
+    Shards(#[from] ShardError),
 
     #[error("an answer cannot be written")]
     Record(#[source] std::io::Error),

@@ -4,7 +4,9 @@ pub mod error;
 pub mod generation;
 pub mod local;
 pub mod remote;
+pub mod shards;
 pub mod signal;
+pub mod sparse_targets;
 pub mod synth;
 pub mod teacher;
 #[cfg(test)]
@@ -16,5 +18,7 @@ pub mod vocabulary;
 pub use error::TeacherError;
 pub use generation::{Completion, FinishReason, GenerationRequest, Prompt};
 pub use local::LocalTeacher;
+pub use shards::{ShardError, SoftTargets};
 pub use signal::Signal;
+pub use sparse_targets::SparseTargets;
 pub use teacher::{Teacher, Vocabulary};

@@ -1,6 +1,8 @@
 //! What a teacher says of a batch.
 
 use burn::tensor::Tensor;
+use datasets::batch::Batch;
+use model::batch::TokenBatch;
 use model::decoder::LayerStates;
 use model::linear::Weight;
 
@@ -14,4 +16,15 @@ pub struct Signal {
     pub head: Weight,
     /// Outputs `[tokens, width]` of the layers that were asked for.
     pub layers: LayerStates,
+}
+
+/// A model's view of a batch.
+pub fn token_batch(batch: &Batch) -> TokenBatch {
+    TokenBatch {
+        rows: batch.rows,
+        length: batch.length,
+        ids: batch.ids.clone(),
+        positions: batch.positions.clone(),
+        segments: batch.segments.clone(),
+    }
 }

@@ -5,6 +5,7 @@ mod bad_data;
 mod bad_models;
 mod bad_recipes;
 mod broken_runs;
+mod capture;
 mod chain;
 mod equal_weights;
 mod exports;

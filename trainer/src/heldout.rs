@@ -5,8 +5,7 @@ use datasets::loader::BatchLoader;
 use model::decoder::Decoder;
 use model::phase;
 use model::score::label_log_probs;
-
-use crate::step::token_batch;
+use teacher::signal::token_batch;
 
 /// Sum of negative log-likelihoods and the number of tokens that it is over.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use datasets::pieces::PieceList;
 use model::decoder::{Decoder, LayerStates};
 use model::linear::lora::DropoutDraw;
 use model::linear::{Linear, Weight};
 use model::parameter::Parameter;
 use model::phase;
 use model::random::normal_values;
+use teacher::shards::SoftTargets;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
 
@@ -17,9 +19,17 @@ use crate::loss::{HiddenLoss, LossConfig, LossEntries, LossSums, hidden_rows};
 /// The objective of a stage; without a teacher it is supervised fine-tuning.
 pub struct Objective<'a> {
     pub entries: LossEntries,
-    pub teacher: Option<&'a dyn Teacher>,
+    pub teacher: Option<Guide<'a>>,
     /// How many leading vocabulary entries are real tokens of both models.
     pub valid: usize,
+}
+
+/// Where the signal of a batch comes from.
+#[derive(Clone, Copy)]
+pub enum Guide<'a> {
+    Model(&'a dyn Teacher),
+    /// Targets on disk, and the pieces of the data that is trained on.
+    Stored(&'a SoftTargets, &'a PieceList),
 }
 
 /// What is trained: the student, and a projection for each pair of layers whose widths differ.

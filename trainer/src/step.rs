@@ -2,16 +2,16 @@
 
 use burn::tensor::Tensor;
 use datasets::batch::Batch;
-use model::batch::TokenBatch;
 use model::linear::fake_quant::FakeQuantError;
 use model::linear::lora::DropoutDraw;
 use model::phase;
 use teacher::error::TeacherError;
+use teacher::signal::token_batch;
 use thiserror::Error;
 
-use crate::loss::linear_loss::{TeacherStates, linear_loss};
+use crate::loss::linear_loss::{TeacherSignal, TeacherStates, linear_loss};
 use crate::loss::{Labels, LossEntries, LossRowsError, LossSums};
-use crate::objective::{Objective, Trainee};
+use crate::objective::{Guide, Objective, Trainee};
 use crate::optim::adamw::{AdamW, GradientScale};
 use crate::optim::clip::{clip_factor, global_norm, square_sums};
 #[cfg(feature = "cube")]
@@ -54,17 +54,6 @@ pub enum StepError {
     Loss(#[from] LossRowsError),
     #[error(transparent)]
     Teacher(#[from] TeacherError),
-}
-
-/// The decoder's view of a batch.
-pub fn token_batch(batch: &Batch) -> TokenBatch {
-    TokenBatch {
-        rows: batch.rows,
-        length: batch.length,
-        ids: batch.ids.clone(),
-        positions: batch.positions.clone(),
-        segments: batch.segments.clone(),
-    }
 }
 
 /// A step that is done, or that a device is still at: its numbers are read later.
@@ -275,13 +264,16 @@ fn accumulate_microbatch(
 ) -> Result<(), StepError> {
     let tokens = token_batch(batch);
     let (student_layers, teacher_layers) = objective.layers();
-    let signal = match objective.teacher {
-        Some(teacher) => {
-            let _phase = phase!("teacher");
-            Some(teacher.signal(&tokens, &teacher_layers)?)
+    let asking = phase!("teacher");
+    let (signal, stored) = match objective.teacher {
+        Some(Guide::Model(teacher)) => (Some(teacher.signal(&tokens, &teacher_layers)?), None),
+        Some(Guide::Stored(targets, pieces)) => {
+            let targets = targets.of_batch(batch, pieces);
+            (None, Some(targets.map_err(TeacherError::from)?))
         }
-        None => None,
+        None => (None, None),
     };
+    drop(asking);
     let teacher_states = signal.as_ref().map(|signal| TeacherStates {
         hidden: signal.hidden.clone(),
         head: signal.head.clone(),
@@ -299,7 +291,10 @@ fn accumulate_microbatch(
         &objective.entries,
         &hidden,
         decoder.head_mut(),
-        teacher_states.as_ref(),
+        match &stored {
+            Some(targets) => Some(TeacherSignal::Targets(targets)),
+            None => teacher_states.as_ref().map(TeacherSignal::States),
+        },
         labels,
         objective.valid,
         scale,

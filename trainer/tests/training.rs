@@ -21,7 +21,7 @@ use teacher::signal::Signal;
 use teacher::teacher::{Teacher, Vocabulary};
 use trainer::loss::linear_loss::{TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossConfig, LossEntries, formula};
-use trainer::objective::{Objective, Trainee};
+use trainer::objective::{Guide, Objective, Trainee};
 use trainer::optim::adamw::{AdamW, AdamWConfig};
 use trainer::optim::clip::square_sum;
 use trainer::step::{StepConfig, accumulate_gradients, train_step};
@@ -94,7 +94,7 @@ fn the_linear_loss_equals_pytorch() {
             &entries,
             &at("hidden"),
             &mut head,
-            Some(&teacher),
+            Some((&teacher).into()),
             labels,
             vocabulary,
             1.0,
@@ -237,7 +237,7 @@ fn any_cut_into_microbatches_gives_the_same_gradients() {
         let teacher = Frozen(decoder("llama_tied", DType::F32));
         let objective = Objective {
             entries: losses(list),
-            teacher: Some(&teacher),
+            teacher: Some(Guide::Model(&teacher)),
             valid: 80,
         };
         let mut whole: Option<Vec<f64>> = None;
@@ -267,7 +267,7 @@ fn the_whole_gradient_equals_finite_differences() {
             { "jsd": { "beta": 0.3, "temperature": 2.0 } },
             { "cross_entropy": { "weight": 0.2 } },
         ])),
-        teacher: Some(&teacher),
+        teacher: Some(Guide::Model(&teacher)),
         valid: 80,
     };
     let config = StepConfig {
@@ -410,7 +410,7 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
             &entries,
             &hidden,
             &mut head,
-            Some(&teacher),
+            Some((&teacher).into()),
             labels,
             shared,
             1.0,
@@ -437,7 +437,7 @@ fn a_head_that_no_loss_uses_gets_no_gradient() {
     let teacher = Frozen(decoder("llama_tied", DType::F32));
     let objective = Objective {
         entries: losses(serde_json::json!([{ "hidden_cosine": { "layers": [[2, 2]] } }])),
-        teacher: Some(&teacher),
+        teacher: Some(Guide::Model(&teacher)),
         valid: 80,
     };
     let config = StepConfig {

@@ -16,7 +16,7 @@ use teacher::signal::Signal;
 use teacher::teacher::{Teacher, Vocabulary};
 use trainer::loss::linear_loss::{TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossConfig, LossEntries, cube, formula, loss_rows};
-use trainer::objective::{Objective, Trainee};
+use trainer::objective::{Guide, Objective, Trainee};
 use trainer::optim::adamw::{AdamW, AdamWConfig};
 use trainer::step::{Step, StepConfig, StepError, start_step, train_step};
 
@@ -253,8 +253,16 @@ fn a_teacher_with_fewer_tokens_than_columns() {
             head: matrix(&random(9 * width, 3, 1.0), 9, device),
         };
         let hidden = matrix(&random(tokens * width, 4, 1.0), tokens, device);
-        let loss =
-            linear_loss(&entries, &hidden, &mut head, Some(&teacher), labels, 8, 0.5).unwrap();
+        let loss = linear_loss(
+            &entries,
+            &hidden,
+            &mut head,
+            Some((&teacher).into()),
+            labels,
+            8,
+            0.5,
+        )
+        .unwrap();
         let d_head = values(&head.gradient.unwrap());
         (loss.values.read(), values(&loss.d_hidden), d_head)
     };
@@ -347,7 +355,7 @@ fn three_steps_of_distillation_equal_those_on_the_cpu() {
             trainee.add_projections(&entries, width, 7);
             let objective = Objective {
                 entries,
-                teacher: Some(&teacher),
+                teacher: Some(Guide::Model(&teacher)),
                 valid: 80,
             };
             let config = step_config(0.5);

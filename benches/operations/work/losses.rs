@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use model::linear::Weight;
 use model::parameter::Parameter;
 use model::score::chunk_rows;
-use trainer::loss::linear_loss::{TeacherStates, linear_loss};
+use trainer::loss::linear_loss::{TeacherSignal, TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossConfig, LossEntries, Vocabulary, formula};
 
 use super::{Place, random, tokens};
@@ -41,7 +41,7 @@ pub fn prepare(
             targets: &targets,
             supervised: &supervised,
         };
-        let teacher = teacher.as_ref();
+        let teacher = teacher.as_ref().map(TeacherSignal::States);
         linear_loss(
             &entries, &hidden, &mut head, teacher, labels, vocabulary, scale,
         )

@@ -107,7 +107,7 @@ fn declared_model(recipe: &Recipe, stage: usize) -> Option<String> {
     (recipe.inputs[stage].iter()).find_map(|input| match &input.origin {
         Origin::Model(name) => Some(name.clone()),
         Origin::Stage(maker) => declared_model(recipe, *maker),
-        Origin::Data(_) => None,
+        Origin::Data(_) | Origin::Targets(_) => None,
     })
 }
 

@@ -8,8 +8,11 @@ use model::ops::real::Real;
 use model::score::chunk_rows;
 use model::span::Cost;
 use model::{for_real, operation, phase};
+use teacher::sparse_targets::SparseTargets;
 
 use super::formula;
+use super::sparse::sparse_rows;
+use super::sparse_formula::sparse_chunk;
 use super::{Labels, LossEntries, LossRowsError, LossSums, Vocabulary, loss_rows};
 
 /// Hidden states `[tokens, width]` and head `[vocabulary, width]` of the teacher.
@@ -17,6 +20,20 @@ use super::{Labels, LossEntries, LossRowsError, LossSums, Vocabulary, loss_rows}
 pub struct TeacherStates {
     pub hidden: Tensor<2>,
     pub head: Weight,
+}
+
+/// What the losses compare with.
+#[derive(Debug, Clone, Copy)]
+pub enum TeacherSignal<'a> {
+    States(&'a TeacherStates),
+    /// The supervised positions in their order.
+    Targets(&'a SparseTargets),
+}
+
+impl<'a> From<&'a TeacherStates> for TeacherSignal<'a> {
+    fn from(states: &'a TeacherStates) -> Self {
+        Self::States(states)
+    }
 }
 
 /// The loss of a batch and its gradient by the student's hidden states.
@@ -35,12 +52,12 @@ pub struct LinearLoss {
 /// to give them none; but not in a reverse KL, which would be infinite: there they count as −∞.
 ///
 /// # Errors
-/// A label beyond `valid`, or a loss that needs a teacher where there is none.
+/// A label beyond `valid`, a loss that needs a teacher where there is none, or one that is not defined on stored targets.
 pub fn linear_loss(
     entries: &LossEntries,
     hidden: &Tensor<2>,
     head: &mut Weight,
-    teacher: Option<&TeacherStates>,
+    teacher: Option<TeacherSignal>,
     labels: Labels,
     shared: usize,
     scale: f64,
@@ -54,6 +71,11 @@ pub fn linear_loss(
         .iter()
         .map(|&i| labels.targets[i as usize])
         .collect();
+    let (teacher, stored) = match teacher {
+        Some(TeacherSignal::States(states)) => (Some(states), None),
+        Some(TeacherSignal::Targets(targets)) => (None, Some(targets)),
+        None => (None, None),
+    };
     let vocabulary = Vocabulary {
         student: head.rows(),
         teacher: teacher.map_or(0, |t| t.head.rows()),
@@ -78,7 +100,8 @@ pub fn linear_loss(
         positions.len(),
         chunk_rows(vocabulary.student.max(vocabulary.teacher)),
     );
-    for (chunk, targets) in positions.chunks(rows).zip(targets.chunks(rows)) {
+    let chunks = positions.chunks(rows).zip(targets.chunks(rows));
+    for (number, (chunk, targets)) in chunks.enumerate() {
         let index = index(chunk, hidden);
         let h = hidden.clone().select(0, index.clone());
         let logits = {
@@ -91,15 +114,21 @@ pub fn linear_loss(
             let logits = head.forward(&h);
             without_padding(logits, shared, vocabulary.teacher)
         });
-        let d_logits = chunk_loss(
-            entries,
-            vocabulary,
-            logits,
-            teacher_logits,
-            targets,
-            scale,
-            &mut values,
-        )?;
+        let d_logits = match stored {
+            Some(stored) => {
+                let stored = (stored, number * rows);
+                sparse_loss(entries, logits, stored, targets, scale, &mut values)?
+            }
+            None => chunk_loss(
+                entries,
+                vocabulary,
+                logits,
+                teacher_logits,
+                targets,
+                scale,
+                &mut values,
+            )?,
+        };
         let d_chunk = {
             let _span = operation!("head backward", Cost::weight_product(&d_logits, &weight));
             weight.backward(&d_logits)
@@ -165,6 +194,55 @@ fn chunk_loss(
             let teacher = teacher.as_ref().map(|t| t.slice::<F>());
             result = loss_rows(
                 entries, vocabulary, logits, teacher, labels, scale as F, values,
+            );
+        });
+        result.map(|()| d_logits)
+    })
+}
+
+/// As [`chunk_loss`], against stored targets from a position on.
+fn sparse_loss(
+    entries: &LossEntries,
+    logits: Tensor<2>,
+    (stored, first): (&SparseTargets, usize),
+    targets: &[u32],
+    scale: f64,
+    values: &mut LossSums,
+) -> Result<Tensor<2>, LossRowsError> {
+    let labels = Labels {
+        targets,
+        supervised: &vec![true; targets.len()],
+    };
+    let _span = operation!("loss of rows", Cost::arrays([&logits; 2]));
+    let values = match values {
+        LossSums::Host(values) if is_host(&logits) => values,
+        values => {
+            let (gradient, sums) = sparse_chunk(entries, logits, stored, first, labels, scale)?;
+            values.add(match values {
+                LossSums::Device(_) => LossSums::Device(Box::new(sums)),
+                LossSums::Host(_) => {
+                    let sums: Vec<f32> = (sums.cast(DType::F32).into_data())
+                        .try_to_vec()
+                        .expect("the sums were cast to f32");
+                    LossSums::Host(sums.into_iter().map(f64::from).collect())
+                }
+            });
+            return Ok(gradient);
+        }
+    };
+    for_real!(logits.dtype(), F, {
+        let columns = logits.dims()[1];
+        let mut result = Ok(());
+        let d_logits = map_in_place::<F, 2>(logits, |logits| {
+            let scale = scale as F;
+            result = sparse_rows(
+                entries,
+                columns,
+                logits,
+                (stored, first),
+                labels,
+                scale,
+                values,
             );
         });
         result.map(|()| d_logits)

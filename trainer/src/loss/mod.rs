@@ -9,6 +9,7 @@
 //! - one file a loss: [`forward_kl`], [`reverse_kl`], [`jsd`], [`skew_kl`], [`skew_reverse_kl`], [`tvd`],
 //!   [`cross_entropy`], [`hidden`].
 //! - [`row`], [`rows`]: one position, and many in parallel.
+//! - [`sparse`], [`sparse_formula`]: against a teacher of which only a few tokens a position are known.
 //! - [`formula`]: the same as tensor formulas, and `cube`: as kernels for devices.
 //! - [`sums`]: where the values add up.
 //! - `divergence`, `mixture`, `softmax`, `block`: what they are made of.
@@ -32,6 +33,8 @@ pub mod rows;
 pub mod skew_kl;
 pub mod skew_reverse_kl;
 mod softmax;
+pub mod sparse;
+pub mod sparse_formula;
 pub mod sums;
 pub mod tvd;
 

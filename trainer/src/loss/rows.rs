@@ -45,6 +45,10 @@ pub enum LossRowsError {
     #[error("the losses compare with a teacher, but there are no teacher logits")]
     NoTeacher,
     #[error(
+        "`{loss}` is not defined on stored targets, which hold a part of the teacher's distribution"
+    )]
+    NotSparse { loss: &'static str },
+    #[error(
         "the label of position {position} is {label}, beyond the {valid} tokens that student and teacher share"
     )]
     Label {

@@ -1,2 +1,3 @@
 mod golden;
 mod properties;
+mod sparse;

@@ -1,0 +1,151 @@
+//! What the stage `capture` takes, and who teaches in the stage `distill`.
+
+use std::fmt;
+
+use datasets::packing::Packing;
+use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use teacher::shards::{Encoding, ShardError};
+use trainer::loss::LossConfig;
+use trainer::loss::sparse::is_defined;
+
+use super::data::DataMix;
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Capture {
+    #[serde(skip_serializing)]
+    pub teacher: String,
+    pub data: DataMix,
+    #[serde(default)]
+    pub encoding: Encoding,
+    #[serde(default = "one")]
+    pub temperature: f64,
+    #[serde(default = "default_length")]
+    pub sequence_length: usize,
+    /// Of the training; targets are the same for `pack` and `none`.
+    #[serde(default, skip_serializing)]
+    pub packing: Packing,
+    pub chat_template: Option<String>,
+    /// Rows that the teacher computes together.
+    #[serde(default = "default_rows")]
+    pub micro_batch: usize,
+    /// Targets of a shard.
+    #[serde(default = "default_targets")]
+    pub shard_tokens: usize,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn default_length() -> usize {
+    512
+}
+
+fn default_rows() -> usize {
+    4
+}
+
+fn default_targets() -> usize {
+    1 << 16
+}
+
+/// Most targets of a shard: their offsets are numbers of 32 bits.
+const MOST_TARGETS: usize = 1 << 22;
+
+impl Capture {
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = self.data.check();
+        if let Err(error) = self.encoding.check() {
+            let key = match &error {
+                ShardError::Setting { key, .. } => format!("encoding.{key}"),
+                _ => "encoding".to_string(),
+            };
+            found.push(Invalid::new(key, error.to_string()));
+        }
+        let mut check = |holds, key: &str, message: &str| require(&mut found, holds, key, message);
+        check(
+            (1e-3..=1e3).contains(&self.temperature),
+            "temperature",
+            "`temperature` must be between 0.001 and 1000",
+        );
+        check(
+            self.sequence_length >= 2,
+            "sequence_length",
+            "`sequence_length` must be at least 2: a token and the one that it predicts",
+        );
+        check(
+            self.micro_batch > 0,
+            "micro_batch",
+            "`micro_batch` must be at least 1 row",
+        );
+        check(
+            (1..=MOST_TARGETS).contains(&self.shard_tokens),
+            "shard_tokens",
+            "`shard_tokens` must be between 1 and 4194304",
+        );
+        found.extend(invalid_packing(self.packing));
+        found
+    }
+}
+
+/// The teacher of a stage: a model, or what one said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TeacherChoice {
+    Model(String),
+    /// The name of a stage `capture`, or a directory.
+    Shards(String),
+}
+
+impl<'de> Deserialize<'de> for TeacherChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Stored {
+            shards: String,
+        }
+        struct Choice;
+        impl<'de> Visitor<'de> for Choice {
+            type Value = TeacherChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the name of a model or { shards = \"NAME\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<TeacherChoice, E> {
+                Ok(TeacherChoice::Model(name.to_string()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TeacherChoice, A::Error> {
+                Stored::deserialize(MapAccessDeserializer::new(map))
+                    .map(|stored| TeacherChoice::Shards(stored.shards))
+            }
+        }
+        deserializer.deserialize_any(Choice)
+    }
+}
+
+/// What cannot be learned from stored targets.
+pub fn invalid_from_shards(losses: &[LossConfig], packing: Packing) -> Vec<Invalid> {
+    let undefined = (losses.iter().enumerate()).filter(|(_, loss)| !is_defined(loss));
+    let mut found: Vec<Invalid> = undefined
+        .map(|(i, loss)| {
+            let message = format!(
+                "`{}` is not defined on stored targets, which hold a part of the teacher's distribution",
+                loss.name()
+            );
+            Invalid::new(format!("loss.{i}"), message)
+                .hint("`forward_kl` and `cross_entropy` are; others need the teacher itself")
+        })
+        .collect();
+    found.extend(invalid_packing(packing));
+    found
+}
+
+fn invalid_packing(packing: Packing) -> Option<Invalid> {
+    (packing == Packing::Stream).then(|| {
+        let message = "`stream` cuts samples elsewhere in every epoch, and so a token has another context than when its targets were captured";
+        Invalid::new("packing", message).hint("`pack` and `none` cut each sample by itself")
+    })
+}
