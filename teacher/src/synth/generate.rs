@@ -116,7 +116,8 @@ pub async fn generate(
     // The seeds from `written` on: those that are done out of turn.
     let mut done: VecDeque<Option<Answered>> = VecDeque::new();
     let (mut started, mut written, mut silent) = (0, 0, 0);
-    let most = asker.concurrency().saturating_mul(2);
+    // Not more than may be asked at a time: what waits to be stored counts as under way, and a kill loses no more.
+    let most = asker.concurrency();
     loop {
         if error.is_some() || stop.load(Ordering::Relaxed) {
             stopping.store(true, Ordering::Relaxed);
