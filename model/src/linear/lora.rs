@@ -8,6 +8,7 @@ use super::weight::Weight;
 use crate::for_real;
 use crate::ops::adapted_rows::{adapted_backward, adapted_forward, pays};
 use crate::ops::host::{from_values, is_host};
+use crate::ops::low_rank::narrow_product;
 use crate::ops::packed_product::Rows;
 use crate::ops::real::Real;
 use crate::ops::simd::widest;
@@ -173,7 +174,7 @@ impl Lora {
         let mask = self.mask(x);
         let dx = self.through_rows(weight, dy, mask.is_some(), adapted_backward);
         let b = self.b.value.clone().cast(dy.dtype());
-        let d_low = dy.clone().matmul(b).mul_scalar(self.scale);
+        let d_low = narrow_product(dy, &b, self.scale);
         let x = dropped(x, mask.as_ref());
         if self.b.trainable {
             self.b.accumulate_product(dy, &self.low_rank(&x));
@@ -217,7 +218,7 @@ impl Lora {
     /// s·x·Aᵀ, `[tokens, rank]`.
     fn low_rank(&self, x: &Tensor<2>) -> Tensor<2> {
         let a = self.a.value.clone().cast(x.dtype());
-        x.clone().matmul(a.transpose()).mul_scalar(self.scale)
+        narrow_product(x, &a.transpose(), self.scale)
     }
 
     /// 0 where `x` is dropped, 1/(1 − p) elsewhere.

@@ -2,11 +2,10 @@
 //! a pass over the activations, and nothing of the matrix's size is kept.
 
 use burn::tensor::{DType, Tensor};
-use gemm::Parallelism;
 
 use super::host::HostTensor;
+use super::low_rank::add_low_rank;
 use super::packed_product::{Rows, backward, forward_panels};
-use super::product::product;
 
 /// With fewer tokens the low-rank products beside the frozen one are less work than changing its rows.
 const MIN_TOKENS: usize = 128;
@@ -30,18 +29,9 @@ impl Rows for AdaptedRows<'_> {
 
     fn dequantize_rows(&self, first: usize, values: &mut [f32]) {
         self.base.dequantize_rows(first, values);
-        let columns = self.columns();
-        // Safety: shapes and strides reach `values`, as many rows of b, and a.
-        unsafe {
-            product(
-                (values.len() / columns, columns, self.rank),
-                (values.as_mut_ptr(), columns),
-                (self.b[first * self.rank..].as_ptr(), self.rank, 1),
-                (self.a.as_ptr(), columns, 1),
-                true,
-                Parallelism::None,
-            );
-        }
+        let rows = values.len() / self.columns();
+        let b = &self.b[first * self.rank..][..rows * self.rank];
+        add_low_rank(values, self.columns(), b, self.a);
     }
 }
 

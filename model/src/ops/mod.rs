@@ -21,6 +21,7 @@ pub mod lanes;
 mod lanes_avx2;
 #[cfg(target_arch = "x86_64")]
 mod lanes_avx512;
+pub mod low_rank;
 pub mod nf4_tensors;
 pub mod packed_product;
 pub mod product;
