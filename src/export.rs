@@ -17,6 +17,7 @@ use model::linear::lora::BaseForm;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::error::WeightsError;
 use model::weights::hf_directory::NamedTensor;
+use model::weights::quantization::Quantization;
 use model::weights::staged_directory::StagedDirectory;
 use model::weights::staged_file::StagedFile;
 use teacher::tokenizer::optional_tokenizer;
@@ -90,6 +91,14 @@ impl ExportSource {
             && is_nf4(checkpoint)
         {
             tracing::info!("the adapter is merged into the values of its NF4 base");
+        }
+        if let Weights::Stored(checkpoint) = &self.weights
+            && checkpoint.adapter().is_none()
+            && (checkpoint.quantization()).is_some_and(Quantization::rounds_activations)
+        {
+            tracing::warn!(
+                "only weights are exported: the rounding of activations is lost, and `verify` compares without it"
+            );
         }
         match format {
             ExportFormat::Safetensors { dtype } => {

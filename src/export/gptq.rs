@@ -38,9 +38,6 @@ pub(super) fn write(
         let Some(matrix) = quantization.integers(module)? else {
             bail!("{path}: layer `{module}` is not held in integers alone\n{hint}");
         };
-        if quantization.activations(module).is_some() && layers.is_empty() {
-            tracing::warn!("GPTQ's layout has weights only: the rounding of activations is lost");
-        }
         layers.insert(module.to_owned(), matrix);
     }
     let staged = StagedDirectory::new(out)?;

@@ -191,26 +191,26 @@ impl Quantize {
         }
         match &self.method {
             QuantizeMethod::LlmInt8(LlmInt8 { threshold }) => check(
-                threshold.is_finite() && *threshold > 0.0,
+                (1e-3..=1e6).contains(threshold),
                 "method.threshold",
-                "`threshold` must lie above 0",
+                "`threshold` must lie between 0.001 and 1000000; 6 is usual",
             ),
             QuantizeMethod::Gptq(config) => check(
-                config.damping.is_finite() && config.damping > 0.0,
+                config.damping > 0.0 && config.damping <= 1e6,
                 "method.damping",
-                "`damping` must lie above 0, such as 0.01",
+                "`damping` must lie above 0 and be at most 1000000; 0.01 is usual",
             ),
             QuantizeMethod::Awq(config) => match config.scaling {
                 Scaling::Search { grid } => check(
-                    grid >= 1,
+                    (1..=1000).contains(&grid),
                     "method.scaling.grid",
-                    "`grid` must be at least 1 step",
+                    "`grid` must lie between 1 and 1000 steps",
                 ),
                 Scaling::Salient { share, scale } => {
                     let says = "`share` must lie between 0 and 1, such as 0.01";
                     check(share > 0.0 && share < 1.0, "method.scaling.share", says);
-                    let says = "`scale` must lie above 0";
-                    let is_scale = scale.is_finite() && scale > 0.0;
+                    let says = "`scale` must lie between 0.001 and 1000";
+                    let is_scale = (1e-3..=1e3).contains(&scale);
                     check(is_scale, "method.scaling.scale", says);
                 }
             },

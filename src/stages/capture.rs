@@ -49,6 +49,14 @@ impl Chain<'_> {
         let tokens = TokenDescription::of(tokenizer, &encoder, &corpus, config.sequence_length);
         let rows = opened.decoder.head().rows();
         let vocabulary = vocabulary::compare(tokenizer, tokenizer, [], rows, rows)?;
+        if let Encoding::TopK(top) = config.encoding
+            && top.k as usize > rows
+        {
+            bail!(
+                "`k` is {}, but the teacher's vocabulary has {rows} tokens\nhint: lower `k`",
+                top.k
+            );
+        }
         let plans = plan_shards(&corpus, &pieces, config.shard_tokens);
         let total: u64 = plans.iter().map(|plan| plan.targets as u64).sum();
         if total == 0 {

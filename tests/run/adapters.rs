@@ -162,10 +162,10 @@ fn what_makes_no_sense_is_told_with_its_place() {
         (
             "rank = 0",
             2,
-            &["`rank` must be at least 1", "r.toml:14:"][..],
+            &["`rank` must lie between 1 and 4096", "r.toml:14:"][..],
         ),
         ("dropout = 1.0", 2, &["`dropout`", "r.toml:14:"]),
-        ("alpha = -1", 2, &["`alpha` must be above 0"]),
+        ("alpha = -1", 2, &["`alpha` must lie between"]),
         ("targets = []", 2, &["`targets` names nothing"]),
         (
             "rang = 4",

@@ -373,7 +373,7 @@ fn what_is_wrong_is_told() {
         (
             ", concurrency = 0",
             "",
-            ["`concurrency` must be at least 1", "r.toml:4"],
+            ["`concurrency` must lie between 1 and 10000", "r.toml:4"],
         ),
         (
             "",

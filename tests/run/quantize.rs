@@ -310,12 +310,12 @@ fn what_a_recipe_gets_wrong_is_told_before_anything_runs() {
         (
             r#"{ kind = "llm_int8", threshold = 0.0 }"#,
             CALIBRATION,
-            &["`threshold` must lie above 0"],
+            &["`threshold` must lie between"],
         ),
         (
             r#"{ kind = "awq", bits = 4, scaling = { kind = "search", grid = 0 } }"#,
             CALIBRATION,
-            &["`grid` must be at least 1"],
+            &["`grid` must lie between 1 and 1000"],
         ),
         (
             r#"{ kind = "awq", bits = 4, scaling = { kind = "salient", share = 1.0, scale = 2.0 } }"#,

@@ -22,11 +22,15 @@ impl Adapter {
         }) = self;
         let mut found = Vec::new();
         let mut check = |holds, key: &str, message: &str| require(&mut found, holds, key, message);
-        check(*rank > 0, "rank", "`rank` must be at least 1");
         check(
-            *alpha > 0.0 && alpha.is_finite(),
+            (1..=4096).contains(rank),
+            "rank",
+            "`rank` must lie between 1 and 4096",
+        );
+        check(
+            (1e-6..=1e6).contains(alpha),
             "alpha",
-            "`alpha` must be above 0",
+            "`alpha` must lie between 0.000001 and 1000000",
         );
         check(
             (0.0..1.0).contains(dropout),

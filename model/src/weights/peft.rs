@@ -86,6 +86,25 @@ impl PeftAdapter {
                 unexpected(&file, name, reason)
             })?;
             let low_rank = read_module(&file, name, |rank| scales.of(module, rank))?;
+            if let Some(rank) = scales.rank(module).filter(|rank| *rank != low_rank.rank) {
+                let reason = format!(
+                    "its rank is {}, but {CONFIG_FILE} says {rank}",
+                    low_rank.rank
+                );
+                return Err(unexpected(&file, name, &reason));
+            }
+            if !low_rank
+                .a
+                .iter()
+                .chain(&low_rank.b)
+                .all(|value| value.is_finite())
+            {
+                return Err(unexpected(
+                    &file,
+                    name,
+                    "it or its lora_B has values that are not finite",
+                ));
+            }
             modules.insert(module.to_owned(), low_rank);
         }
         if let Some((name, _)) = file.tensors().find(|(name, _)| {

@@ -42,21 +42,38 @@ const READ: [&str; 9] = [
 /// Initialisations that leave the base as it was; others subtract from it what the adapter begins with.
 const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
+/// PEFT's, where `r` is left out.
+const PEFT_RANK: usize = 8;
+
 /// What the low-rank product of each module is multiplied by.
 pub(crate) struct Scales {
     alpha: f64,
     /// By the ends of module names; the first that fits counts.
     patterns: Vec<(String, f64)>,
     rslora: bool,
+    /// `r`, and what `rank_pattern` says of some modules.
+    rank: usize,
+    /// `None` when it holds regular expressions.
+    ranks: Option<Vec<(String, usize)>>,
 }
 
 impl Scales {
     pub(crate) fn of(&self, module: &str, rank: usize) -> f64 {
-        let fits = |end: &str| module == end || module.ends_with(&format!(".{end}"));
-        let pattern = self.patterns.iter().find(|(end, _)| fits(end));
-        let alpha = pattern.map_or(self.alpha, |(_, alpha)| *alpha);
+        let alpha = told(&self.patterns, module).unwrap_or(self.alpha);
         lora::scale(alpha, rank, self.rslora)
     }
+
+    /// The rank that the configuration tells of a module, where it does.
+    pub(crate) fn rank(&self, module: &str) -> Option<usize> {
+        let ranks = self.ranks.as_ref()?;
+        Some(told(ranks, module).unwrap_or(self.rank))
+    }
+}
+
+fn told<T: Copy>(patterns: &[(String, T)], module: &str) -> Option<T> {
+    let fits = |end: &str| module == end || module.ends_with(&format!(".{end}"));
+    let found = patterns.iter().find(|(end, _)| fits(end));
+    found.map(|(_, value)| *value)
 }
 
 /// # Errors
@@ -93,26 +110,38 @@ pub(crate) fn read(fields: &JsonFields, json: &Value) -> Result<Scales, WeightsE
             &accepted,
         ));
     }
-    let mut patterns = Vec::new();
-    let listed = fields.value("alpha_pattern").and_then(Value::as_object);
-    for (pattern, alpha) in listed.into_iter().flatten() {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._".contains(&byte);
-        let Some(alpha) = alpha.as_f64().filter(|_| pattern.bytes().all(is_plain)) else {
-            let accepted = "names of modules, without signs of a regular expression";
-            return Err(unsupported(
-                path,
-                "alpha_pattern",
-                &json!(pattern),
-                accepted,
-            ));
-        };
-        patterns.push((pattern.clone(), alpha));
-    }
+    let alphas = patterns(fields, "alpha_pattern", Value::as_f64)?;
+    let whole = |value: &Value| value.as_u64().and_then(|rank| rank.try_into().ok());
+    // The tensors tell the ranks; what can be read here must agree with them.
+    let ranks = patterns(fields, "rank_pattern", whole).ok();
+    let rank = fields
+        .value("r")
+        .map_or(PEFT_RANK, |r| whole(r).unwrap_or(0));
     Ok(Scales {
         alpha: fields.required_float("lora_alpha")?,
-        patterns,
+        patterns: alphas,
         rslora: fields.boolean("use_rslora")?.unwrap_or(false),
+        rank,
+        ranks,
     })
+}
+
+/// Values by the ends of module names.
+fn patterns<T>(
+    fields: &JsonFields,
+    key: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Vec<(String, T)>, WeightsError> {
+    let listed = fields.value(key).and_then(Value::as_object);
+    (listed.into_iter().flatten())
+        .map(|(pattern, value)| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._".contains(&byte);
+            let value = read(value).filter(|_| pattern.bytes().all(is_plain));
+            let accepted = "names of modules, without signs of a regular expression";
+            let unsupported = || unsupported(fields.path, key, &json!(pattern), accepted);
+            Ok((pattern.clone(), value.ok_or_else(unsupported)?))
+        })
+        .collect()
 }
 
 fn is_nothing(value: &Value) -> bool {

@@ -98,6 +98,11 @@ impl Quantization {
         self.layers.get(module)?.activations.as_ref()
     }
 
+    /// Whether the inputs of any layer are rounded.
+    pub fn rounds_activations(&self) -> bool {
+        (self.layers.values()).any(|layer| layer.activations.is_some())
+    }
+
     /// A module's matrix as integers; `None` where it is not held so, or not in integers alone.
     ///
     /// # Errors

@@ -84,26 +84,34 @@ impl RemoteConfig {
             }
         }
         require(
-            self.concurrency >= 1,
+            (1..=10_000).contains(&self.concurrency),
             "concurrency",
-            "`concurrency` must be at least 1",
+            "`concurrency` must lie between 1 and 10000",
         );
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        for (key, value) in [
-            ("requests_per_minute", self.requests_per_minute),
-            ("tokens_per_minute", self.tokens_per_minute),
-            ("timeout_seconds", Some(self.timeout_seconds)),
-            ("backoff_seconds", Some(self.backoff_seconds)),
+        for (key, value, [least, most]) in [
+            ("requests_per_minute", self.requests_per_minute, [0.01, 1e9]),
+            ("tokens_per_minute", self.tokens_per_minute, [1.0, 1e12]),
+            (
+                "timeout_seconds",
+                Some(self.timeout_seconds),
+                [0.001, 86_400.0],
+            ),
+            (
+                "backoff_seconds",
+                Some(self.backoff_seconds),
+                [0.001, 3600.0],
+            ),
         ] {
-            let says = format!("`{key}` must be above 0");
-            require(value.is_none_or(positive), key, &says);
+            let says = format!("`{key}` must lie between {least} and {most}");
+            let holds = value.is_none_or(|value| (least..=most).contains(&value));
+            require(holds, key, &says);
         }
         if let Some(price) = self.price {
-            let good = |value: f64| value >= 0.0 && value.is_finite();
+            let good = |value: f64| (0.0..=1e6).contains(&value);
             require(
                 good(price.input) && good(price.output),
                 "price",
-                "a price is 0 or more, in dollars a million tokens",
+                "a price lies between 0 and 1000000, in dollars a million tokens",
             );
         }
         found
