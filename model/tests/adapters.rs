@@ -87,8 +87,11 @@ fn logits_equal_peft_and_those_of_the_merged_model() {
         let mut decoder = load_frozen_decoder(&adapted, &Placement::cpu()).unwrap();
         let apart = logits(&decoder);
         let difference = largest_difference(&apart, &expected);
-        println!("{name}: logits differ from PEFT's by {difference:e}");
-        assert!(difference <= 1e-5, "{name}: {difference:e}");
+        let largest = expected
+            .iter()
+            .fold(0.0_f32, |most, logit| most.max(logit.abs()));
+        println!("{name}: logits up to {largest} differ from PEFT's by {difference:e}");
+        assert!(difference <= 1e-5 * largest, "{name}: {difference:e}");
 
         let merged = logits(&load_decoder(&adapted, &Placement::cpu()).unwrap());
         let difference = largest_difference(&merged, &apart);
