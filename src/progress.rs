@@ -9,7 +9,7 @@ use indicatif::{
 use model::decoder::Decoder;
 use model::parameter::Parameter;
 use teacher::remote::account::Spending;
-use teacher::synth::generate::Outcome;
+use teacher::synth::in_order::Outcome;
 use trainer::heldout::HeldoutLoss;
 use trainer::loss::LossEntries;
 use trainer::run::Observer;
@@ -123,19 +123,30 @@ impl Progress {
         }
     }
 
-    pub fn asking(&mut self, prompts: usize) -> Asking {
-        let bar = bar("      {bar:24} {pos}/{len} prompts, {eta} left");
-        bar.set_length(prompts as u64);
+    /// Of so many seeds, and what they are called.
+    pub fn asking(&mut self, count: usize, seeds: &'static str) -> Asking {
+        let bar = bar("      {bar:24} {pos}/{len} {msg}, {eta} left").with_message(seeds);
+        bar.set_length(count as u64);
         Asking {
             bar,
+            seeds,
             line_at: Instant::now(),
         }
     }
 
     /// What became of the prompts of a stage, and what it has cost.
-    pub fn asked(outcome: &Outcome, spent: &Spending, stored: u64, is_priced: bool) {
+    ///
+    /// `called`: what records and seeds are called.
+    pub fn asked(
+        outcome: &Outcome,
+        called: (&str, &str),
+        spent: &Spending,
+        stored: u64,
+        is_priced: bool,
+    ) {
+        let (records, seeds) = called;
         let mut line = format!(
-            "      data: {} conversations of {} prompts",
+            "      data: {} {records} of {} {seeds}",
             outcome.records, outcome.seeds
         );
         if outcome.cut > 0 {
@@ -191,20 +202,21 @@ fn bar(template: &str) -> ProgressBar {
     bar
 }
 
-/// Prompts of one stage.
+/// Seeds of one stage.
 pub struct Asking {
     bar: ProgressBar,
+    seeds: &'static str,
     line_at: Instant,
 }
 
 impl Asking {
-    pub fn done(&mut self, prompts: usize) {
-        self.bar.set_position(prompts as u64);
+    pub fn done(&mut self, count: usize) {
+        self.bar.set_position(count as u64);
         let due = self.line_at.elapsed() >= LINE_EVERY;
         if self.bar.is_hidden() && due {
             self.line_at = Instant::now();
             let all = self.bar.length().unwrap_or_default();
-            eprintln!("      {prompts}/{all} prompts");
+            eprintln!("      {count}/{all} {}", self.seeds);
         }
     }
 

@@ -3,6 +3,7 @@
 //! `runs/<recipe>/<kind>-<digest>/` holds what the stage made and, written last, `stage.json`; a stage
 //! with that file is done. `runs/<recipe>/lineage.json` lists the stages of the recipe as it stands.
 
+mod asking;
 mod capture;
 mod corpus;
 mod evaluate;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use model::build::Placement;
+use model::weights::staged_file::replace_file;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
@@ -290,15 +292,5 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
 
 /// Writes a file whole or not at all.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is for its owner alone; this one becomes an ordinary one.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(ASIDE).tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    fs::File::open(directory)?.sync_all()
+    replace_file(path, ASIDE, bytes)
 }

@@ -113,7 +113,7 @@ impl Chain<'_> {
         Ok(None)
     }
 
-    fn digest_of_input(&self, stage: &PlannedStage, key: &str) -> Result<String> {
+    pub fn digest_of_input(&self, stage: &PlannedStage, key: &str) -> Result<String> {
         let input = (stage.inputs.iter()).find(|input| input.input.reference.key == key);
         let input = input.with_context(|| format!("the stage has no input `{key}`"))?;
         Ok(input.digest.to_string())

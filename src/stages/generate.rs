@@ -1,121 +1,41 @@
 //! Stage `generate`: a teacher answers the prompts of a data set, and its answers become data.
-//!
-//! Every answer is kept in the store of answers before it counts. The stage's own file follows from the store: after a
-//! kill it is written again from the start, and nothing is asked that was answered.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
-use serde_json::json;
-use teacher::TeacherError;
-use teacher::local::LocalTeacher;
-use teacher::remote::RemoteModel;
-use teacher::remote::account::{Account, Spending};
-use teacher::remote::config::RemoteConfig;
-use teacher::remote::store::Store;
-use teacher::synth::asker::{Asker, Backend};
-use teacher::synth::generate::{Dropped, Outcome, Plan, generate};
-use teacher::synth::local_queue::local_queue;
-use teacher::synth::record::Record;
+use anyhow::Result;
+use teacher::synth::asker::Asker;
+use teacher::synth::generate::{Plan, answer_seed};
 
+use super::Chain;
+use super::asking::Questions;
 use super::corpus::DATA;
-use super::{Chain, write_json};
 use crate::plan::PlannedStage;
-use crate::progress::{Asking, Progress};
-use crate::recipe::{Generate, Origin};
-use crate::source::ModelSource;
-
-/// How the asking ended.
-struct Asked {
-    outcome: Outcome,
-    result: Result<(), TeacherError>,
-    spent: Spending,
-    /// Answers that were there already.
-    stored: u64,
-}
+use crate::progress::Progress;
+use crate::recipe::Generate;
 
 impl Chain<'_> {
-    /// The number of prompts that were answered, if the stage was stopped from outside.
+    /// The number of conversations that were written, if the stage was stopped from outside.
     pub fn generate(
         &self,
         stage: &PlannedStage,
         config: &Generate,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        let seeds = self.samples(stage, "prompts")?;
+        let seeds = Arc::new(self.samples(stage, "prompts")?);
         let plan = Arc::new(self.plan_of(config));
-        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let remote = self.remote(stage)?;
-        let price = remote.and_then(|remote| remote.price);
-        let digest = stage.digest.to_string();
-        let account = Account::open(&digest, store, price, config.budget)?;
-
-        let partial = stage.directory.join(format!("{DATA}.partial"));
-        let mut out = Lines::create(&partial)?;
-        let mut asking = progress.asking(seeds.len());
-        let drive = |backend: Backend, out: &mut Lines, asking: &mut Asking| -> Result<Asked> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start asking")?;
-            let asker = Arc::new(Asker::new(backend, account));
-            let mut on_record = |record: &Record| out.write(record);
-            let mut on_seed = |done: usize| asking.done(done);
-            let (outcome, result) = runtime.block_on(generate(
-                asker.clone(),
-                plan.clone(),
-                &seeds,
-                self.stop,
-                &stopping,
-                &mut on_record,
-                &mut on_seed,
-            ));
-            let (spent, stored) = asker.spent();
-            Ok(Asked {
-                outcome,
-                result,
-                spent,
-                stored,
-            })
+        let questions = Questions {
+            count: seeds.len(),
+            seed: "prompts",
+            record: "conversations",
+            budget: config.budget,
+            allow_failed: config.allow_failed,
+            file: DATA,
         };
-        let asked = match remote {
-            Some(remote) => {
-                let model = RemoteModel::new(remote, stopping.clone())?;
-                drive(Backend::Remote(Box::new(model)), &mut out, &mut asking)
-            }
-            None => {
-                let opened = self.open_model(stage, "teacher")?;
-                let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
-                let model = self.input_digest(stage, "teacher")?;
-                let (queue, jobs) = local_queue();
-                std::thread::scope(|scope| {
-                    let backend = Backend::Local { queue, model };
-                    let asked = scope.spawn(|| drive(backend, &mut out, &mut asking));
-                    jobs.serve(&teacher);
-                    match asked.join() {
-                        Ok(asked) => asked,
-                        Err(_) => bail!("the asking has failed"),
-                    }
-                })
-            }
-        }?;
-        asking.finish();
-        out.flush()?;
-        Progress::asked(&asked.outcome, &asked.spent, asked.stored, price.is_some());
-        let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
-        write_json(&stage.directory.join("ledger.json"), &ledger)?;
-        asked.result?;
-        if asked.outcome.stopped {
-            return Ok(Some(asked.outcome.records as u64));
-        }
-        check_outcome(&asked.outcome, config.allow_failed)?;
-        out.finish(&partial, &stage.directory.join(DATA))?;
-        Ok(None)
+        let ask = |asker: Arc<Asker>, number: usize| {
+            let (plan, seeds) = (plan.clone(), seeds.clone());
+            async move { answer_seed(&asker, &plan, number, &seeds[number]).await }
+        };
+        self.ask(stage, &questions, &ask, progress)
     }
 
     fn plan_of(&self, config: &Generate) -> Plan {
@@ -131,86 +51,5 @@ impl Chain<'_> {
             top_logprobs: config.logprobs,
             schema: config.schema.clone().map(|file| file.0),
         }
-    }
-
-    /// The server behind the stage's teacher; None for a model on this machine.
-    fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
-        let Origin::Model(name) = &self.input(stage, "teacher")?.origin else {
-            return Ok(None);
-        };
-        Ok(match &self.recipe.models[name].source {
-            ModelSource::Remote(remote) => Some(remote),
-            ModelSource::Stored(_) | ModelSource::Random(_) => None,
-        })
-    }
-
-    fn input_digest(&self, stage: &PlannedStage, key: &str) -> Result<String> {
-        let input = (stage.inputs.iter()).find(|input| input.input.reference.key == key);
-        let input = input.with_context(|| format!("the stage has no input `{key}`"))?;
-        Ok(input.digest.to_string())
-    }
-}
-
-/// Whether enough was answered for a data set.
-fn check_outcome(outcome: &Outcome, allow_failed: usize) -> Result<()> {
-    let failed = outcome
-        .dropped
-        .get(&Dropped::NoAnswer)
-        .copied()
-        .unwrap_or(0);
-    if failed > allow_failed {
-        let said = outcome
-            .said
-            .get(&Dropped::NoAnswer)
-            .map_or("", String::as_str);
-        bail!(
-            "{failed} of {} prompts got no answer: {said}\n\
-             hint: run the same command again, only these are asked again; or let the stage finish without them: allow_failed = {failed}",
-            outcome.seeds
-        );
-    }
-    if outcome.records == 0 {
-        let why: Vec<String> = (outcome.said.iter())
-            .map(|(dropped, said)| {
-                format!(
-                    "{} prompts {}: {said}",
-                    outcome.dropped[dropped],
-                    dropped.describe()
-                )
-            })
-            .collect();
-        bail!("no prompt has a usable answer: {}", why.join("; "));
-    }
-    Ok(())
-}
-
-/// JSON lines on their way into a file.
-struct Lines(BufWriter<File>);
-
-impl Lines {
-    fn create(path: &Path) -> Result<Self> {
-        let file =
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self(BufWriter::new(file)))
-    }
-
-    fn write(&mut self, record: &Record) -> Result<(), TeacherError> {
-        let line = serde_json::to_string(record).map_err(std::io::Error::other);
-        let written = line.and_then(|line| writeln!(self.0, "{line}"));
-        written.map_err(TeacherError::Record)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.0.flush().context("cannot write the answers")
-    }
-
-    /// On the disk, and under its own name.
-    fn finish(mut self, partial: &Path, target: &Path) -> Result<()> {
-        self.flush()?;
-        let file = self.0.get_ref();
-        file.sync_all()
-            .and_then(|()| fs::rename(partial, target))
-            .and_then(|()| File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all())
-            .with_context(|| format!("cannot write {}", target.display()))
     }
 }

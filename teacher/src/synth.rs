@@ -2,6 +2,7 @@
 
 pub mod asker;
 pub mod generate;
+pub mod in_order;
 pub mod local_queue;
 pub mod prompt;
 pub mod record;

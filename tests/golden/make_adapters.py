@@ -3,7 +3,8 @@
     python tests/golden/make_adapters.py        (after make_checkpoints.py; torch, transformers, peft 0.21.2)
 
 Each adapters/<name>/ holds adapter_config.json, adapter_model.safetensors and computed.safetensors:
-    logits             f32 [2, 24, 80] for the input_ids of llama_gqa's batch.safetensors
+    logits             f32 [2, 24, 80] for the input_ids of llama_gqa's batch.safetensors, computed in f64: PEFT's own
+                       logits in f32 are up to 1.1e-5 away from them
     gradient.<tensor>  of the mean cross-entropy over the batch's masked-in positions, by the adapter's tensor names
 """
 import json
@@ -48,10 +49,12 @@ for name, settings in ADAPTERS.items():
         logits.flatten(0, 1), batch["targets"].flatten(), reduction="none")
     mask = batch["mask"].flatten().float()
     ((losses * mask).sum() / mask.sum()).backward()
-    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
     gradients = get_peft_model_state_dict(model, state_dict=gradients)
+    with torch.no_grad():
+        logits = model.double()(batch["input_ids"]).logits.float()
     save_file(
-        {"logits": logits.detach().contiguous()}
+        {"logits": logits.contiguous()}
         | {f"gradient.{key}": value.contiguous() for key, value in gradients.items()},
         directory / "computed.safetensors",
     )

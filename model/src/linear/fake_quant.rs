@@ -91,30 +91,10 @@ impl FakeQuant {
         &self.rounded
     }
 
-    /// Bytes of the rounded values.
-    pub fn rounded_bytes(&self) -> usize {
-        self.rounded.bytes()
-    }
-
     /// The rounded values in `f32`, row after row, whatever activations are computed in.
     pub fn values(&self) -> Vec<f32> {
         let rounded = round(&self.master, self.grid, DType::F32);
         rounded.expect("rounded when they last changed").values()
-    }
-
-    /// Rows `ids`: `[ids, columns]`.
-    pub fn select_rows(&self, ids: &[u32]) -> Tensor<2> {
-        self.rounded.select_rows(ids)
-    }
-
-    /// x·Wᵀ for `x` `[tokens, columns]`, with the rounded values.
-    pub fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
-        self.rounded.forward(x)
-    }
-
-    /// dy·W for `dy` `[tokens, rows]`, with the rounded values.
-    pub fn backward(&self, dy: &Tensor<2>) -> Tensor<2> {
-        self.rounded.backward(dy)
     }
 }
 
@@ -255,13 +235,13 @@ mod tests {
             let Weight::FakeQuant(fake) = &mut linear.weight else {
                 panic!("it was made so");
             };
-            assert!(fake.rounded_bytes() < fake.master.elements() * 4 || grid == int4());
+            assert!(fake.rounded().bytes() < fake.master.elements() * 4 || grid == int4());
             fake.master.value = golden("x");
             fake.refresh().unwrap();
             let fresh = FakeQuant::new(fake.master.clone(), grid, DType::F32).unwrap();
             assert!(fake.values() == fresh.values());
             let x = golden("x");
-            assert!(values(&fake.forward(&x)) == values(&fresh.forward(&x)));
+            assert!(values(&fake.rounded().forward(&x)) == values(&fresh.rounded().forward(&x)));
             fake.master.value = fake.master.value.clone() * f32::INFINITY;
             let error = fake.refresh().unwrap_err().to_string();
             assert!(error.starts_with("layer.weight: value 0 is"), "{error}");

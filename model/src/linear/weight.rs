@@ -61,7 +61,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => parameter.elements() * parameter.value.dtype().size(),
             Self::Packed(packed) => packed.bytes(),
-            Self::FakeQuant(fake) => fake.rounded_bytes(),
+            Self::FakeQuant(fake) => fake.rounded().bytes(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Weight {
         match self {
             Self::Dense(parameter) => embedding::forward(&parameter.value, ids),
             Self::Packed(packed) => packed.select_rows(ids),
-            Self::FakeQuant(fake) => fake.select_rows(ids),
+            Self::FakeQuant(fake) => fake.rounded().select_rows(ids),
         }
     }
 
@@ -137,7 +137,7 @@ impl Weight {
             Self::Dense(parameter) => packed_product::forward_few(&parameter.value, x)
                 .unwrap_or_else(|| product::forward(x, &parameter.value.clone().cast(x.dtype()))),
             Self::Packed(packed) => packed.forward(x),
-            Self::FakeQuant(fake) => fake.forward(x),
+            Self::FakeQuant(fake) => fake.rounded().forward(x),
         }
     }
 
@@ -148,7 +148,7 @@ impl Weight {
                 product::backward(dy, &parameter.value.clone().cast(dy.dtype()))
             }
             Self::Packed(packed) => packed.backward(dy),
-            Self::FakeQuant(fake) => fake.backward(dy),
+            Self::FakeQuant(fake) => fake.rounded().backward(dy),
         }
     }
 

@@ -1,10 +1,12 @@
 //! The CPU loops of attention: matrix products over tiles of queries, one task a row and head.
 
 use burn::tensor::Tensor;
+use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::attention::AttentionPattern;
 use super::host::{HostTensor, SharedOutput, from_values};
+use super::product::product;
 use super::real::{Real, lane_sum};
 use super::simd::widest;
 use crate::for_real;
@@ -183,10 +185,11 @@ impl<'a> Tile<'a> {
         unsafe {
             product(
                 (self.queries, self.keys, self.pattern.head_dim),
-                (scores.as_mut_ptr(), self.keys, 1),
+                (scores.as_mut_ptr(), self.keys),
                 (a.as_ptr(), self.q_stride(), 1),
                 (b.as_ptr(), 1, self.kv_stride()),
                 false,
+                Parallelism::None,
             );
         }
     }
@@ -216,10 +219,11 @@ impl<'a> Tile<'a> {
         unsafe {
             product(
                 (self.queries, self.pattern.head_dim, self.keys),
-                (out.at(self.q_offset()), self.q_stride(), 1),
+                (out.at(self.q_offset()), self.q_stride()),
                 (scores.as_ptr(), self.keys, 1),
                 (v[self.kv_offset()..].as_ptr(), self.kv_stride(), 1),
                 false,
+                Parallelism::None,
             );
         }
     }
@@ -254,24 +258,27 @@ impl<'a> Tile<'a> {
         unsafe {
             product(
                 (self.queries, head_dim, self.keys),
-                (dq.at(self.q_offset()), self.q_stride(), 1),
+                (dq.at(self.q_offset()), self.q_stride()),
                 (ds, self.keys, 1),
                 (inputs.k[self.kv_offset()..].as_ptr(), self.kv_stride(), 1),
                 false,
+                Parallelism::None,
             );
             product(
                 kv_shape,
-                (dk.at(self.kv_offset()), self.kv_stride(), 1),
+                (dk.at(self.kv_offset()), self.kv_stride()),
                 (ds, 1, self.keys),
                 (inputs.q[self.q_offset()..].as_ptr(), self.q_stride(), 1),
                 true,
+                Parallelism::None,
             );
             product(
                 kv_shape,
-                (dv.at(self.kv_offset()), self.kv_stride(), 1),
+                (dv.at(self.kv_offset()), self.kv_stride()),
                 (p, 1, self.keys),
                 (inputs.d_out[self.q_offset()..].as_ptr(), self.q_stride(), 1),
                 true,
+                Parallelism::None,
             );
         }
     }
@@ -337,40 +344,4 @@ fn backward_row<F: Real>(
             }
         },
     );
-}
-
-/// `out (+)= a · b` for `(rows, columns, inner)` and matrices given as (pointer, row stride, column stride).
-///
-/// # Safety
-/// All elements that the shape and strides reach are valid, and nobody else touches those of `out`.
-unsafe fn product<F: Real>(
-    (m, n, k): (usize, usize, usize),
-    out: (*mut F, usize, usize),
-    a: (*const F, usize, usize),
-    b: (*const F, usize, usize),
-    add: bool,
-) {
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.0,
-            out.2 as isize,
-            out.1 as isize,
-            add,
-            a.0,
-            a.2 as isize,
-            a.1 as isize,
-            b.0,
-            b.2 as isize,
-            b.1 as isize,
-            F::ONE,
-            F::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }

@@ -24,9 +24,7 @@ pub fn narrow_product(x: &Tensor<2>, right: &Tensor<2>, scale: f64) -> Tensor<2>
         .chunks_mut(width)
         .zip(right.slice::<f32>().chunks(rank))
     {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = (f64::from(*from) * scale) as f32;
-        }
+        to[..rank].copy_from_slice(from);
     }
     let mut y = vec![0.0; tokens * rank];
     (y.par_chunks_mut(TASK * rank))
@@ -35,6 +33,7 @@ pub fn narrow_product(x: &Tensor<2>, right: &Tensor<2>, scale: f64) -> Tensor<2>
             lanes::run(Narrow {
                 x,
                 right: &vectors,
+                scale: scale as f32,
                 sizes: [input, rank, width],
                 y,
             });
@@ -45,6 +44,7 @@ pub fn narrow_product(x: &Tensor<2>, right: &Tensor<2>, scale: f64) -> Tensor<2>
 struct Narrow<'a> {
     x: &'a [f32],
     right: &'a [f32],
+    scale: f32,
     /// Input, rank, and the rank in whole vectors.
     sizes: [usize; 3],
     y: &'a mut [f32],
@@ -61,7 +61,7 @@ impl Kernel for Narrow<'_> {
             let count = LANES.min(rank - first);
             let mut put = |token: usize, sum: L::Floats| {
                 let mut values = [0.0; LANES];
-                lanes.store(sum, &mut values);
+                lanes.store(lanes.mul(sum, lanes.splat(self.scale)), &mut values);
                 self.y[token * rank + first..][..count].copy_from_slice(&values[..count]);
             };
             for token in (0..tokens / 8 * 8).step_by(8) {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, View};
@@ -155,13 +154,8 @@ pub fn write_gptq_files<E: From<WeightsError>>(
         let array = array.map_err(|problem| unwritable(format!("tensor `{name}`: {problem}")))?;
         tensors.push((name, array));
     }
-    let path = staged.path().join("model.safetensors");
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let io = |error| WeightsError::io(&path)(error);
-    safetensors::serialize_to_file(tensors, Some(metadata), &path)
-        .map_err(|error| io(std::io::Error::other(error)))?;
-    let synchronised = File::open(&path).and_then(|file| file.sync_all());
-    Ok(synchronised.map_err(io)?)
+    Ok(staged.write_safetensors("model.safetensors", tensors, Some(metadata))?)
 }
 
 /// An array as it is written.

@@ -10,7 +10,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -81,13 +80,7 @@ pub fn write_quantization(
         let named = tensors_of(layer).into_iter();
         tensors.extend(named.map(|(name, array)| (format!("{module}.{name}"), array)));
     }
-    let path = staged.path().join(CODES_FILE);
-    let io = |error| WeightsError::io(&path)(error);
-    safetensors::serialize_to_file(tensors, None, &path)
-        .map_err(|error| io(std::io::Error::other(error)))?;
-    File::open(&path)
-        .and_then(|file| file.sync_all())
-        .map_err(io)?;
+    staged.write_safetensors(CODES_FILE, tensors, None)?;
     let entries: BTreeMap<&String, LayerEntry> = (layers.iter())
         .map(|(module, layer)| (module, LayerEntry::of(layer)))
         .collect();

@@ -1,10 +1,12 @@
 //! A directory that appears whole or not at all.
 
-use std::ffi::OsStr;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use safetensors::View;
 use tempfile::TempDir;
 
 use super::error::WeightsError;
@@ -24,26 +26,18 @@ impl StagedDirectory {
     /// [`WeightsError::Io`]; also if `target` exists and is not an empty directory: nothing is ever
     /// overwritten.
     pub fn new(target: &Path) -> Result<Self, WeightsError> {
-        let target = std::path::absolute(target).map_err(WeightsError::io(target))?;
-        let io = |error| WeightsError::io(&target)(error);
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(io(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "is no place for a directory",
-            )));
-        };
-        refuse_occupied(&target)?;
-        fs::create_dir_all(parent).map_err(io)?;
-        let mut prefix = OsStr::new(".").to_owned();
-        prefix.push(name);
-        prefix.push(".partial-");
+        let place = Place::of(target, "a directory")?;
+        refuse_occupied(&place.target)?;
+        let prefix = place.prepare()?;
+        let Place { target, parent } = place;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix);
         // A temporary directory is for its owner alone; this one becomes an ordinary one.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let staging = builder.tempdir_in(parent).map_err(io)?;
-        let parent = parent.to_owned();
+        builder.prefix(&prefix);
+        let staging = builder
+            .tempdir_in(&parent)
+            .map_err(WeightsError::io(&target))?;
         Ok(Self {
             target,
             parent,
@@ -63,6 +57,19 @@ impl StagedDirectory {
         sync(&path)
     }
 
+    /// As [`StagedDirectory::write`], a safetensors file of these tensors.
+    pub fn write_safetensors<S: AsRef<str> + Ord + std::fmt::Display, V: View>(
+        &self,
+        name: &str,
+        tensors: impl IntoIterator<Item = (S, V)>,
+        metadata: Option<HashMap<String, String>>,
+    ) -> Result<(), WeightsError> {
+        let path = self.path().join(name);
+        safetensors::serialize_to_file(tensors, metadata, &path)
+            .map_err(|error| WeightsError::io(&path)(io::Error::other(error)))?;
+        sync(&path)
+    }
+
     /// Renames the directory into its place and waits until that is on the disk. Files in it must
     /// have been synchronised by whoever wrote them, as [`StagedDirectory::write`] does.
     ///
@@ -78,7 +85,40 @@ impl StagedDirectory {
     }
 }
 
-fn sync(path: &Path) -> Result<(), WeightsError> {
+/// Where something will be that is written aside first.
+pub(super) struct Place {
+    pub target: PathBuf,
+    pub parent: PathBuf,
+}
+
+impl Place {
+    /// `kind` is what is to be there: "a file".
+    pub fn of(target: &Path, kind: &str) -> Result<Self, WeightsError> {
+        let target = std::path::absolute(target).map_err(WeightsError::io(target))?;
+        match (target.parent(), target.file_name()) {
+            (Some(parent), Some(_)) => Ok(Self {
+                parent: parent.to_owned(),
+                target,
+            }),
+            _ => {
+                let message = format!("is no place for {kind}");
+                let error = io::Error::new(io::ErrorKind::InvalidInput, message);
+                Err(WeightsError::io(&target)(error))
+            }
+        }
+    }
+
+    /// Creates the parents; answers with what the names of things written aside begin with.
+    pub fn prepare(&self) -> Result<OsString, WeightsError> {
+        fs::create_dir_all(&self.parent).map_err(WeightsError::io(&self.target))?;
+        let mut prefix = OsString::from(".");
+        prefix.push(self.target.file_name().unwrap_or_default());
+        prefix.push(".partial-");
+        Ok(prefix)
+    }
+}
+
+pub(super) fn sync(path: &Path) -> Result<(), WeightsError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(WeightsError::io(path))
@@ -92,11 +132,12 @@ fn refuse_occupied(target: &Path) -> Result<(), WeightsError> {
     if is_free {
         return Ok(());
     }
+    Err(occupied(target))
+}
+
+pub(super) fn occupied(target: &Path) -> WeightsError {
     let message = "exists already; remove it or choose another place";
-    Err(WeightsError::io(target)(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        message,
-    )))
+    WeightsError::io(target)(io::Error::new(io::ErrorKind::AlreadyExists, message))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! A file that appears whole or not at all.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use super::error::WeightsError;
+use super::staged_directory::{Place, occupied, sync};
 
 /// A file written aside, beside its place, and renamed into it by [`StagedFile::commit`]. Dropped without that, it is
 /// removed.
@@ -22,25 +22,17 @@ impl StagedFile {
     /// # Errors
     /// [`WeightsError::Io`]; also if `target` exists: nothing is ever overwritten.
     pub fn new(target: &Path) -> Result<Self, WeightsError> {
-        let target = std::path::absolute(target).map_err(WeightsError::io(target))?;
-        let io = |error| WeightsError::io(&target)(error);
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            let message = "is no place for a file";
-            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, message)));
-        };
-        if fs::symlink_metadata(&target).is_ok() {
-            return Err(occupied(&target));
+        let place = Place::of(target, "a file")?;
+        if fs::symlink_metadata(&place.target).is_ok() {
+            return Err(occupied(&place.target));
         }
-        fs::create_dir_all(parent).map_err(io)?;
-        let mut prefix = OsStr::new(".").to_owned();
-        prefix.push(name);
-        prefix.push(".partial-");
-        let mut builder = tempfile::Builder::new();
+        let prefix = place.prepare()?;
+        let mut builder = ordinary();
         builder.prefix(&prefix);
-        // A temporary file is for its owner alone; this one becomes an ordinary one.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let staging = builder.tempfile_in(parent).map_err(io)?;
+        let Place { target, parent } = place;
+        let staging = builder
+            .tempfile_in(&parent)
+            .map_err(WeightsError::io(&target))?;
         Ok(Self { target, staging })
     }
 
@@ -72,22 +64,33 @@ impl StagedFile {
                 io::ErrorKind::AlreadyExists => occupied(&target),
                 _ => io(error.error),
             })?;
-        let parent = target.parent().unwrap_or(Path::new("."));
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(io)
+        sync(target.parent().unwrap_or(Path::new(".")))
     }
 }
 
-fn occupied(target: &Path) -> WeightsError {
-    let message = "exists already; remove it or choose another place";
-    WeightsError::io(target)(io::Error::new(io::ErrorKind::AlreadyExists, message))
+/// Writes a file whole or not at all, in the place of one that is there. What is aside has a name that begins with `prefix`.
+///
+/// # Errors
+/// Whatever the disk refuses; what was there is then as it was.
+pub fn replace_file(path: &Path, prefix: &str, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = ordinary().prefix(prefix).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(directory)?.sync_all()
+}
+
+/// A temporary file is for its owner alone; these become ordinary ones.
+fn ordinary<'a>() -> tempfile::Builder<'a, 'static> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]

@@ -9,12 +9,12 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use memmap2::Mmap;
+use model::weights::staged_file::replace_file;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -71,18 +71,7 @@ pub fn write_shard(
     let metadata = HashMap::from([(METADATA.to_string(), metadata)]);
     let bytes =
         safetensors::serialize(tensors, Some(metadata)).map_err(|error| malformed(&error))?;
-    let write = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        // A temporary file is for its owner alone; this one becomes an ordinary one.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".shard-").tempfile_in(directory)?;
-        file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(ShardError::io("write", &path))
+    replace_file(&path, ".shard-", &bytes).map_err(ShardError::io("write", &path))
 }
 
 /// A shard in memory-mapped form, whose checksum was found right.

@@ -1,0 +1,219 @@
+//! Stages whose records a teacher writes: whom they ask, what it has cost, and the file that the answers make.
+//!
+//! Every answer is kept in the store of answers before it counts. The stage's own file follows from the store: after a
+//! kill it is written again from the start, and nothing is asked that was answered.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::json;
+use teacher::TeacherError;
+use teacher::local::LocalTeacher;
+use teacher::remote::RemoteModel;
+use teacher::remote::account::{Account, Budget, Spending};
+use teacher::remote::config::RemoteConfig;
+use teacher::remote::store::Store;
+use teacher::synth::asker::{Asker, Backend};
+use teacher::synth::in_order::{Answered, Dropped, Outcome, ask_in_order};
+use teacher::synth::local_queue::local_queue;
+
+use super::{Chain, write_json};
+use crate::plan::PlannedStage;
+use crate::progress::{Asking, Progress};
+use crate::recipe::Origin;
+use crate::source::ModelSource;
+
+/// What a stage asks its `teacher` for.
+pub struct Questions {
+    /// Seeds: each is asked about, and makes records.
+    pub count: usize,
+    /// What seeds and records are called.
+    pub seed: &'static str,
+    pub record: &'static str,
+    pub budget: Budget,
+    /// Seeds that may stay without an answer.
+    pub allow_failed: usize,
+    /// Where the records go, a line each, in the stage's directory.
+    pub file: &'static str,
+}
+
+/// How the asking ended.
+struct Asked {
+    outcome: Outcome,
+    result: Result<(), TeacherError>,
+    spent: Spending,
+    /// Answers that were there already.
+    stored: u64,
+}
+
+impl Chain<'_> {
+    /// Writes what `ask` makes of the seeds. The number of records, if it was stopped from outside.
+    pub fn ask<R, Work>(
+        &self,
+        stage: &PlannedStage,
+        questions: &Questions,
+        ask: &(dyn Fn(Arc<Asker>, usize) -> Work + Sync),
+        progress: &mut Progress,
+    ) -> Result<Option<u64>>
+    where
+        R: Serialize + Send + 'static,
+        Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
+    {
+        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let remote = self.remote(stage)?;
+        let price = remote.and_then(|remote| remote.price);
+        let digest = stage.digest.to_string();
+        let account = Account::open(&digest, store, price, questions.budget)?;
+
+        let partial = stage.directory.join(format!("{}.partial", questions.file));
+        let mut out = Lines::create(&partial)?;
+        let mut asking = progress.asking(questions.count, questions.seed);
+        let drive = |backend: Backend, out: &mut Lines, asking: &mut Asking| -> Result<Asked> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start asking")?;
+            let asker = Arc::new(Asker::new(backend, account));
+            let mut on_record = |record: &R| out.write(record);
+            let mut on_seed = |done: usize| asking.done(done);
+            let ask = |number: usize| ask(asker.clone(), number);
+            let (outcome, result) = runtime.block_on(ask_in_order(
+                questions.count,
+                asker.concurrency(),
+                &ask,
+                self.stop,
+                &stopping,
+                &mut on_record,
+                &mut on_seed,
+            ));
+            let (spent, stored) = asker.spent();
+            Ok(Asked {
+                outcome,
+                result,
+                spent,
+                stored,
+            })
+        };
+        let asked = match remote {
+            Some(remote) => {
+                let model = RemoteModel::new(remote, stopping.clone())?;
+                drive(Backend::Remote(Box::new(model)), &mut out, &mut asking)
+            }
+            None => {
+                let opened = self.open_model(stage, "teacher")?;
+                let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
+                let model = self.digest_of_input(stage, "teacher")?;
+                let (queue, jobs) = local_queue();
+                std::thread::scope(|scope| {
+                    let backend = Backend::Local { queue, model };
+                    let asked = scope.spawn(|| drive(backend, &mut out, &mut asking));
+                    jobs.serve(&teacher);
+                    match asked.join() {
+                        Ok(asked) => asked,
+                        Err(_) => bail!("the asking has failed"),
+                    }
+                })
+            }
+        }?;
+        asking.finish();
+        out.flush()?;
+        let Asked { outcome, spent, .. } = &asked;
+        let called = (questions.record, questions.seed);
+        Progress::asked(outcome, called, spent, asked.stored, price.is_some());
+        let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
+        write_json(&stage.directory.join("ledger.json"), &ledger)?;
+        asked.result?;
+        if asked.outcome.stopped {
+            return Ok(Some(asked.outcome.records as u64));
+        }
+        check_outcome(&asked.outcome, questions)?;
+        out.finish(&partial, &stage.directory.join(questions.file))?;
+        Ok(None)
+    }
+
+    /// The server behind the stage's teacher; None for a model on this machine.
+    fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
+        let Origin::Model(name) = &self.input(stage, "teacher")?.origin else {
+            return Ok(None);
+        };
+        Ok(match &self.recipe.models[name].source {
+            ModelSource::Remote(remote) => Some(remote),
+            ModelSource::Stored(_) | ModelSource::Random(_) => None,
+        })
+    }
+}
+
+/// Whether enough was answered for a data set.
+fn check_outcome(outcome: &Outcome, questions: &Questions) -> Result<()> {
+    let seeds = questions.seed;
+    let failed = outcome
+        .dropped
+        .get(&Dropped::NoAnswer)
+        .copied()
+        .unwrap_or(0);
+    if failed > questions.allow_failed {
+        let said = outcome
+            .said
+            .get(&Dropped::NoAnswer)
+            .map_or("", String::as_str);
+        bail!(
+            "{failed} of {} {seeds} got no answer: {said}\n\
+             hint: run the same command again, only these are asked again; or let the stage finish without them: allow_failed = {failed}",
+            outcome.seeds
+        );
+    }
+    if outcome.records == 0 {
+        let why: Vec<String> = (outcome.said.iter())
+            .map(|(dropped, said)| {
+                format!(
+                    "{} {seeds} {}: {said}",
+                    outcome.dropped[dropped],
+                    dropped.describe()
+                )
+            })
+            .collect();
+        bail!(
+            "none of the {seeds} has a usable answer: {}",
+            why.join("; ")
+        );
+    }
+    Ok(())
+}
+
+/// JSON lines on their way into a file.
+struct Lines(BufWriter<File>);
+
+impl Lines {
+    fn create(path: &Path) -> Result<Self> {
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self(BufWriter::new(file)))
+    }
+
+    fn write(&mut self, record: &impl Serialize) -> Result<(), TeacherError> {
+        let line = serde_json::to_string(record).map_err(std::io::Error::other);
+        let written = line.and_then(|line| writeln!(self.0, "{line}"));
+        written.map_err(TeacherError::Record)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.0.flush().context("cannot write the answers")
+    }
+
+    /// On the disk, and under its own name.
+    fn finish(mut self, partial: &Path, target: &Path) -> Result<()> {
+        self.flush()?;
+        let file = self.0.get_ref();
+        file.sync_all()
+            .and_then(|()| fs::rename(partial, target))
+            .and_then(|()| File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all())
+            .with_context(|| format!("cannot write {}", target.display()))
+    }
+}

@@ -1,0 +1,207 @@
+//! Asks for many seeds at a time and hands on what comes of them in the order of the seeds.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::error::TeacherError;
+use crate::remote::error::RemoteError;
+
+/// Why a conversation is not among the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dropped {
+    /// The teacher refuses the prompt itself: too long, for one.
+    Refused,
+    EmptyAnswer,
+    /// The server held the answer back.
+    Filtered,
+    /// With a schema: an answer that is no JSON object.
+    NotJson,
+    /// No answer came, after all retries. The same command asks again.
+    NoAnswer,
+}
+
+impl Dropped {
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Refused => "whose prompt the teacher refuses",
+            Self::EmptyAnswer => "with an empty answer",
+            Self::Filtered => "whose answer the server held back",
+            Self::NotJson => "whose answer is no JSON object",
+            Self::NoAnswer => "that got no answer",
+        }
+    }
+}
+
+/// What became of the seeds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    pub seeds: usize,
+    pub records: usize,
+    /// Of the records, those whose answer ends at `max_tokens`.
+    pub cut: usize,
+    pub dropped: BTreeMap<Dropped, usize>,
+    /// What the teacher said of the first of each.
+    pub said: BTreeMap<Dropped, String>,
+    /// Set when not all seeds were asked.
+    pub stopped: bool,
+}
+
+/// After so many seeds in a row without an answer there is no server.
+const OUTAGE: usize = 5;
+
+/// Between two looks at whether to stop.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Seeds that may be done before the one whose turn it is to be written.
+const AHEAD: usize = 1024;
+
+/// What came of one seed: records, and what is missing.
+#[derive(Debug)]
+pub struct Answered<R> {
+    pub records: Vec<R>,
+    /// Of the records, those whose answer ends at `max_tokens`.
+    pub cut: usize,
+    pub dropped: Vec<(Dropped, String)>,
+}
+
+impl<R> Default for Answered<R> {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            cut: 0,
+            dropped: Vec::new(),
+        }
+    }
+}
+
+/// Asks for the seeds `0..seeds`, `at_a_time` of them, and hands on their records in the order of the seeds, as they come.
+///
+/// `at_a_time` is no more than may be asked at a time: what waits to be stored counts as under way, and a kill loses no more.
+/// `stop` is looked at all the time; `stopping` tells the teacher to send nothing more. Whatever ends this early, answers
+/// under way are waited for, and kept.
+///
+/// # Errors
+/// Those of `ask`, which end all: a teacher that cannot be asked, a budget that is reached, a store that cannot be written;
+/// a record that cannot be written; too many seeds in a row without an answer.
+pub async fn ask_in_order<R, Work>(
+    seeds: usize,
+    at_a_time: usize,
+    ask: &(dyn Fn(usize) -> Work + Sync),
+    stop: &AtomicBool,
+    stopping: &AtomicBool,
+    on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
+    on_seed: &mut (dyn FnMut(usize) + Send),
+) -> (Outcome, Result<(), TeacherError>)
+where
+    R: Send + 'static,
+    Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
+{
+    let mut outcome = Outcome {
+        seeds,
+        ..Outcome::default()
+    };
+    let mut error: Option<TeacherError> = None;
+    let mut running: JoinSet<(usize, Result<Answered<R>, TeacherError>)> = JoinSet::new();
+    // The seeds from `written` on: those that are done out of turn.
+    let mut done: VecDeque<Option<Answered<R>>> = VecDeque::new();
+    let (mut started, mut written, mut silent) = (0, 0, 0);
+    loop {
+        if error.is_some() || stop.load(Ordering::Relaxed) {
+            stopping.store(true, Ordering::Relaxed);
+        }
+        let go_on = !stopping.load(Ordering::Relaxed);
+        while go_on && started < seeds && running.len() < at_a_time && started - written < AHEAD {
+            let (number, work) = (started, ask(started));
+            running.spawn(async move { (number, work.await) });
+            done.push_back(None);
+            started += 1;
+        }
+        if running.is_empty() {
+            break;
+        }
+        let Ok(joined) = tokio::time::timeout(GLANCE, running.join_next()).await else {
+            continue;
+        };
+        match joined {
+            Some(Ok((number, Ok(answered)))) => {
+                let answer_came = answered
+                    .dropped
+                    .iter()
+                    .all(|(why, _)| *why != Dropped::NoAnswer);
+                silent = if answer_came { 0 } else { silent + 1 };
+                if silent >= OUTAGE
+                    && let Some((_, last)) = answered.dropped.last()
+                {
+                    let gone = format!("{last} (so it is with {OUTAGE} prompts in a row)");
+                    error.get_or_insert(TeacherError::Sampling(gone));
+                }
+                done[number - written] = Some(answered);
+            }
+            Some(Ok((_, Err(found)))) => keep_first(&mut error, found),
+            // A task that panicked has told why already.
+            Some(Err(panicked)) => {
+                let message = panicked.to_string();
+                error.get_or_insert(TeacherError::Sampling(message));
+            }
+            None => {}
+        }
+        while let Some(Some(_)) = done.front() {
+            let Some(Some(answered)) = done.pop_front() else {
+                break;
+            };
+            written += 1;
+            if let Err(found) = outcome.take(answered, on_record) {
+                error.get_or_insert(found);
+            }
+            on_seed(written);
+        }
+    }
+    outcome.stopped = written < seeds;
+    (outcome, error.map_or(Ok(()), Err))
+}
+
+/// `Stopped` only says that something else has happened.
+fn keep_first(error: &mut Option<TeacherError>, found: TeacherError) {
+    if !matches!(found, TeacherError::Remote(RemoteError::Stopped)) {
+        error.get_or_insert(found);
+    }
+}
+
+impl Outcome {
+    fn take<R>(
+        &mut self,
+        answered: Answered<R>,
+        on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
+    ) -> Result<(), TeacherError> {
+        for (why, said) in answered.dropped {
+            *self.dropped.entry(why).or_default() += 1;
+            self.said.entry(why).or_insert(said);
+        }
+        self.cut += answered.cut;
+        for record in &answered.records {
+            on_record(record)?;
+            self.records += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The reason for which one seed is left out.
+///
+/// # Errors
+/// What ends the whole stage.
+pub fn dropped_by(error: TeacherError) -> Result<(Dropped, String), TeacherError> {
+    let why = match &error {
+        TeacherError::Remote(remote) if remote.is_of_the_request() => Dropped::Refused,
+        TeacherError::Remote(remote) if remote.is_passing() => Dropped::NoAnswer,
+        TeacherError::EmptyPrompt { .. } | TeacherError::PromptTooLong { .. } => Dropped::Refused,
+        _ => return Err(error),
+    };
+    Ok((why, error.to_string()))
+}
