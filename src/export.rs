@@ -22,6 +22,7 @@ use model::weights::staged_directory::StagedDirectory;
 use model::weights::staged_file::StagedFile;
 use teacher::tokenizer::optional_tokenizer;
 
+pub use gguf::other_types;
 pub use verify::{VerifyText, verify};
 
 use crate::recipe::ExportFormat;

@@ -8,6 +8,7 @@ use indicatif::{
 };
 use model::decoder::Decoder;
 use model::parameter::Parameter;
+use model::weights::gguf_types::PlannedTensor;
 use teacher::remote::account::Spending;
 use teacher::synth::in_order::Outcome;
 use trainer::heldout::HeldoutLoss;
@@ -15,6 +16,7 @@ use trainer::loss::LossEntries;
 use trainer::run::Observer;
 use trainer::step::StepReport;
 
+use crate::export::other_types;
 use crate::plan::PlannedStage;
 
 /// Between two plain lines of training progress.
@@ -94,6 +96,11 @@ impl Progress {
     /// From which step on weights are rounded.
     pub fn rounding(&mut self, step: u64, total: u64) {
         eprintln!("      weights are rounded from step {step} of {total} on");
+    }
+
+    /// The tensors that a GGUF file holds in another type than was asked for.
+    pub fn other_types(tensors: &[PlannedTensor]) {
+        (other_types(tensors).iter()).for_each(|line| eprintln!("      {line}"));
     }
 
     pub fn training(&mut self, entries: &LossEntries) -> TrainingProgress {

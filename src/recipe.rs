@@ -36,7 +36,7 @@ pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
 pub use filter::{Decontaminate, Dedup, Filter};
 pub use generate::Generate;
-pub use keep_layers::{BestLayers, KeepLayers};
+pub use keep_layers::KeepLayers;
 pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
@@ -235,7 +235,10 @@ impl Recipe {
             .flat_map(|(name, model)| remote_problems(name, model));
         let prices = (self.stages.iter().enumerate())
             .filter_map(|(at, stage)| self.missing_price(at, stage));
+        let exports = (self.stages.iter().enumerate())
+            .filter_map(|(at, stage)| self.impossible_export(at, stage));
         (in_stages
+            .chain(exports)
             .chain(limits)
             .chain(adapters)
             .chain(remotes)
@@ -265,6 +268,25 @@ impl Recipe {
         };
         let key = format!("{}.budget.dollars", stage_path(at));
         Some(invalid::Invalid::new(key, says))
+    }
+
+    /// An export that would fail only when what it exports has been made.
+    fn impossible_export(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
+        let Action::Export(export) = &stage.action else {
+            return None;
+        };
+        let makes = |stage: &&Stage| stage.name.as_ref() == Some(&export.inputs.model);
+        let Action::Quantize(made) = &self.stages[..at].iter().rfind(makes)?.action else {
+            return None;
+        };
+        let says = match export.format {
+            ExportFormat::Gptq { .. } => made.method.beyond_gptq()?,
+            _ => return None,
+        };
+        Some(invalid::Invalid::new(
+            format!("{}.to", stage_path(at)),
+            says,
+        ))
     }
 
     fn locate(&self, path: &str) -> Range<usize> {

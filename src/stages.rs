@@ -243,6 +243,14 @@ impl<'a> Chain<'a> {
         }
     }
 
+    /// A key of the stage, with its line of the recipe where the recipe has it.
+    fn key_of(&self, stage: &PlannedStage, key: &str) -> String {
+        match self.recipe.line_of_key(stage.index, key) {
+            Some(line) => format!("`{key}` ({line})"),
+            None => format!("`{key}`"),
+        }
+    }
+
     fn made_by(&self, origin: &Origin) -> Option<&PlannedStage> {
         match origin {
             Origin::Stage(index) => self.stages.get(*index),

@@ -10,6 +10,7 @@ use model::config::Architecture;
 use model::quant::block_type::GgmlType;
 use model::weights::gguf::Gguf;
 use model::weights::gguf_metadata::Metadata;
+use model::weights::gguf_types::PlannedTensor;
 use model::weights::gguf_vocabulary::GgufVocabulary;
 use model::weights::gguf_writer::{GgufSummary, write_gguf};
 use model::weights::staged_file::StagedFile;
@@ -101,7 +102,6 @@ fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
 /// Tensors by type, and what got another type than was asked for.
 fn table(summary: &GgufSummary) -> String {
     let mut types: BTreeMap<u32, (GgmlType, usize, u64)> = BTreeMap::new();
-    let mut instead: BTreeMap<(u32, u32, usize), (String, usize)> = BTreeMap::new();
     for tensor in &summary.tensors {
         let values: usize = tensor.shape.iter().product();
         let bytes = tensor.kind.bytes_of(values).unwrap_or(0) as u64;
@@ -109,25 +109,36 @@ fn table(summary: &GgufSummary) -> String {
             .entry(tensor.kind.identifier())
             .or_insert((tensor.kind, 0, 0));
         (entry.1, entry.2) = (entry.1 + 1, entry.2 + bytes);
-        if let Some(wanted) = tensor.instead_of {
-            let row = tensor.shape.last().copied().unwrap_or(1);
-            let (got, block) = (tensor.kind.name(), wanted.block_len());
-            let line = format!(
-                "{got} instead of {}: rows of {row} values are not whole blocks of {block}",
-                wanted.name()
-            );
-            let key = (wanted.identifier(), tensor.kind.identifier(), row);
-            instead.entry(key).or_insert((line, 0)).1 += 1;
-        }
     }
     let mut text = format!("wrote {} tensors\n", summary.tensors.len());
     for (kind, count, bytes) in types.values() {
         let size = HumanBytes(*bytes).to_string();
         text += &format!("  {:4}  {count:5}  {size:>10}\n", kind.name());
     }
-    for (line, count) in instead.values() {
-        text += &format!("  {count} × {line}\n");
+    for line in other_types(&summary.tensors) {
+        text += &format!("  {line}\n");
     }
     text += &format!("  {} in all\n", HumanBytes(summary.bytes));
     text
+}
+
+/// What got another type than was asked for, and why: a line a type and length of rows.
+pub fn other_types(tensors: &[PlannedTensor]) -> Vec<String> {
+    let mut instead: BTreeMap<(u32, u32, usize), (String, usize)> = BTreeMap::new();
+    for tensor in tensors {
+        let Some(wanted) = tensor.instead_of else {
+            continue;
+        };
+        let row = tensor.shape.last().copied().unwrap_or(1);
+        let (got, block) = (tensor.kind.name(), wanted.block_len());
+        let line = format!(
+            "{got} instead of {}: rows of {row} values are not whole blocks of {block}",
+            wanted.name()
+        );
+        let key = (wanted.identifier(), tensor.kind.identifier(), row);
+        instead.entry(key).or_insert((line, 0)).1 += 1;
+    }
+    (instead.into_values())
+        .map(|(line, count)| format!("{count} × {line}"))
+        .collect()
 }

@@ -38,6 +38,13 @@ pub(super) fn write(
         let Some(matrix) = quantization.integers(module)? else {
             bail!("{path}: layer `{module}` is not held in integers alone\n{hint}");
         };
+        let values = checkpoint.tensor(&name)?.data;
+        if let Some(at) = first_difference(&matrix.dequantize(), &values) {
+            bail!(
+                "{path}: value {at} of tensor `{name}` is not what its integers stand for: the weights were changed \
+                 after they were quantised\nhint: quantise them again"
+            );
+        }
         layers.insert(module.to_owned(), matrix);
     }
     let staged = StagedDirectory::new(out)?;
@@ -45,4 +52,11 @@ pub(super) fn write(
     write_gptq_files(&staged, config, dtype.into(), &layers, others)?;
     write_tokenizer(source, &staged)?;
     Ok(staged)
+}
+
+/// Where two matrices differ by more than a file of 16 bits rounds.
+fn first_difference(a: &[f32], b: &[f32]) -> Option<usize> {
+    let largest = b.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let is_far = |(a, b): (&f32, &f32)| (a - b).abs() > largest * 2.0_f32.powi(-8);
+    a.iter().zip(b).position(is_far)
 }

@@ -169,6 +169,23 @@ impl QuantizeMethod {
         }
     }
 
+    /// Why GPTQ's layout cannot hold what it leaves.
+    pub fn beyond_gptq(&self) -> Option<String> {
+        match self {
+            Self::Ggml(_) | Self::Nf4 | Self::LlmInt8(_) => Some(format!(
+                "`gptq` holds integers alone, and `{}` leaves others",
+                self.kind()
+            )),
+            Self::RoundToNearest(_) | Self::Gptq(_) | Self::Awq(_) => {
+                let bits = self.integer()?.bits;
+                let says =
+                    format!("`gptq` holds integers of 2, 3, 4 or 8 bits, and these have {bits}");
+                (!matches!(bits, 2 | 3 | 4 | 8)).then_some(says)
+            }
+            Self::AbsmaxInt8(_) | Self::ZeroPointInt8(_) => None,
+        }
+    }
+
     fn integer(&self) -> Option<IntegerConfig> {
         match self {
             Self::RoundToNearest(config) => Some(*config),

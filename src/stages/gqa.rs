@@ -17,12 +17,4 @@ impl Chain<'_> {
         tracing::info!("{} of {before} key/value heads", config.kv_heads);
         self.save_model(stage, &opened.decoder, &opened.tokenizer, None)
     }
-
-    /// A key of the stage, with its line of the recipe where the recipe has it.
-    pub fn key_of(&self, stage: &PlannedStage, key: &str) -> String {
-        match self.recipe.line_of_key(stage.index, key) {
-            Some(line) => format!("`{key}` ({line})"),
-            None => format!("`{key}`"),
-        }
-    }
 }

@@ -118,7 +118,8 @@ impl Chain<'_> {
             warn_of_quantization(&checkpoint);
             let mut decoder = load_base(&checkpoint, &self.placement, config.base)?;
             match checkpoint.adapter() {
-                None => decoder.add_lora(ADAPTER, config, self.recipe.seed)?,
+                None => (decoder.add_lora(ADAPTER, config, self.recipe.seed))
+                    .with_context(|| self.key_of(stage, "adapter"))?,
                 Some(adapter) => {
                     if let Some(difference) = adapter.difference(config, &decoder) {
                         bail!(

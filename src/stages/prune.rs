@@ -6,11 +6,11 @@ use datasets::mask::SampleEncoder;
 use model::surgery::width::ChannelImportance;
 
 use super::Chain;
-use super::corpus::calibration_rows;
+use super::corpus::{calibration_rows, enough_text};
 use super::importance::{block_importance, measure_channels};
 use super::models::OpenModel;
 use crate::plan::PlannedStage;
-use crate::recipe::{BestLayers, FfnWidth, KeepLayers, Prune};
+use crate::recipe::{FfnWidth, KeepLayers, Prune};
 
 /// Tokens of a calibration sequence.
 const CALIBRATION_LENGTH: usize = 512;
@@ -62,10 +62,12 @@ impl Chain<'_> {
             KeepLayers::These(layers) => layers.clone(),
             KeepLayers::Best(best) => {
                 let rows = self.calibration(stage, opened, "keep_layers.data", best.sequences)?;
-                most_important(
-                    &block_importance(&opened.decoder, &rows, best.sequences),
-                    best,
-                )?
+                if best.count > blocks {
+                    let key = self.key_of(stage, "keep_layers.count");
+                    bail!("{key} is {}, but the model has {blocks} layers", best.count);
+                }
+                let importance = block_importance(&opened.decoder, &rows, best.sequences);
+                most_important(&importance, best.count)
             }
         })
     }
@@ -95,21 +97,16 @@ impl Chain<'_> {
         let encoder = SampleEncoder::new(&opened.tokenizer)?;
         let cache = self.tokens(stage, key, &encoder)?;
         let length = CALIBRATION_LENGTH.min(opened.decoder.config.max_position_embeddings);
+        enough_text(cache.tokens(), sequences, length)
+            .with_context(|| self.key_of(stage, key.trim_end_matches(".data")))?;
         calibration_rows(cache, sequences, length)
     }
 }
 
-fn most_important(importance: &[f64], best: &BestLayers) -> Result<Vec<usize>> {
-    if best.count > importance.len() {
-        bail!(
-            "`keep_layers.count` is {}, but the model has {} layers",
-            best.count,
-            importance.len()
-        );
-    }
+fn most_important(importance: &[f64], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..importance.len()).collect();
     order.sort_by(|&a, &b| importance[b].total_cmp(&importance[a]).then(a.cmp(&b)));
-    let mut kept = order[..best.count].to_vec();
+    let mut kept = order[..count].to_vec();
     kept.sort_unstable();
-    Ok(kept)
+    kept
 }

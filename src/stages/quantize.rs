@@ -52,7 +52,11 @@ impl Chain<'_> {
             stride: None,
             limit: Some(config.heldout_tokens),
         };
-        window.window_and_stride(original.decoder.config.max_position_embeddings)?;
+        (window.window_and_stride(original.decoder.config.max_position_embeddings))
+            .with_context(|| self.key_of(stage, "window"))?;
+        if let QuantizeMethod::Ggml(blocks) = &config.method {
+            Progress::other_types(&plan_tensors(&original.decoder.config, blocks.kind));
+        }
         let heldout = documents(&original.tokenizer, &self.samples(stage, "heldout")?)?;
         let batches = match &config.calibration {
             Some(calibration) => self.calibration_batches(stage, &original, calibration)?,

@@ -7,7 +7,9 @@ use datasets::loader::BatchLoader;
 use datasets::pieces::PieceList;
 use datasets::tokenizer::Tokenizer;
 use model::decoder::Decoder;
+use model::fake_quantization::QuantizationTarget;
 use model::weights::checkpoint::Checkpoint;
+use model::weights::gguf_types::plan_tensors;
 use teacher::local::LocalTeacher;
 use teacher::teacher::Teacher;
 use teacher::vocabulary;
@@ -44,7 +46,7 @@ impl Chain<'_> {
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
         let (student, base) = self.open_student(stage, "model", &config.train)?;
-        self.check_context("model", &student.decoder, &config.train)?;
+        self.check_context(stage, "model", &student.decoder, &config.train)?;
         let data = self.training_data(
             stage,
             &config.inputs.data,
@@ -79,8 +81,8 @@ impl Chain<'_> {
         }
         let (student, base) = self.open_student(stage, "student", &config.train)?;
         let teacher = self.open_model(stage, "teacher")?;
-        self.check_context("student", &student.decoder, &config.train)?;
-        self.check_context("teacher", &teacher.decoder, &config.train)?;
+        self.check_context(stage, "student", &student.decoder, &config.train)?;
+        self.check_context(stage, "teacher", &teacher.decoder, &config.train)?;
         let data = self.training_data(
             stage,
             &config.inputs.data,
@@ -101,8 +103,10 @@ impl Chain<'_> {
             valid,
         };
         let (student_layers, teacher_layers) = objective.layers();
-        check_layers("student", &student_layers, student.decoder.blocks.len())?;
-        check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())?;
+        check_layers("student", &student_layers, student.decoder.blocks.len())
+            .with_context(|| self.key_of(stage, "loss"))?;
+        check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())
+            .with_context(|| self.key_of(stage, "loss"))?;
         let mut trainee = Trainee::new(student.decoder);
         let width = teacher.decoder().config.hidden_size;
         trainee.add_projections(&objective.entries, width, self.recipe.seed);
@@ -126,7 +130,7 @@ impl Chain<'_> {
     ) -> Result<Option<u64>> {
         let Distill { inputs, train } = config;
         let (student, base) = self.open_student(stage, "student", train)?;
-        self.check_context("student", &student.decoder, train)?;
+        self.check_context(stage, "student", &student.decoder, train)?;
         let data = self.training_data(stage, &inputs.data, train, &student.tokenizer)?;
         let tokens = self.token_description(train, &student.tokenizer, data.corpus())?;
         let columns = student.decoder.head().rows();
@@ -165,11 +169,18 @@ impl Chain<'_> {
     }
 
     /// Refuses rows that are longer than what a model was made for.
-    fn check_context(&self, side: &str, decoder: &Decoder, config: &TrainConfig) -> Result<()> {
+    fn check_context(
+        &self,
+        stage: &PlannedStage,
+        side: &str,
+        decoder: &Decoder,
+        config: &TrainConfig,
+    ) -> Result<()> {
         let context = decoder.config.max_position_embeddings;
         match config.sequence_length > context {
             true => anyhow::bail!(
-                "`sequence_length` is {}, but the {side} sees {context} tokens at most\nhint: lower `sequence_length`",
+                "{} is {}, but the {side} sees {context} tokens at most\nhint: lower `sequence_length`",
+                self.key_of(stage, "sequence_length"),
                 config.sequence_length
             ),
             false => Ok(()),
@@ -207,13 +218,17 @@ impl Chain<'_> {
         let (warmup, total) = (config.schedule.warmup_steps(), run.total_steps());
         if warmup > total {
             anyhow::bail!(
-                "`schedule.warmup_steps` is {warmup}, but the whole run has {total} steps"
+                "{} is {warmup}, but the whole run has {total} steps",
+                self.key_of(stage, "schedule.warmup_steps")
             );
         }
         if let Some(aware) = &config.quantization_aware {
             (trainee.decoder.check_fake_quantization(aware.target()))
-                .context("`quantization_aware`")?;
+                .with_context(|| self.key_of(stage, "quantization_aware"))?;
             progress.rounding(aware.first_step(total) + 1, total);
+            if let QuantizationTarget::Gguf(kind) = aware.target() {
+                Progress::other_types(&plan_tensors(&trainee.decoder.config, kind));
+            }
         }
         let mut observer = progress.training(&run.objective.entries);
         let outcome = run.train(&mut trainee, &mut observer);

@@ -172,4 +172,23 @@ verify = true
     let parts = ["has no integers to export", "hint: a stage `quantize`"];
     assert_failure(&again, 1, &parts);
     assert!(!to.exists());
+
+    // Weights that were changed afterwards are not what the integers stand for.
+    let model = home.stages("runs", "quantize").remove(0).join("model");
+    let weights = model.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for byte in &mut bytes[8 + header..] {
+        *byte = 0;
+    }
+    fs::write(&weights, bytes).unwrap();
+    let from = model.to_string_lossy();
+    let again = ["export", "--model", &from, "--to", "gptq", "--out"];
+    let again = home.distill(&[&again[..], &[&to.to_string_lossy()]].concat());
+    let parts = [
+        "is not what its integers stand for",
+        "hint: quantise them again",
+    ];
+    assert_failure(&again, 1, &parts);
+    assert!(!to.exists());
 }

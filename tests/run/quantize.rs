@@ -334,6 +334,30 @@ fn what_a_recipe_gets_wrong_is_told_before_anything_runs() {
 }
 
 #[test]
+fn an_export_that_cannot_be_is_told_before_anything_is_made() {
+    let home = Home::new();
+    let export = "[[stage]]\nkind = \"export\"\nmodel = \"q\"\nto = \"gptq\"\n";
+    for (method, part) in [
+        (
+            r#"{ kind = "round_to_nearest", bits = 5 }"#,
+            "2, 3, 4 or 8 bits, and these have 5",
+        ),
+        (r#""nf4""#, "integers alone, and `nf4` leaves others"),
+        (
+            r#"{ kind = "ggml", type = "q8_0" }"#,
+            "and `ggml` leaves others",
+        ),
+    ] {
+        home.write(
+            RECIPE,
+            [HEAD, &stage("tiny", method, "", "q"), export].concat(),
+        );
+        let check = home.distill(&["check", RECIPE]);
+        assert_failure(&check, 2, &[part, "r.toml:"]);
+    }
+}
+
+#[test]
 fn what_does_not_fit_the_model_or_the_text_leaves_nothing() {
     let home = Home::new();
     let gptq = r#"{ kind = "gptq", bits = 4, group_size = 48 }"#;

@@ -197,6 +197,16 @@ ffn_width = { keep = 32, by = "activation", data = "train" }
         ),
         ("keep = 32", "keep = -32", 2, &["r.toml:14:22"]),
         (
+            "data = \"train\" }",
+            "data = \"train\", sequences = 9000 }",
+            1,
+            &[
+                "stage 2 (prune): `ffn_width` (r.toml:14): the text has",
+                "9000 sequences of",
+                "hint: fewer or shorter",
+            ],
+        ),
+        (
             "keep = 32",
             "keep = 1.5",
             2,

@@ -48,6 +48,13 @@ impl<'a> JsonFields<'a> {
         self.object.contains_key(key)
     }
 
+    /// A key that is none of these.
+    pub(crate) fn other_than(&self, known: &[&str]) -> Option<&'a str> {
+        (self.object.keys())
+            .map(String::as_str)
+            .find(|key| !known.contains(key))
+    }
+
     pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }

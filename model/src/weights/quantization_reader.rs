@@ -32,9 +32,11 @@ struct Layer {
 }
 
 impl Quantization {
-    /// Whether a directory has one.
+    /// Whether a directory has one, or half of one.
     pub(super) fn is_at(directory: &Path) -> bool {
-        directory.join(QUANTIZATION_FILE).exists()
+        [QUANTIZATION_FILE, CODES_FILE]
+            .iter()
+            .any(|file| directory.join(file).exists())
     }
 
     /// Reads all but the codes; `expected` are the shapes of the model's tensors.
@@ -50,6 +52,10 @@ impl Quantization {
         let fields = JsonFields::new(&path, &json)?;
         if fields.required_length("format")? as u64 != FORMAT {
             return Err(fields.wrong("format", &FORMAT.to_string()));
+        }
+        if let Some(unknown) = fields.other_than(&["format", "method", "layers"]) {
+            let problem = format!("unknown key `{unknown}`, there are format, method and layers");
+            return Err(WeightsError::malformed(&path, problem));
         }
         let method = fields.value("method").cloned();
         let method = method.ok_or_else(|| fields.wrong("method", "what was done"))?;
@@ -80,6 +86,18 @@ impl Quantization {
                 activations,
             };
             layers.insert(module.clone(), layer);
+        }
+        let is_listed = |name: &&str| {
+            name.rsplit_once('.')
+                .is_some_and(|(module, _)| layers.contains_key(module))
+        };
+        if let Some(stray) = file
+            .tensors()
+            .map(|(name, _)| name)
+            .find(|name| !is_listed(name))
+        {
+            let problem = format!("tensor `{stray}` is of no layer that {QUANTIZATION_FILE} lists");
+            return Err(WeightsError::malformed(file.path(), problem));
         }
         Ok(Self {
             method,

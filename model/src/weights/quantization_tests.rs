@@ -119,7 +119,7 @@ fn what_is_broken_is_told_by_file_and_key() {
             .err()
             .map_or_else(String::new, |error| error.to_string())
     };
-    let cases: [(Change, &[&str]); 9] = [
+    let cases: [(Change, &[&str]); 11] = [
         (
             &|json| *json = json!([]),
             &["quantization.json", "JSON object"],
@@ -131,6 +131,14 @@ fn what_is_broken_is_told_by_file_and_key() {
         (
             &|json| drop(json.as_object_mut().unwrap().remove("layers")),
             &["`layers` is absent"],
+        ),
+        (
+            &|json| json["layer"] = json!({}),
+            &["unknown key `layer`", "method and layers"],
+        ),
+        (
+            &|json| drop(json["layers"].as_object_mut().unwrap().remove(Q)),
+            &["quantization.safetensors", Q, "is of no layer"],
         ),
         (
             &|json| json["layers"]["lm_head"] = json!({}),
@@ -173,6 +181,14 @@ fn what_is_broken_is_told_by_file_and_key() {
     assert_eq!(error(&|_| {}), "");
     fs::remove_file(place.path().join("model/quantization.safetensors")).unwrap();
     assert!(error(&|_| {}).contains("quantization.safetensors"));
+}
+
+#[test]
+fn codes_without_a_description_are_no_model() {
+    let place = quantized(&layers());
+    fs::remove_file(place.path().join("model").join(QUANTIZATION_FILE)).unwrap();
+    let error = Checkpoint::open(&place.path().join("model")).unwrap_err();
+    assert!(error.to_string().contains(QUANTIZATION_FILE), "{error}");
 }
 
 #[test]
