@@ -6,7 +6,6 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::invalid::{Invalid, require};
-use super::keep_layers::default_sequences;
 
 /// Widths are multiples of this: the block of GGUF's quantised formats, and even work for the hardware.
 const MULTIPLE: usize = 32;
@@ -22,8 +21,8 @@ pub struct FfnWidth {
     pub by: ChannelMeasure,
     #[serde(skip_serializing)]
     pub data: String,
-    #[serde(default = "default_sequences")]
-    pub sequences: usize,
+    /// 32 when left out, or as many as the data has.
+    pub sequences: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -78,7 +77,7 @@ impl FfnWidth {
             ),
         }
         let says = "`sequences` must be at least 1";
-        require(&mut found, self.sequences > 0, "sequences", says);
+        require(&mut found, self.sequences != Some(0), "sequences", says);
         found
     }
 }

@@ -24,12 +24,8 @@ pub struct BestLayers {
     pub by: Measure,
     #[serde(skip_serializing)]
     pub data: String,
-    #[serde(default = "default_sequences")]
-    pub sequences: usize,
-}
-
-pub(super) fn default_sequences() -> usize {
-    32
+    /// 32 when left out, or as many as the data has.
+    pub sequences: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -77,7 +73,7 @@ impl KeepLayers {
                     "`count` must be at least 1 layer",
                 );
                 let says = "`sequences` must be at least 1";
-                require(&mut found, best.sequences > 0, "sequences", says);
+                require(&mut found, best.sequences != Some(0), "sequences", says);
             }
         }
         found

@@ -163,8 +163,14 @@ pub fn calibration_windows(
     length: usize,
     seed: u64,
 ) -> Result<Vec<TokenBatch>> {
-    enough_text(cache.tokens(), sequences, length)?;
-    let windows = (cache.tokens() / length as u64) as usize;
+    let needed = (sequences as u64).saturating_mul(length as u64);
+    let found = cache.tokens();
+    if found < needed {
+        bail!(
+            "the text has {found} tokens, {sequences} sequences of {length} need {needed}\nhint: fewer or shorter sequences, or more text"
+        );
+    }
+    let windows = (found / length as u64) as usize;
     let mut random = Random::new(seed, "quantize", 0, "calibration");
     let mut chosen = random.permutation(windows);
     chosen.truncate(sequences);
@@ -181,18 +187,6 @@ pub fn calibration_windows(
         segments: vec![1; ids.len()],
     };
     Ok(ids.chunks(rows * length).map(batch).collect())
-}
-
-/// # Errors
-/// When a text of `found` tokens is too short for so many sequences.
-pub fn enough_text(found: u64, sequences: usize, length: usize) -> Result<()> {
-    let needed = (sequences as u64).saturating_mul(length as u64);
-    if found < needed {
-        bail!(
-            "the text has {found} tokens, {sequences} sequences of {length} need {needed}\nhint: fewer or shorter sequences, or more text"
-        );
-    }
-    Ok(())
 }
 
 /// The tokens of windows of `length` that begin at `starts`, rising, of all samples joined.

@@ -6,7 +6,7 @@ use datasets::mask::SampleEncoder;
 use model::surgery::width::ChannelImportance;
 
 use super::Chain;
-use super::corpus::{calibration_rows, enough_text};
+use super::corpus::calibration_rows;
 use super::importance::{block_importance, measure_channels};
 use super::models::OpenModel;
 use crate::plan::PlannedStage;
@@ -14,6 +14,8 @@ use crate::recipe::{FfnWidth, KeepLayers, Prune};
 
 /// Tokens of a calibration sequence.
 const CALIBRATION_LENGTH: usize = 512;
+/// Calibration sequences, where the recipe does not say how many.
+const SEQUENCES: usize = 32;
 
 impl Chain<'_> {
     /// Layers and channels are both chosen on the whole model, before anything goes.
@@ -61,12 +63,13 @@ impl Chain<'_> {
             KeepLayers::Every(n) => (0..blocks).step_by(*n).collect(),
             KeepLayers::These(layers) => layers.clone(),
             KeepLayers::Best(best) => {
-                let rows = self.calibration(stage, opened, "keep_layers.data", best.sequences)?;
+                let (rows, sequences) =
+                    self.calibration(stage, opened, "keep_layers", best.sequences)?;
                 if best.count > blocks {
                     let key = self.key_of(stage, "keep_layers.count");
                     bail!("{key} is {}, but the model has {blocks} layers", best.count);
                 }
-                let importance = block_importance(&opened.decoder, &rows, best.sequences);
+                let importance = block_importance(&opened.decoder, &rows, sequences);
                 most_important(&importance, best.count)
             }
         })
@@ -82,24 +85,36 @@ impl Chain<'_> {
         let width = (narrower.keep).of(opened.decoder.config.intermediate_size);
         let mut importance = ChannelImportance::new(&opened.decoder, width)
             .with_context(|| self.key_of(stage, "ffn_width.keep"))?;
-        let rows = self.calibration(stage, opened, "ffn_width.data", narrower.sequences)?;
-        measure_channels(&mut importance, &opened.decoder, &rows, narrower.sequences);
+        let (rows, sequences) = self.calibration(stage, opened, "ffn_width", narrower.sequences)?;
+        measure_channels(&mut importance, &opened.decoder, &rows, sequences);
         Ok(importance.most_important())
     }
 
+    /// Rows of the data that `key` names, and how many of them are read.
     fn calibration(
         &self,
         stage: &PlannedStage,
         opened: &OpenModel,
         key: &str,
-        sequences: usize,
-    ) -> Result<BatchLoader> {
+        sequences: Option<usize>,
+    ) -> Result<(BatchLoader, usize)> {
         let encoder = SampleEncoder::new(&opened.tokenizer)?;
-        let cache = self.tokens(stage, key, &encoder)?;
+        let cache = self.tokens(stage, &format!("{key}.data"), &encoder)?;
         let length = CALIBRATION_LENGTH.min(opened.decoder.config.max_position_embeddings);
-        enough_text(cache.tokens(), sequences, length)
-            .with_context(|| self.key_of(stage, key.trim_end_matches(".data")))?;
-        calibration_rows(cache, sequences, length)
+        // The last one may be shorter.
+        let found = cache.tokens().div_ceil(length as u64) as usize;
+        let wanted = sequences.unwrap_or(SEQUENCES);
+        if found < wanted {
+            if sequences.is_some() {
+                let key = self.key_of(stage, &format!("{key}.sequences"));
+                bail!(
+                    "{key} is {wanted}, but the text has {found} of {length} tokens\nhint: lower `sequences`, or take more text"
+                );
+            }
+            tracing::warn!("`{key}` reads {found} sequences of {length} tokens: there are no more");
+        }
+        let sequences = wanted.min(found);
+        Ok((calibration_rows(cache, sequences, length)?, sequences))
     }
 }
 

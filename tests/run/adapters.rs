@@ -3,10 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::home::{
-    Home, RECIPE, assert_failure, assert_success, metrics, read_json, stderr, stdout, steps,
+    Home, RECIPE, assert_failure, assert_success, metrics, read_json, stderr, steps,
 };
 use crate::models::{SMOL, random};
 use crate::weights::sha256;
@@ -44,15 +42,6 @@ as = "{name}"
 
 fn export(model: &str, to: &str, path: &str) -> String {
     format!("[[stage]]\nkind = \"export\"\nmodel = \"{model}\"\nto = \"{to}\"\npath = \"{path}\"\n")
-}
-
-fn score(home: &Home, arguments: &[&str]) -> Vec<f64> {
-    let text = ["--file", "heldout.txt", "--json"];
-    let output = home.distill(&[&["score"], arguments, &text[..]].concat());
-    assert_success(&output);
-    let scores: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    let logprobs = scores["logprobs"].as_array().unwrap().iter();
-    logprobs.map(|logprob| logprob.as_f64().unwrap()).collect()
 }
 
 fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
@@ -122,16 +111,16 @@ data = "heldout"
     let nll = |row: usize| scores["rows"][row]["nll"].as_f64().unwrap();
     assert!(nll(2) < nll(1) && nll(1) < nll(0), "{scores}");
 
-    let merged = score(&home, &["--model", "merged"]);
-    let apart = score(&home, &["--model", "tiny", "--adapter", "adapter"]);
+    let merged = home.logprobs(&["--model", "merged"]);
+    let apart = home.logprobs(&["--model", "tiny", "--adapter", "adapter"]);
     let difference = largest_difference(&merged, &apart);
     println!("merged and apart differ by {difference:e} nats");
     assert!(difference <= 1e-4, "{difference:e}");
     // Both say themselves where their base is.
-    assert_eq!(score(&home, &["--model", "adapter"]), apart);
+    assert_eq!(home.logprobs(&["--model", "adapter"]), apart);
     let mean = -apart.iter().sum::<f64>() / apart.len() as f64;
     assert!((mean - nll(2)).abs() < 1e-5, "{mean} {}", nll(2));
-    let alone = score(&home, &["--model", "tiny"]);
+    let alone = home.logprobs(&["--model", "tiny"]);
     assert!(largest_difference(&alone, &apart) > 0.1);
 
     let verb = [
@@ -144,7 +133,7 @@ data = "heldout"
         "safetensors",
     ];
     assert_success(&home.distill(&[&verb[..], &["--out", "by-verb"]].concat()));
-    assert_eq!(score(&home, &["--model", "by-verb"]), merged);
+    assert_eq!(home.logprobs(&["--model", "by-verb"]), merged);
 
     let declared = "[models.tuned]\nsource = \"tiny\"\nadapter = \"adapter\"\n";
     let eval = "[[stage]]\nkind = \"eval\"\ntask = \"perplexity\"\nmodels = [\"tuned\"]\ndata = \"heldout\"\n";
@@ -377,8 +366,8 @@ fn smollm2_learns_beside_its_weights_in_four_bits() {
     println!("nll: smol {}, tuned {}", nll(0), nll(1));
     assert!((nll(1) - nll(0)).abs() < 1.0);
 
-    let merged = score(&home, &["--model", "merged"]);
-    let apart = score(&home, &["--model", "adapter"]);
+    let merged = home.logprobs(&["--model", "merged"]);
+    let apart = home.logprobs(&["--model", "adapter"]);
     let difference = largest_difference(&merged, &apart);
     println!("merged and apart differ by {difference:e} nats");
     assert!(difference <= 2e-3, "{difference:e}");

@@ -75,6 +75,16 @@ impl Home {
         self.command(arguments).output().expect("distill starts")
     }
 
+    /// What `distill score` gives the tokens of `heldout.txt`; `arguments` name the model.
+    pub fn logprobs(&self, arguments: &[&str]) -> Vec<f64> {
+        let text = ["--file", "heldout.txt", "--json"];
+        let output = self.distill(&[&["score"], arguments, &text[..]].concat());
+        assert_success(&output);
+        let scores: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let logprobs = scores["logprobs"].as_array().unwrap().iter();
+        logprobs.map(|logprob| logprob.as_f64().unwrap()).collect()
+    }
+
     /// Runs the recipe into `runs`.
     pub fn run(&self) -> Output {
         self.distill(&["run", RECIPE])

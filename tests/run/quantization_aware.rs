@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::home::{
     Home, RECIPE, assert_failure, assert_success, metrics, read_json, stderr, stdout,
@@ -47,15 +47,8 @@ fn untied(model: &str) -> String {
 }
 
 fn nll(home: &Home, model: &str) -> f64 {
-    let output = home.distill(&["score", "--model", model, "--file", "heldout.txt", "--json"]);
-    assert_success(&output);
-    let scores: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    let logprobs = scores["logprobs"].as_array().unwrap();
-    let sum: f64 = logprobs
-        .iter()
-        .map(|logprob| logprob.as_f64().unwrap())
-        .sum();
-    -sum / logprobs.len() as f64
+    let logprobs = home.logprobs(&["--model", model]);
+    -logprobs.iter().sum::<f64>() / logprobs.len() as f64
 }
 
 fn quantize(model: &str, kind: &str, name: &str) -> String {

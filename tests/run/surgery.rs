@@ -201,9 +201,8 @@ ffn_width = { keep = 32, by = "activation", data = "train" }
             "data = \"train\", sequences = 9000 }",
             1,
             &[
-                "stage 2 (prune): `ffn_width` (r.toml:14): the text has",
-                "9000 sequences of",
-                "hint: fewer or shorter",
+                "stage 2 (prune): `ffn_width.sequences` (r.toml:14) is 9000, but the text has",
+                "hint: lower `sequences`",
             ],
         ),
         (
