@@ -170,7 +170,7 @@ fn what_makes_no_sense_is_told_with_its_place() {
             "targets = [\"query_proj\"]",
             1,
             &[
-                "stage 1 (sft): model `tiny`: `targets`: `query_proj` names no linear layer",
+                "stage 1 (sft): model `tiny`: `adapter` (r.toml:14): `targets`: `query_proj` names no linear layer",
                 "self_attn.q_proj",
                 "hint: whole names work, too: model.layers.1.mlp.down_proj",
             ],
