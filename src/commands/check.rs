@@ -32,10 +32,19 @@ pub fn run(arguments: CheckArgs) -> anyhow::Result<()> {
 
 /// `2 distill (student = start, teacher = teacher, data = train) → student`
 fn line(at: usize, stage: &Stage, inputs: &[Input]) -> String {
-    let used: Vec<String> = (inputs.iter())
-        .map(|Input { reference, .. }| {
-            let key = reference.key.split('.').next().unwrap_or_default();
-            format!("{key} = {}", reference.name)
+    // A list's names stand under one key.
+    let mut used: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Input { reference, .. } in inputs {
+        let key = reference.key.split('.').next().unwrap_or_default();
+        match used.last_mut().filter(|(last, _)| *last == key) {
+            Some((_, names)) => names.push(&reference.name),
+            None => used.push((key, vec![&reference.name])),
+        }
+    }
+    let used: Vec<String> = (used.into_iter())
+        .map(|(key, names)| match names.as_slice() {
+            [name] => format!("{key} = {name}"),
+            names => format!("{key} = [{}]", names.join(", ")),
         })
         .collect();
     let made = stage
