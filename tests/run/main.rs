@@ -14,6 +14,7 @@ mod full_disk;
 mod generate;
 mod home;
 mod hub;
+mod instructions;
 mod kills;
 mod models;
 mod packages;
