@@ -10,6 +10,7 @@ mod chain;
 mod equal_weights;
 mod exports;
 mod filters;
+mod flags;
 mod full_disk;
 mod generate;
 mod home;
