@@ -158,7 +158,7 @@ impl Progress {
         for (dropped, count) in &outcome.dropped {
             line += &format!("; {count} dropped {}", dropped.describe());
             if let Some(said) = outcome.said.get(dropped) {
-                line += &format!(" ({})", said.lines().next().unwrap_or_default());
+                line += &format!(" ({})", beginning(said));
             }
         }
         eprintln!("{line}");
@@ -322,6 +322,15 @@ impl Observer for TrainingProgress {
 /// Memory of this process, where the system tells.
 pub fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
+}
+
+/// What fits into a line of a longer text.
+fn beginning(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(160) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 /// The most memory that this process has held.

@@ -200,7 +200,7 @@ fn check_outcome(outcome: &Outcome, questions: &Questions) -> Result<()> {
         let why: Vec<String> = (outcome.said.iter())
             .map(|(dropped, said)| {
                 format!(
-                    "{} {seeds} {}: {said}",
+                    "{} dropped {}: {said}",
                     outcome.dropped[dropped],
                     dropped.describe()
                 )

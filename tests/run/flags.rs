@@ -98,7 +98,7 @@ fn recipes_say_ranges_and_tables_in_plain_words() {
     let large =
         stage("kind = \"generate\"\nprompts = \"train\"\nsampling = { max_tokens = 5000000000 }");
     let says = "expected a whole number from 0 to 4294967295, found `5000000000`";
-    assert_failure(&large, 2, &[says, "r.toml:8"]);
+    assert_failure(&large, 2, &[says, "r.toml:9"]);
     home.write(
         RECIPE,
         "[models.tiny]\nsource = \"tiny\"\n[data.train]\nsource = \"train.txt\"\n[[stage]]\nkind = \"quantize\"\n\
