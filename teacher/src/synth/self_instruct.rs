@@ -153,12 +153,12 @@ pub struct Lineage {
 
 /// An instruction that was shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged)]
 pub enum Example {
-    /// Number in its data, and digest.
-    Seed(usize, String),
-    /// Line of the stage's own data, from 0.
-    Made(usize),
+    /// Its number in its data, from 0.
+    Seed { seed: usize, digest: String },
+    /// Its line in the stage's own data, from 0.
+    Made { made: usize },
 }
 
 /// A list that came, and what it is kept under.
@@ -236,8 +236,13 @@ pub async fn self_instruct(
                 item: 0,
                 examples: (shown[list.number - first].iter())
                     .map(|at| match seeds.get(*at) {
-                        Some(seed) => Example::Seed(*at, seed.digest.clone()),
-                        None => Example::Made(at - seeds.len()),
+                        Some(seed) => Example::Seed {
+                            seed: *at,
+                            digest: seed.digest.clone(),
+                        },
+                        None => Example::Made {
+                            made: at - seeds.len(),
+                        },
                     })
                     .collect(),
                 model: asker.model(),
