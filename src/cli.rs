@@ -3,6 +3,7 @@
 mod device;
 mod export;
 mod generate;
+mod number;
 mod recipe;
 mod score;
 mod shards;

@@ -3,6 +3,7 @@
 mod adapter;
 mod cli;
 mod commands;
+mod counted;
 mod device;
 mod exit;
 mod export;

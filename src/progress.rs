@@ -16,6 +16,7 @@ use trainer::loss::LossEntries;
 use trainer::run::Observer;
 use trainer::step::StepReport;
 
+use crate::counted::counted;
 use crate::export::other_types;
 use crate::plan::PlannedStage;
 
@@ -55,23 +56,24 @@ impl Progress {
     pub fn data(&mut self, data: &BatchLoader) {
         let report = data.report();
         let mut line = format!(
-            "      data: {} samples, {} tokens, {} rows of {}, {} batches an epoch",
-            report.samples,
-            report.tokens,
-            report.rows,
+            "      data: {}, {}, {} of {}, {} an epoch",
+            counted(report.samples, "samples"),
+            counted(report.tokens, "tokens"),
+            counted(report.rows, "rows"),
             data.config().sequence_length,
-            data.batches_per_epoch(),
+            counted(data.batches_per_epoch(), "batches"),
         );
-        for (count, what) in [
-            (report.truncated_samples, "samples truncated"),
+        for (count, things, what) in [
+            (report.truncated_samples, "samples", "truncated"),
             (
                 report.dropped_samples,
-                "samples dropped (no target within the sequence length)",
+                "samples",
+                "dropped (no target within the sequence length)",
             ),
-            (report.dropped_rows, "rows dropped (no target in them)"),
+            (report.dropped_rows, "rows", "dropped (no target in them)"),
         ] {
             if count > 0 {
-                line += &format!("; {count} {what}");
+                line += &format!("; {} {what}", counted(count, things));
             }
         }
         eprintln!("{line}");
@@ -153,8 +155,9 @@ impl Progress {
     ) {
         let (records, seeds) = called;
         let mut line = format!(
-            "      data: {} {records} of {} {seeds}",
-            outcome.records, outcome.seeds
+            "      data: {} of {}",
+            counted(outcome.records, records),
+            counted(outcome.seeds, seeds)
         );
         if outcome.cut > 0 {
             line += &format!("; {} are cut at `max_tokens`", outcome.cut);
@@ -162,7 +165,7 @@ impl Progress {
         for (dropped, count) in &outcome.dropped {
             line += &format!("; {count} dropped {}", dropped.describe());
             if let Some(said) = outcome.said.get(dropped) {
-                line += &format!(" ({})", said.lines().next().unwrap_or_default());
+                line += &format!(" ({})", beginning(said));
             }
         }
         eprintln!("{line}");
@@ -171,8 +174,12 @@ impl Progress {
             false => String::new(),
         };
         let mut line = format!(
-            "      ledger: {} requests, {} of them retries; {stored} answers from the store; {} tokens read, {} written{money}",
-            spent.requests, spent.retries, spent.input_tokens, spent.output_tokens
+            "      ledger: {}, {} of them retries; {} from the store; {} read, {} written{money}",
+            counted(spent.requests, "requests"),
+            spent.retries,
+            counted(stored, "answers"),
+            counted(spent.input_tokens, "tokens"),
+            spent.output_tokens
         );
         if spent.possibly_tokens > 0 {
             let money = match is_priced {
@@ -322,6 +329,15 @@ impl Observer for TrainingProgress {
 /// Memory of this process, where the system tells.
 pub fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
+}
+
+/// What fits into a line of a longer text.
+fn beginning(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(160) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 /// The most memory that this process has held.

@@ -35,7 +35,7 @@ pub use document::RecipeError;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
 pub use filter::{Decontaminate, Dedup, Filter};
-pub use generate::Generate;
+pub use generate::{Generate, Mode};
 pub use keep_layers::KeepLayers;
 pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};

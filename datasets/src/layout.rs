@@ -316,8 +316,6 @@ impl Cell<'_> {
         }
         Ok(if messages.is_empty() {
             Err(DropReason::EmptyConversation)
-        } else if !messages.iter().any(|m| m.role == "assistant") {
-            Err(DropReason::NoAssistantTurn)
         } else {
             Ok(Sample::Conversation(messages))
         })

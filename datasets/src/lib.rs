@@ -28,6 +28,7 @@ pub mod pieces;
 pub mod random;
 pub mod read;
 mod records;
+pub mod rouge;
 pub mod sample;
 mod scan;
 pub mod selection;

@@ -35,6 +35,15 @@ pub struct ReadReport {
 ///
 /// Fails when a file cannot be read, when its layout is not recognised, and when no sample is left.
 pub fn read_samples(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataError> {
+    read(config, false)
+}
+
+/// As [`read_samples`], with the conversations that nobody has answered yet: those without an assistant turn.
+pub fn read_prompts(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataError> {
+    read(config, true)
+}
+
+fn read(config: &DataConfig<PathBuf>, unanswered: bool) -> Result<ReadReport, DataError> {
     let (files, skipped_files) = list_files(&config.source, config.format)?;
     let mut report = ReadReport {
         skipped_files,
@@ -50,7 +59,7 @@ pub fn read_samples(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataErro
             Format::Text => read_text(&path, config.chunk, limit, &mut report)?,
             _ => {
                 is_text = false;
-                read_table(&path, format, config, limit, &mut report)?;
+                read_table(&path, format, config, (limit, unanswered), &mut report)?;
             }
         }
         report.files.push(path);
@@ -185,7 +194,7 @@ fn read_table(
     path: &Path,
     format: Format,
     config: &DataConfig<PathBuf>,
-    limit: usize,
+    (limit, unanswered): (usize, bool),
     report: &mut ReadReport,
 ) -> Result<(), DataError> {
     let malformed = |found: String| DataError::Malformed {
@@ -229,6 +238,9 @@ fn read_table(
             }
             report.rows += 1;
             match layout.sample(path, &table, row, first_row)? {
+                Ok(sample) if !unanswered && nothing_to_learn(&sample) => {
+                    *(report.dropped.entry(DropReason::NoAssistantTurn)).or_default() += 1;
+                }
                 Ok(sample) => report.samples.push(sample),
                 Err(reason) => *report.dropped.entry(reason).or_default() += 1,
             }
@@ -240,6 +252,13 @@ fn read_table(
         wanted = wanted.saturating_mul(2).max(1024);
     }
     Ok(())
+}
+
+fn nothing_to_learn(sample: &Sample) -> bool {
+    match sample {
+        Sample::Conversation(turns) => !turns.iter().any(|turn| turn.role == "assistant"),
+        Sample::Text(_) | Sample::Completion { .. } => false,
+    }
 }
 
 fn scan(path: &Path, format: Format) -> PolarsResult<LazyFrame> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use datasets::config::{Chunk, ColumnMapping, DataConfig, Format};
 use datasets::error::DataError;
-use datasets::read::{DropReason, ReadReport, data_digest, read_samples};
+use datasets::read::{DropReason, ReadReport, data_digest, read_prompts, read_samples};
 use datasets::sample::{Message, Sample};
 use polars::prelude::{IntoLazy, ParquetWriter, df};
 
@@ -246,6 +246,13 @@ fn rows_without_content_are_dropped_and_counted() {
     .unwrap();
     assert_eq!(report.dropped[&DropReason::EmptyConversation], 1);
     assert_eq!(report.dropped[&DropReason::NoAssistantTurn], 1);
+    let (_directory, path) = write(
+        "a.jsonl",
+        "{\"messages\": []}\n{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}]}\n",
+    );
+    let report = read_prompts(&DataConfig::new(path)).unwrap();
+    let asked = Sample::Conversation(vec![Message::new("user", "u")]);
+    assert_eq!((report.samples, report.rows), (vec![asked], 2));
     // A limit counts samples, not rows.
     let (_directory, path) = write(
         "a.jsonl",

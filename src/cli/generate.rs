@@ -1,9 +1,9 @@
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::ModelArgs;
+use super::number::{above_zero, at_least_zero, count, share, share_above_zero, tokens};
 
 /// Generate text
 #[derive(Args, Debug)]
@@ -25,25 +25,30 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Stop after so many tokens
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = tokens, allow_negative_numbers = true)]
     pub max_tokens: usize,
     /// 0 takes the likeliest token each time
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = at_least_zero)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = at_least_zero, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw from the K likeliest tokens
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// Draw from the fewest tokens that hold this share of the probability
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", value_parser = share_above_zero, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Draw from the tokens with at least this share of the likeliest one's probability
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     pub min_p: Option<f64>,
     /// Divide the logits of tokens that have occurred; 1 does nothing
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = at_least_zero)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = above_zero, allow_negative_numbers = true)]
     pub repetition_penalty: f64,
     /// The same seed draws the same text
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     pub seed: u64,
     /// Stop before this text (repeatable)
     #[arg(long, value_name = "TEXT")]
@@ -60,16 +65,4 @@ pub struct GenerateArgs {
     /// Say how long it took, how many tokens a second, how much memory; with --json as a last object
     #[arg(long)]
     pub stats: bool,
-}
-
-fn number(text: &str, within: RangeInclusive<f64>, says: &str) -> Result<f64, String> {
-    (text.parse().ok().filter(|number| within.contains(number))).ok_or_else(|| says.to_string())
-}
-
-fn at_least_zero(text: &str) -> Result<f64, String> {
-    number(text, 0.0..=f64::MAX, "a number, zero or more")
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    number(text, 0.0..=1.0, "a number between 0 and 1")
 }

@@ -61,6 +61,11 @@ pub struct InspectArgs {
     #[arg(long, value_name = "NAME")]
     pub data: Option<String>,
     /// How many samples of each
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        allow_negative_numbers = true
+    )]
     pub samples: usize,
 }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::ModelArgs;
+use super::number::{count, window};
 
 /// Print the log-probability that a model gives to every token of a text
 #[derive(Args, Debug)]
@@ -26,7 +27,7 @@ pub struct ScoreArgs {
     #[arg(long)]
     pub json: bool,
     /// Print the K best next tokens of each position with their logits, too
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     pub top: Option<usize>,
 }
 
@@ -45,15 +46,16 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Tokens that the model sees at once; its own context, 2048 at most, when left out
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = window, allow_negative_numbers = true)]
     pub window: Option<usize>,
     /// Tokens by which the window moves; half of it when left out
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = count, allow_negative_numbers = true)]
     pub stride: Option<usize>,
     /// Score the first so many tokens only
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = count, allow_negative_numbers = true)]
     pub limit: Option<usize>,
-    /// Print one JSON object
+    /// Print one JSON object: task, model, data, window, stride, tokens, bytes, nll_sum, nll, perplexity, bits_per_byte,
+    /// standard_error
     #[arg(long)]
     pub json: bool,
 }

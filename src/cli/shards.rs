@@ -12,7 +12,12 @@ pub struct ShardsArgs {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// How many positions to decode, from the first
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        allow_negative_numbers = true
+    )]
     pub samples: usize,
     /// Print one JSON object
     #[arg(long)]

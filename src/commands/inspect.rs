@@ -18,6 +18,7 @@ use teacher::tokenizer::load_tokenizer;
 
 use super::open_model::open;
 use crate::cli::InspectArgs;
+use crate::counted::counted;
 use crate::recipe::Recipe;
 use crate::source::{Cache, ModelSource};
 use show::{Marks, shown};
@@ -168,24 +169,28 @@ fn write_counts(
     if let Some(report) = packing {
         writeln!(
             out,
-            "truncated   {} samples, {} tokens",
-            report.truncated_samples, report.truncated_tokens
+            "truncated   {}, {}",
+            counted(report.truncated_samples, "samples"),
+            counted(report.truncated_tokens, "tokens")
         )?;
         writeln!(
             out,
-            "dropped     {} samples: {without_targets} with nothing to learn, {} whose prompt fills the sequence",
-            report.dropped_samples + without_targets,
+            "dropped     {}: {without_targets} with nothing to learn, {} whose prompt fills the sequence",
+            counted(report.dropped_samples + without_targets, "samples"),
             report.dropped_samples
         )?;
         writeln!(
             out,
-            "sequences   {} ({} samples split, {} positions of padding)",
-            report.rows, report.split_samples, report.padding_tokens
+            "sequences   {} ({} split, {} of padding)",
+            report.rows,
+            counted(report.split_samples, "samples"),
+            counted(report.padding_tokens, "positions")
         )?;
     } else {
         writeln!(
             out,
-            "dropped     {without_targets} samples with nothing to learn"
+            "dropped     {} with nothing to learn",
+            counted(without_targets, "samples")
         )?;
     }
     writeln!(out)?;

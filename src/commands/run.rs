@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::RunArgs;
+use crate::counted::counted;
 use crate::device;
 use crate::profile::Profiler;
 use crate::progress::Progress;
@@ -57,7 +58,7 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
         Ending::Stopped { stage, step } => {
             let place = match (step, &chain.stages[stage].action) {
                 (Some(done), Action::Generate(_)) => {
-                    format!("in stage {} after {done} conversations", stage + 1)
+                    format!("in stage {} after {}", stage + 1, counted(done, "records"))
                 }
                 (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
                 (None, _) => format!("before stage {}", stage + 1),

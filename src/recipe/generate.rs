@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use teacher::remote::account::Budget;
 use teacher::remote::request::Sampling;
-use teacher::synth::prompt::PromptFile;
+use teacher::synth::evol_instruct::EvolInstruct;
+use teacher::synth::prompt::{PromptFile, VARIABLES};
+use teacher::synth::self_instruct::SelfInstruct;
 
 use super::invalid::{Invalid, require};
 
@@ -17,6 +19,8 @@ pub struct Generate {
     /// Data whose texts, prompts or conversations are answered.
     #[serde(skip_serializing)]
     pub prompts: String,
+    #[serde(default, skip_serializing_if = "Mode::is_answer")]
+    pub mode: Mode,
     /// A template that writes the question.
     pub prompt: Option<PromptFile>,
     pub system: Option<String>,
@@ -40,6 +44,35 @@ pub struct Generate {
     /// Prompts that may stay without an answer, where the server never gave one.
     #[serde(default, skip_serializing)]
     pub allow_failed: usize,
+}
+
+/// What becomes of the prompts.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They are answered.
+    #[default]
+    Answer,
+    /// They are the seeds of new ones.
+    SelfInstruct(SelfInstruct),
+    /// Harder ones are made of them.
+    EvolInstruct(EvolInstruct),
+}
+
+impl Mode {
+    fn is_answer(&self) -> bool {
+        *self == Self::Answer
+    }
+
+    fn check(&self) -> Vec<Invalid> {
+        let wrong = match self {
+            Self::Answer => Vec::new(),
+            Self::SelfInstruct(mode) => mode.check(),
+            Self::EvolInstruct(mode) => mode.check(),
+        };
+        let under = |(key, says)| Invalid::new(format!("mode.{key}"), says);
+        wrong.into_iter().map(under).collect()
+    }
 }
 
 /// A JSON schema, read from its file.
@@ -92,14 +125,49 @@ impl Generate {
             "logprobs",
             "`logprobs` is 20 at most",
         );
-        let dollars = self.budget.dollars;
-        check(
-            dollars.is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
-            "budget.dollars",
-            "`dollars` must be above 0",
-        );
-        let sampling = self.sampling.check().into_iter();
-        found.extend(sampling.map(|(key, says)| Invalid::new(format!("sampling.{key}"), says)));
+        if !self.mode.is_answer() {
+            let answering = [
+                ("prompt", self.prompt.is_some()),
+                ("turns", self.turns != 1),
+                ("user", self.user.is_some()),
+                ("candidates", self.candidates != 1),
+                ("logprobs", self.logprobs.is_some()),
+                ("schema", self.schema.is_some()),
+            ];
+            for (key, is_set) in answering {
+                let says = format!("`{key}` belongs to answering: this `mode` makes instructions");
+                check(!is_set, key, &says);
+            }
+        }
+        found.extend(self.mode.check());
+        found.extend(invalid_prompt("prompt", self.prompt.as_ref(), &VARIABLES));
+        found.extend(invalid_prompt("user", self.user.as_ref(), &VARIABLES));
+        found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }
+}
+
+/// A template that names what it cannot have.
+pub fn invalid_prompt(
+    key: &str,
+    prompt: Option<&PromptFile>,
+    variables: &[&str],
+) -> Option<Invalid> {
+    let error = prompt?.check(variables).err()?;
+    Some(Invalid::new(key, error.to_string()))
+}
+
+/// What every stage that asks a teacher has.
+pub fn invalid_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
+    let wrong = sampling.check().into_iter();
+    let mut found: Vec<Invalid> = wrong
+        .map(|(key, says)| Invalid::new(format!("sampling.{key}"), says))
+        .collect();
+    require(
+        &mut found,
+        (budget.dollars).is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
+        "budget.dollars",
+        "`dollars` must be above 0",
+    );
+    found
 }

@@ -105,18 +105,32 @@ impl de::Error for Problem {
 /// Serde's words for types, in the words of a recipe's author.
 fn plain(expected: &str) -> String {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, zero or more".into(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".into(),
+        "u8" => whole(u8::MIN, u8::MAX),
+        "u16" => whole(u16::MIN, u16::MAX),
+        "u32" => whole(u32::MIN, u32::MAX),
+        "i8" => whole(i8::MIN, i8::MAX),
+        "i16" => whole(i16::MIN, i16::MAX),
+        "i32" => whole(i32::MIN, i32::MAX),
+        // All that TOML can write.
+        "u64" | "usize" => "a whole number, zero or more".into(),
+        "i64" | "isize" => "a whole number".into(),
         "f32" | "f64" => "a number".into(),
         "a sequence" | "sequence" => "a list".into(),
         "map" => "a table".into(),
         other if other.starts_with("struct ") => "a table".into(),
+        other if other.starts_with("internally tagged enum ") => {
+            "a table with the key `kind`".into()
+        }
         other => match other.split_once(" `") {
             Some(("integer" | "floating point", value)) => format!("`{value}"),
             Some(("boolean", value)) => format!("`{value}"),
             _ => other.to_string(),
         },
     }
+}
+
+fn whole(least: impl fmt::Display, most: impl fmt::Display) -> String {
+    format!("a whole number from {least} to {most}")
 }
 
 /// The name nearest to `given`, if one is near: up to a third of its letters may differ.

@@ -20,8 +20,9 @@ use teacher::remote::account::{Account, Budget, Spending};
 use teacher::remote::config::RemoteConfig;
 use teacher::remote::store::Store;
 use teacher::synth::asker::{Asker, Backend};
-use teacher::synth::in_order::{Answered, Dropped, Outcome, ask_in_order};
+use teacher::synth::in_order::{Answered, Dropped, Outcome, Recording, ask_in_order};
 use teacher::synth::local_queue::local_queue;
+use tokio::runtime::Runtime;
 
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
@@ -43,6 +44,11 @@ pub struct Questions {
     pub file: &'static str,
 }
 
+/// Asks, and hands on what comes of it.
+pub type Driver<'a, R> = dyn Fn(&Runtime, Arc<Asker>, Recording<'_, R>) -> (Outcome, Result<(), TeacherError>)
+    + Sync
+    + 'a;
+
 /// How the asking ended.
 struct Asked {
     outcome: Outcome,
@@ -53,7 +59,7 @@ struct Asked {
 }
 
 impl Chain<'_> {
-    /// Writes what `ask` makes of the seeds. The number of records, if it was stopped from outside.
+    /// Writes what `ask` makes of the seeds, each by itself. The number of records, if it was stopped from outside.
     pub fn ask<R, Work>(
         &self,
         stage: &PlannedStage,
@@ -65,6 +71,31 @@ impl Chain<'_> {
         R: Serialize + Send + 'static,
         Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
     {
+        let drive = |runtime: &Runtime, asker: Arc<Asker>, recording: Recording<'_, R>| {
+            let at_a_time = asker.concurrency();
+            let ask = |number: usize| ask(asker.clone(), number);
+            runtime.block_on(ask_in_order(
+                questions.count,
+                at_a_time,
+                &ask,
+                recording.stop,
+                recording.stopping,
+                recording.on_record,
+                recording.on_seed,
+            ))
+        };
+        let progress = progress.asking(questions.count, questions.seed);
+        self.ask_by(stage, questions, &drive, progress)
+    }
+
+    /// Writes what `drive` makes of the questions; it tells `asking` how far it is.
+    pub fn ask_by<R: Serialize + Send + 'static>(
+        &self,
+        stage: &PlannedStage,
+        questions: &Questions,
+        drive: &Driver<'_, R>,
+        mut asking: Asking,
+    ) -> Result<Option<u64>> {
         let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
         let stopping = Arc::new(AtomicBool::new(false));
         let remote = self.remote(stage)?;
@@ -74,8 +105,7 @@ impl Chain<'_> {
 
         let partial = stage.directory.join(format!("{}.partial", questions.file));
         let mut out = Lines::create(&partial)?;
-        let mut asking = progress.asking(questions.count, questions.seed);
-        let drive = |backend: Backend, out: &mut Lines, asking: &mut Asking| -> Result<Asked> {
+        let run = |backend: Backend, out: &mut Lines, asking: &mut Asking| -> Result<Asked> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -83,16 +113,13 @@ impl Chain<'_> {
             let asker = Arc::new(Asker::new(backend, account));
             let mut on_record = |record: &R| out.write(record);
             let mut on_seed = |done: usize| asking.done(done);
-            let ask = |number: usize| ask(asker.clone(), number);
-            let (outcome, result) = runtime.block_on(ask_in_order(
-                questions.count,
-                asker.concurrency(),
-                &ask,
-                self.stop,
-                &stopping,
-                &mut on_record,
-                &mut on_seed,
-            ));
+            let recording = Recording {
+                stop: self.stop,
+                stopping: &stopping,
+                on_record: &mut on_record,
+                on_seed: &mut on_seed,
+            };
+            let (outcome, result) = drive(&runtime, asker.clone(), recording);
             let (spent, stored) = asker.spent();
             Ok(Asked {
                 outcome,
@@ -104,7 +131,7 @@ impl Chain<'_> {
         let asked = match remote {
             Some(remote) => {
                 let model = RemoteModel::new(remote, stopping.clone())?;
-                drive(Backend::Remote(Box::new(model)), &mut out, &mut asking)
+                run(Backend::Remote(Box::new(model)), &mut out, &mut asking)
             }
             None => {
                 let opened = self.open_model(stage, "teacher")?;
@@ -113,7 +140,7 @@ impl Chain<'_> {
                 let (queue, jobs) = local_queue();
                 std::thread::scope(|scope| {
                     let backend = Backend::Local { queue, model };
-                    let asked = scope.spawn(|| drive(backend, &mut out, &mut asking));
+                    let asked = scope.spawn(|| run(backend, &mut out, &mut asking));
                     jobs.serve(&teacher);
                     match asked.join() {
                         Ok(asked) => asked,
@@ -173,7 +200,7 @@ fn check_outcome(outcome: &Outcome, questions: &Questions) -> Result<()> {
         let why: Vec<String> = (outcome.said.iter())
             .map(|(dropped, said)| {
                 format!(
-                    "{} {seeds} {}: {said}",
+                    "{} dropped {}: {said}",
                     outcome.dropped[dropped],
                     dropped.describe()
                 )

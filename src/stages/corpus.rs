@@ -12,7 +12,7 @@ use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
 use datasets::packing::Packing;
 use datasets::random::Random;
-use datasets::read::read_samples;
+use datasets::read::{read_prompts, read_samples};
 use datasets::sample::Sample;
 use datasets::tokenizer::Tokenizer;
 use model::batch::TokenBatch;
@@ -97,6 +97,13 @@ impl Chain<'_> {
         let _phase = phase!("read data");
         let (name, config) = self.data_config(stage, key)?;
         let report = read_samples(&config).with_context(|| format!("data `{name}`"))?;
+        Ok(report.samples)
+    }
+
+    /// The same as questions, answered or not.
+    pub fn prompts(&self, stage: &PlannedStage, key: &str) -> Result<Vec<Sample>> {
+        let (name, config) = self.data_config(stage, key)?;
+        let report = read_prompts(&config).with_context(|| format!("data `{name}`"))?;
         Ok(report.samples)
     }
 

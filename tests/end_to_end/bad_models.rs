@@ -173,11 +173,4 @@ fn inputs_that_cannot_be_scored() {
         &[&score("model", "a")[..], &["--device", "cuda:77"]].concat(),
         "--device cuda:77: ",
     );
-    refused(
-        at,
-        &[
-            "generate", "--model", "model", "--prompt", "a", "--top-p", "0",
-        ],
-        "top_p is 0; it must be above 0",
-    );
 }

@@ -161,7 +161,7 @@ fn what_cannot_be_written_is_told_and_leaves_nothing() {
         at,
         &with(&["--type", "q3_k"]),
         2,
-        "possible values: F32, F16, Q4_0",
+        "accepted: f32, f16, q4_0",
     );
     refused(
         at,

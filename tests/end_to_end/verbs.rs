@@ -363,8 +363,8 @@ fn inspect_marks_what_is_not_learned_and_counts() {
         "=== talk, by the tokenizer of base, in sequences of 64 tokens (sft tuned)",
         "<|im_start|>assistant\n⟧Hello!<|im_end|>⟦",
         "samples     3\n",
-        "truncated   1 samples",
-        "dropped     1 samples: 0 with nothing to learn, 1 whose prompt fills the sequence",
+        "truncated   1 sample, ",
+        "dropped     1 sample: 0 with nothing to learn, 1 whose prompt fills the sequence",
     ] {
         assert!(shown.contains(expected), "{expected}\n{shown}");
     }

@@ -561,6 +561,37 @@ chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor
 }
 
 #[test]
+fn conversations_that_end_early_are_counted_and_dropped() {
+    let home = Home::new();
+    let server = Server::start(|hit| {
+        let mut answer = chat(hit);
+        let empty = match question(hit).as_str() {
+            "next of question 0?" => true,
+            asked => asked == "more of question 1?",
+        };
+        if let (false, Some(seed)) = (empty, question(hit).strip_prefix("next of ")) {
+            answer["choices"][0]["message"]["content"] = format!("more of {seed}").into();
+        }
+        if empty {
+            answer["choices"][0]["message"]["content"] = " \n".into();
+        }
+        Reply::json(answer)
+    });
+    home.write("user.jinja", "next of {{ prompt }}");
+    recipe(&home, &server, "", 3, "turns = 3\nuser = \"user.jinja\"");
+    let output = home.run();
+    assert_success(&output);
+    let shown = stderr(&output);
+    assert!(
+        shown.contains("1 conversation of 3 prompts; 2 dropped with an empty answer"),
+        "{shown}"
+    );
+    let records = records(&home, "runs");
+    assert_eq!(records[0]["messages"].as_array().unwrap().len(), 6);
+    assert_eq!(records[0]["lineage"]["seed"], 2);
+}
+
+#[test]
 fn a_teacher_on_this_machine_writes_the_same_way() {
     let home = Home::new();
     let config = fs::read_to_string(home.path("tiny/tokenizer_config.json")).unwrap();

@@ -22,6 +22,26 @@ pub enum Dropped {
     Filtered,
     /// With a schema: an answer that is no JSON object.
     NotJson,
+    /// Of instructions, from here on. An answer that lists none.
+    NotAList,
+    /// The last of an answer that ends at `max_tokens`.
+    Cut,
+    TooShort,
+    TooLong,
+    /// It names what text alone cannot show.
+    Forbidden,
+    /// Too much like one that is there.
+    Similar,
+    /// An evolved one says no more than what it was made of.
+    Unchanged,
+    /// Whether it says more is not told.
+    Undecided,
+    /// It repeats words of the prompt that asked for it.
+    CopiesPrompt,
+    /// The teacher apologises in place of an answer.
+    Apology,
+    /// The answer has no words but stop words.
+    NoContent,
     /// No answer came, after all retries. The same command asks again.
     NoAnswer,
 }
@@ -33,6 +53,17 @@ impl Dropped {
             Self::EmptyAnswer => "with an empty answer",
             Self::Filtered => "whose answer the server held back",
             Self::NotJson => "whose answer is no JSON object",
+            Self::NotAList => "whose answer is no numbered list",
+            Self::Cut => "that end at `max_tokens`",
+            Self::TooShort => "that are too short",
+            Self::TooLong => "that are too long",
+            Self::Forbidden => "that name what is not text",
+            Self::Similar => "that are much like another",
+            Self::Unchanged => "that say nothing new",
+            Self::Undecided => "of which it is not told whether they say anything new",
+            Self::CopiesPrompt => "that copy words of the prompt",
+            Self::Apology => "that the teacher is sorry not to answer",
+            Self::NoContent => "whose answer says nothing",
             Self::NoAnswer => "that got no answer",
         }
     }
@@ -50,6 +81,17 @@ pub struct Outcome {
     pub said: BTreeMap<Dropped, String>,
     /// Set when not all seeds were asked.
     pub stopped: bool,
+}
+
+/// Whom an asking hears, and tells what comes of it.
+pub struct Recording<'a, R> {
+    /// Set from outside.
+    pub stop: &'a AtomicBool,
+    /// Tells the teacher to send nothing more.
+    pub stopping: &'a AtomicBool,
+    pub on_record: &'a mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
+    /// How many are done.
+    pub on_seed: &'a mut (dyn FnMut(usize) + Send),
 }
 
 /// After so many seeds in a row without an answer there is no server.
@@ -174,14 +216,30 @@ fn keep_first(error: &mut Option<TeacherError>, found: TeacherError) {
 }
 
 impl Outcome {
+    pub fn drop(&mut self, why: Dropped, said: String) {
+        *self.dropped.entry(why).or_default() += 1;
+        self.said.entry(why).or_insert(said);
+    }
+
+    /// Adds the drops of a round of requests, whose records are no records yet.
+    pub fn add(&mut self, round: Outcome) {
+        self.seeds += round.seeds;
+        self.stopped |= round.stopped;
+        for (why, count) in round.dropped {
+            *self.dropped.entry(why).or_default() += count;
+        }
+        for (why, said) in round.said {
+            self.said.entry(why).or_insert(said);
+        }
+    }
+
     fn take<R>(
         &mut self,
         answered: Answered<R>,
         on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
     ) -> Result<(), TeacherError> {
         for (why, said) in answered.dropped {
-            *self.dropped.entry(why).or_default() += 1;
-            self.said.entry(why).or_insert(said);
+            self.drop(why, said);
         }
         self.cut += answered.cut;
         for record in &answered.records {
