@@ -11,7 +11,7 @@ use crate::cli::RunArgs;
 use crate::device;
 use crate::profile::Profiler;
 use crate::progress::Progress;
-use crate::recipe::{Action, Recipe};
+use crate::recipe::Recipe;
 use crate::report::summary;
 use crate::stages::{Chain, Ending};
 
@@ -55,11 +55,9 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             Ok(())
         }
         Ending::Stopped { stage, step } => {
-            let place = match (step, &chain.stages[stage].action) {
-                (Some(done), Action::Generate(_)) => {
-                    format!("in stage {} after {done} conversations", stage + 1)
-                }
-                (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
+            let place = match (step, chain.stages[stage].action.asks()) {
+                (Some(done), Some(_)) => format!("in stage {} after {done} records", stage + 1),
+                (Some(step), None) => format!("in stage {} after step {step}", stage + 1),
                 (None, _) => format!("before stage {}", stage + 1),
             };
             bail!("stopped {place}\nhint: run the same command again to go on")

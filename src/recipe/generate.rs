@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use teacher::remote::account::Budget;
 use teacher::remote::request::Sampling;
-use teacher::synth::prompt::PromptFile;
+use teacher::synth::prompt::{PromptFile, VARIABLES};
 
 use super::invalid::{Invalid, require};
 
@@ -92,14 +92,34 @@ impl Generate {
             "logprobs",
             "`logprobs` is 20 at most",
         );
-        let dollars = self.budget.dollars;
-        check(
-            dollars.is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
-            "budget.dollars",
-            "`dollars` must be above 0",
-        );
-        let sampling = self.sampling.check().into_iter();
-        found.extend(sampling.map(|(key, says)| Invalid::new(format!("sampling.{key}"), says)));
+        found.extend(invalid_prompt("prompt", self.prompt.as_ref(), &VARIABLES));
+        found.extend(invalid_prompt("user", self.user.as_ref(), &VARIABLES));
+        found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }
+}
+
+/// A template that names what it cannot have.
+pub fn invalid_prompt(
+    key: &str,
+    prompt: Option<&PromptFile>,
+    variables: &[&str],
+) -> Option<Invalid> {
+    let error = prompt?.check(variables).err()?;
+    Some(Invalid::new(key, error.to_string()))
+}
+
+/// What every stage that asks a teacher has.
+pub fn invalid_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
+    let wrong = sampling.check().into_iter();
+    let mut found: Vec<Invalid> = wrong
+        .map(|(key, says)| Invalid::new(format!("sampling.{key}"), says))
+        .collect();
+    require(
+        &mut found,
+        (budget.dollars).is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
+        "budget.dollars",
+        "`dollars` must be above 0",
+    );
+    found
 }

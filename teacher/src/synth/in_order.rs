@@ -22,6 +22,12 @@ pub enum Dropped {
     Filtered,
     /// With a schema: an answer that is no JSON object.
     NotJson,
+    /// An answer in which no rating, or more than one, is found.
+    NoRating,
+    /// A rating that is no number of the scale.
+    OutOfRange,
+    /// A comparison without a verdict, or with several.
+    NoVerdict,
     /// No answer came, after all retries. The same command asks again.
     NoAnswer,
 }
@@ -33,6 +39,9 @@ impl Dropped {
             Self::EmptyAnswer => "with an empty answer",
             Self::Filtered => "whose answer the server held back",
             Self::NotJson => "whose answer is no JSON object",
+            Self::NoRating => "without one rating an aspect",
+            Self::OutOfRange => "whose ratings are not all whole numbers from 1 to 5",
+            Self::NoVerdict => "without one verdict",
             Self::NoAnswer => "that got no answer",
         }
     }

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use datasets::sample::{Message, Sample};
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TeacherError;
 use crate::remote::request::hex_digest;
 
-/// What a template can name.
-const VARIABLES: [&str; 3] = ["prompt", "completion", "messages"];
+/// What a template over a seed can name: the fields of [`Variables`].
+pub const VARIABLES: [&str; 3] = ["prompt", "completion", "messages"];
 
 /// A prompt's file, read and checked. Written as JSON it is the digest of its text.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -21,7 +21,7 @@ pub struct PromptFile {
 }
 
 /// What a template sees of a seed: its last question, what the data answers to it, and the conversation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Variables {
     pub prompt: String,
     /// Empty where the data has none.
@@ -31,7 +31,7 @@ pub struct Variables {
 
 impl PromptFile {
     /// # Errors
-    /// A file that cannot be read, is no template or names what it cannot have.
+    /// A file that cannot be read or is no template.
     pub fn read(path: &Path) -> Result<Self, TeacherError> {
         let failed = |problem: String| TeacherError::PromptFile {
             path: path.to_path_buf(),
@@ -42,38 +42,54 @@ impl PromptFile {
             path: path.to_path_buf(),
             text,
         };
-        let environment = environment();
-        let template = environment
+        environment()
             .template_from_str(&file.text)
             .map_err(|error| failed(error.to_string()))?;
-        let known = environment.globals().map(|(name, _)| name.to_owned());
-        let known: Vec<String> = known.chain(VARIABLES.map(String::from)).collect();
+        Ok(file)
+    }
+
+    /// One that the program brings along; `name` is where it lies in the sources.
+    pub fn built_in(name: &str, text: &str) -> Self {
+        Self {
+            path: name.into(),
+            text: text.into(),
+        }
+    }
+
+    /// # Errors
+    /// A variable that is none of `variables`.
+    pub fn check(&self, variables: &[&str]) -> Result<(), TeacherError> {
+        let environment = environment();
+        let template = environment
+            .template_from_str(&self.text)
+            .map_err(|error| self.failed(error.to_string()))?;
+        let known: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
         let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-        unknown.retain(|name| !known.contains(name));
+        unknown
+            .retain(|name| !known.contains(&name.as_str()) && !variables.contains(&name.as_str()));
         unknown.sort();
         match unknown.first() {
-            None => Ok(file),
-            Some(name) => Err(failed(format!(
+            None => Ok(()),
+            Some(name) => Err(self.failed(format!(
                 "unknown variable `{name}`; there are {}",
-                VARIABLES.join(", ")
+                variables.join(", ")
             ))),
         }
     }
 
     /// # Errors
-    /// What the template cannot do with this seed.
-    pub fn render(&self, variables: &Variables) -> Result<String, TeacherError> {
-        let Variables {
-            prompt,
-            completion,
-            messages,
-        } = variables;
+    /// What the template cannot do with these variables.
+    pub fn render(&self, variables: &impl Serialize) -> Result<String, TeacherError> {
         environment()
-            .render_str(&self.text, context! { prompt, completion, messages })
-            .map_err(|error| TeacherError::PromptFile {
-                path: self.path.clone(),
-                problem: error.to_string(),
-            })
+            .render_str(&self.text, minijinja::Value::from_serialize(variables))
+            .map_err(|error| self.failed(error.to_string()))
+    }
+
+    fn failed(&self, problem: String) -> TeacherError {
+        TeacherError::PromptFile {
+            path: self.path.clone(),
+            problem,
+        }
     }
 
     /// SHA-256 (hexadecimal) of the text.
@@ -124,11 +140,16 @@ impl Variables {
             messages.retain(|message| message.role != "system");
             messages.insert(0, Message::new("system", system));
         }
-        let asked = messages.iter().rfind(|message| message.role == "user");
+        Self::of_answer(&messages, &completion)
+    }
+
+    /// Of a conversation whose last answer stands apart.
+    pub fn of_answer(prompt: &[Message], answer: &str) -> Self {
+        let asked = prompt.iter().rfind(|message| message.role == "user");
         Self {
             prompt: asked.map_or_else(String::new, |message| message.content.clone()),
-            completion,
-            messages,
+            completion: answer.to_owned(),
+            messages: prompt.to_vec(),
         }
     }
 
@@ -150,7 +171,9 @@ mod tests {
     fn file(text: &str) -> Result<PromptFile, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        PromptFile::read(file.path()).map_err(|error| error.to_string())
+        let prompt = PromptFile::read(file.path()).map_err(|error| error.to_string())?;
+        let checked = prompt.check(&VARIABLES);
+        checked.map_err(|error| error.to_string()).map(|()| prompt)
     }
 
     #[test]
