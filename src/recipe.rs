@@ -11,11 +11,13 @@ mod ffn_width;
 mod filter;
 mod generate;
 mod invalid;
+mod judge;
 mod keep_layers;
 mod names;
 mod overrides;
 mod problem;
 mod quantize;
+mod rate;
 mod read;
 mod stage;
 
@@ -36,9 +38,11 @@ pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
 pub use filter::{Decontaminate, Dedup, Filter};
 pub use generate::{Generate, Mode};
+pub use judge::Judge;
 pub use keep_layers::KeepLayers;
 pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
+pub use rate::{Keep, Rate};
 pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
 pub use trainer::config::TrainConfig;
 
@@ -255,11 +259,9 @@ impl Recipe {
 
     /// Money can only be counted at a known price.
     fn missing_price(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
-        let Action::Generate(generate) = &stage.action else {
-            return None;
-        };
-        generate.budget.dollars?;
-        let says = match &self.models.get(&generate.teacher)?.source {
+        let (teacher, budget) = stage.action.asks()?;
+        budget.dollars?;
+        let says = match &self.models.get(teacher)?.source {
             ModelSource::Remote(remote) if remote.price.is_some() => return None,
             ModelSource::Remote(_) => "a budget in dollars needs the model's `price`",
             ModelSource::Stored(_) | ModelSource::Random(_) => {

@@ -1,5 +1,7 @@
 //! What a run ends with: tables of scores, where the models lie, what to type next.
 
+mod preferences;
+
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
 use crate::stages::{Chain, DATA, QuantizationScore, Scores, export_target};
+use preferences::{judged, rated};
 
 /// The closing text of a finished run.
 ///
@@ -26,6 +29,16 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
             Action::Generate(_) => data.push(stage.directory.join(DATA)),
             Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
                 write!(text, "\n{}", sifted(stage, &Chain::counts(stage)?))?;
+                data.push(stage.directory.join(DATA));
+            }
+            Action::Rate(config) => {
+                let counts = Chain::rating_counts(stage)?;
+                write!(text, "\n{}", rated(config.keep, &counts, chain))?;
+                data.push(stage.directory.join(DATA));
+            }
+            Action::Judge(config) => {
+                let counts = Chain::verdict_counts(stage)?;
+                write!(text, "\n{}", judged(config, &counts))?;
                 data.push(stage.directory.join(DATA));
             }
             Action::Export(config) => exported = Some(export_target(stage, config)),

@@ -12,9 +12,11 @@ mod filter;
 mod generate;
 mod gqa;
 mod importance;
+mod judge;
 mod models;
 mod prune;
 mod quantize;
+mod rate;
 mod train;
 
 use std::collections::BTreeMap;
@@ -23,8 +25,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use datasets::selection::COUNTS;
 use model::build::Placement;
 use model::weights::staged_file::replace_file;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
@@ -61,7 +65,7 @@ pub enum Ending {
     /// Stopped from outside; the same command goes on.
     Stopped {
         stage: usize,
-        /// Optimizer steps or conversations that the stage has done; `None` when it had not begun.
+        /// Optimizer steps or records that the stage has done; `None` when it had not begun.
         step: Option<u64>,
     },
 }
@@ -169,7 +173,7 @@ impl<'a> Chain<'a> {
         Ok(Ending::Finished)
     }
 
-    /// How far the stage was, in steps or conversations, if it was stopped from outside.
+    /// How far the stage was, in steps or records, if it was stopped from outside.
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
         if matches!(stage.action, Action::Sft(_) | Action::Distill(_)) {
             use_huge_pages();
@@ -184,6 +188,8 @@ impl<'a> Chain<'a> {
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
             Action::Generate(config) => self.generate(stage, config, progress),
+            Action::Rate(config) => self.rate(stage, config, progress),
+            Action::Judge(config) => self.judge(stage, config, progress),
             Action::Filter(config) => self.filter(stage, config).map(|()| None),
             Action::Dedup(config) => self.dedup(stage, config).map(|()| None),
             Action::Decontaminate(config) => self.decontaminate(stage, config).map(|()| None),
@@ -290,6 +296,18 @@ fn remove_leftovers(directory: &Path, prefix: &str) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a finished stage has counted.
+///
+/// # Errors
+/// When the file is missing or holds something else.
+fn read_counts<T: DeserializeOwned>(stage: &PlannedStage) -> Result<T> {
+    let path = stage.directory.join(COUNTS);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} holds no counts of records", path.display()))
 }
 
 /// Writes a JSON file whole or not at all.

@@ -375,7 +375,7 @@ fn describe(value: &AnyValue<'_>) -> String {
     format!("{text} of type {}", value.dtype())
 }
 
-fn standard_role(role: &str) -> Option<&'static str> {
+pub(crate) fn standard_role(role: &str) -> Option<&'static str> {
     Some(match role {
         "system" | "developer" => "system",
         "user" | "human" => "user",

@@ -6,6 +6,7 @@
 //! Nothing here knows tensors or the network.
 
 mod alphabet;
+pub mod answers;
 pub mod batch;
 pub mod cache;
 pub mod chat_template;

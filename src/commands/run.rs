@@ -12,7 +12,7 @@ use crate::counted::counted;
 use crate::device;
 use crate::profile::Profiler;
 use crate::progress::Progress;
-use crate::recipe::{Action, Recipe};
+use crate::recipe::Recipe;
 use crate::report::summary;
 use crate::stages::{Chain, Ending};
 
@@ -56,11 +56,11 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             Ok(())
         }
         Ending::Stopped { stage, step } => {
-            let place = match (step, &chain.stages[stage].action) {
-                (Some(done), Action::Generate(_)) => {
+            let place = match (step, chain.stages[stage].action.asks()) {
+                (Some(done), Some(_)) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "records"))
                 }
-                (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
+                (Some(step), None) => format!("in stage {} after step {step}", stage + 1),
                 (None, _) => format!("before stage {}", stage + 1),
             };
             bail!("stopped {place}\nhint: run the same command again to go on")

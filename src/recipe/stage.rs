@@ -2,6 +2,7 @@
 
 use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
+use teacher::remote::account::Budget;
 use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
@@ -14,9 +15,11 @@ use super::ffn_width::FfnWidth;
 use super::filter::{Decontaminate, Dedup, Filter};
 use super::generate::Generate;
 use super::invalid::{Invalid, require};
+use super::judge::Judge;
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
 use super::quantize::Quantize;
+use super::rate::Rate;
 use super::read::{KIND, Parts};
 
 /// A link of the chain: what it does and the name that later stages know its result by.
@@ -40,6 +43,8 @@ pub enum Action {
     Eval(Eval),
     Export(Export),
     Generate(Box<Generate>),
+    Rate(Box<Rate>),
+    Judge(Box<Judge>),
     Filter(Filter),
     Dedup(Dedup),
     Decontaminate(Decontaminate),
@@ -193,6 +198,8 @@ impl Stage {
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
+            "rate" => parts.take().map(Box::new).map(Action::Rate),
+            "judge" => parts.take().map(Box::new).map(Action::Judge),
             "filter" => parts.take().map(Action::Filter),
             "dedup" => parts.take().map(Action::Dedup),
             "decontaminate" => parts.take().map(Action::Decontaminate),
@@ -211,7 +218,7 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 12] = [
+    pub const KINDS: [&str; 14] = [
         "prune",
         "gqa",
         "capture",
@@ -221,6 +228,8 @@ impl Action {
         "eval",
         "export",
         "generate",
+        "rate",
+        "judge",
         "filter",
         "dedup",
         "decontaminate",
@@ -237,6 +246,8 @@ impl Action {
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
             Self::Generate(_) => "generate",
+            Self::Rate(_) => "rate",
+            Self::Judge(_) => "judge",
             Self::Filter(_) => "filter",
             Self::Dedup(_) => "dedup",
             Self::Decontaminate(_) => "decontaminate",
@@ -249,11 +260,10 @@ impl Action {
                 Thing::Model
             }
             Self::Capture(_) => Thing::Targets,
-            Self::Eval(_) => Thing::Scores,
+            Self::Eval(_) | Self::Judge(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
-            Self::Generate(_) | Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => {
-                Thing::Data
-            }
+            Self::Generate(_) | Self::Rate(_) => Thing::Data,
+            Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => Thing::Data,
         }
     }
 
@@ -264,9 +274,21 @@ impl Action {
             Self::Capture(capture) => matches!(capture.encoding, Encoding::Sampled(_)),
             Self::Sft(_) | Self::Distill(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
+            Self::Rate(rate) => rate.seed.is_none() || rate.sampling.seed.is_none(),
+            Self::Judge(judge) => judge.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
+        }
+    }
+
+    /// The teacher that the stage asks, and what that may cost.
+    pub fn asks(&self) -> Option<(&str, &Budget)> {
+        match self {
+            Self::Generate(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Rate(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Judge(stage) => Some((&stage.teacher, &stage.budget)),
+            _ => None,
         }
     }
 
@@ -339,6 +361,17 @@ impl Action {
                 uses("teacher", &generate.teacher, Thing::Writer);
                 uses("prompts", &generate.prompts, Thing::Data);
             }
+            Self::Rate(rate) => {
+                uses("teacher", &rate.teacher, Thing::Writer);
+                for (i, answers) in rate.answers.iter().enumerate() {
+                    uses(&format!("answers.{i}"), answers, Thing::Data);
+                }
+            }
+            Self::Judge(judge) => {
+                uses("teacher", &judge.teacher, Thing::Writer);
+                uses("a", &judge.a, Thing::Data);
+                uses("b", &judge.b, Thing::Data);
+            }
             Self::Filter(filter) => uses("data", &filter.data, Thing::Data),
             Self::Dedup(dedup) => uses("data", &dedup.data, Thing::Data),
             Self::Decontaminate(decontaminate) => {
@@ -408,6 +441,8 @@ impl Action {
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
             Self::Generate(generate) => found.extend(generate.check()),
+            Self::Rate(rate) => found.extend(rate.check()),
+            Self::Judge(judge) => found.extend(judge.check()),
             Self::Filter(filter) => found.extend(filter.check()),
             Self::Dedup(dedup) => found.extend(dedup.check()),
             Self::Decontaminate(decontaminate) => found.extend(decontaminate.check()),

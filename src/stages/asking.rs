@@ -166,7 +166,7 @@ impl Chain<'_> {
     }
 
     /// The server behind the stage's teacher; None for a model on this machine.
-    fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
+    pub(super) fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
         let Origin::Model(name) = &self.input(stage, "teacher")?.origin else {
             return Ok(None);
         };
@@ -215,16 +215,16 @@ fn check_outcome(outcome: &Outcome, questions: &Questions) -> Result<()> {
 }
 
 /// JSON lines on their way into a file.
-struct Lines(BufWriter<File>);
+pub(super) struct Lines(BufWriter<File>);
 
 impl Lines {
-    fn create(path: &Path) -> Result<Self> {
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let file =
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self(BufWriter::new(file)))
     }
 
-    fn write(&mut self, record: &impl Serialize) -> Result<(), TeacherError> {
+    pub(super) fn write(&mut self, record: &impl Serialize) -> Result<(), TeacherError> {
         let line = serde_json::to_string(record).map_err(std::io::Error::other);
         let written = line.and_then(|line| writeln!(self.0, "{line}"));
         written.map_err(TeacherError::Record)
@@ -235,7 +235,7 @@ impl Lines {
     }
 
     /// On the disk, and under its own name.
-    fn finish(mut self, partial: &Path, target: &Path) -> Result<()> {
+    pub(super) fn finish(mut self, partial: &Path, target: &Path) -> Result<()> {
         self.flush()?;
         let file = self.0.get_ref();
         file.sync_all()

@@ -1,12 +1,10 @@
 //! Stages `filter`, `dedup` and `decontaminate`: data that later stages name, and an account of what was dropped.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 use datasets::decontaminate::{Benchmarks, decontaminate};
 use datasets::dedup::dedup;
 use datasets::filter::filter;
-use datasets::selection::{COUNTS, Counts};
+use datasets::selection::Counts;
 use model::phase;
 
 use super::{Chain, DATA};
@@ -47,10 +45,6 @@ impl Chain<'_> {
     /// # Errors
     /// When the file is missing or holds something else.
     pub fn counts(stage: &PlannedStage) -> Result<Counts> {
-        let path = stage.directory.join(COUNTS);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("{} holds no counts of records", path.display()))
+        super::read_counts(stage)
     }
 }

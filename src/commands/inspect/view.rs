@@ -44,7 +44,7 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
         // Prompts are read as text: no model here sees their tokens.
-        if matches!(stage.action, Action::Generate(_)) {
+        if stage.action.asks().is_some() {
             continue;
         }
         let Some(model) = declared_model(recipe, at) else {

@@ -42,6 +42,12 @@ pub enum Dropped {
     Apology,
     /// The answer has no words but stop words.
     NoContent,
+    /// An answer in which no rating, or more than one, is found.
+    NoRating,
+    /// A rating that is no number of the scale.
+    OutOfRange,
+    /// A comparison without a verdict, or with several.
+    NoVerdict,
     /// No answer came, after all retries. The same command asks again.
     NoAnswer,
 }
@@ -64,6 +70,9 @@ impl Dropped {
             Self::CopiesPrompt => "that copy words of the prompt",
             Self::Apology => "that the teacher is sorry not to answer",
             Self::NoContent => "whose answer says nothing",
+            Self::NoRating => "without one rating an aspect",
+            Self::OutOfRange => "whose ratings are not all whole numbers from 1 to 5",
+            Self::NoVerdict => "without one verdict",
             Self::NoAnswer => "that got no answer",
         }
     }

@@ -151,11 +151,16 @@ impl Variables {
             messages.retain(|message| message.role != "system");
             messages.insert(0, Message::new("system", system));
         }
-        let asked = messages.iter().rfind(|message| message.role == "user");
+        Self::of_answer(&messages, &completion)
+    }
+
+    /// Of a conversation whose last answer stands apart.
+    pub fn of_answer(prompt: &[Message], answer: &str) -> Self {
+        let asked = prompt.iter().rfind(|message| message.role == "user");
         Self {
             prompt: asked.map_or_else(String::new, |message| message.content.clone()),
-            completion,
-            messages,
+            completion: answer.to_owned(),
+            messages: prompt.to_vec(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a stage that writes data leaves: a line a conversation, with where it comes from.
 
 use datasets::sample::Message;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::remote::answer::TokenLogprob;
 use crate::remote::request::Sampling;
@@ -35,4 +35,16 @@ pub struct Lineage {
     pub requests: Vec<String>,
     /// Of the last answer.
     pub finish_reason: String,
+}
+
+/// Who has judged an answer, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// As in [`Lineage`].
+    pub model: String,
+    /// SHA-256 of the prompt's file.
+    pub prompt: String,
+    pub parameters: Sampling,
+    /// What the answers are kept under.
+    pub requests: Vec<String>,
 }

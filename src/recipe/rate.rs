@@ -1,0 +1,100 @@
+//! What the stage `rate` takes: whose answers are judged, by whom, and what is kept.
+
+use serde::{Deserialize, Serialize};
+use teacher::remote::account::Budget;
+use teacher::remote::request::Sampling;
+use teacher::synth::prompt::PromptFile;
+use teacher::synth::rate::RATING_VARIABLES;
+
+use super::generate::{invalid_asking, invalid_prompt};
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Rate {
+    #[serde(skip_serializing)]
+    pub teacher: String,
+    /// Data whose last turns are rated.
+    #[serde(skip_serializing)]
+    pub answers: Vec<String>,
+    #[serde(default = "rate_prompt")]
+    pub prompt: PromptFile,
+    pub system: Option<String>,
+    #[serde(default = "four_aspects")]
+    pub aspects: Vec<String>,
+    #[serde(default)]
+    pub keep: Keep,
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Ask for JSON of a schema; of a remote teacher when left out.
+    pub schema: Option<bool>,
+    /// Of the draw of rejected answers; the recipe's when left out.
+    pub seed: Option<u64>,
+    #[serde(default, skip_serializing)]
+    pub budget: Budget,
+    #[serde(default, skip_serializing)]
+    pub allow_failed: usize,
+}
+
+/// What becomes of the ratings.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The best answer to each prompt, and a worse one.
+    #[default]
+    Pairs,
+    /// The best answer to each prompt, as a conversation.
+    Best,
+}
+
+fn rate_prompt() -> PromptFile {
+    let text = include_str!("../../recipes/prompts/rate.jinja");
+    PromptFile::built_in("recipes/prompts/rate.jinja", text)
+}
+
+fn four_aspects() -> Vec<String> {
+    [
+        "helpfulness",
+        "honesty",
+        "instruction_following",
+        "truthfulness",
+    ]
+    .map(String::from)
+    .to_vec()
+}
+
+impl Rate {
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
+        check(
+            !self.answers.is_empty(),
+            "answers",
+            "`answers` names no data",
+        );
+        for (i, name) in self.answers.iter().enumerate() {
+            let says = format!("`{name}` is listed twice");
+            let once = !self.answers[..i].contains(name);
+            check(once, &format!("answers.{i}"), &says);
+        }
+        check(
+            !self.aspects.is_empty(),
+            "aspects",
+            "`aspects` names none: there is nothing to rate",
+        );
+        for (i, name) in self.aspects.iter().enumerate() {
+            let key = format!("aspects.{i}");
+            let is_plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let says = format!("`{name}` is no aspect: small letters, words joined by `_`");
+            check(is_plain && !name.trim_matches('_').is_empty(), &key, &says);
+            let says = format!("`{name}` is listed twice");
+            check(!self.aspects[..i].contains(name), &key, &says);
+        }
+        found.extend(invalid_prompt(
+            "prompt",
+            Some(&self.prompt),
+            &RATING_VARIABLES,
+        ));
+        found.extend(invalid_asking(&self.sampling, &self.budget));
+        found
+    }
+}

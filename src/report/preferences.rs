@@ -1,0 +1,112 @@
+//! Tables of what a judge thinks of answers.
+
+use std::fmt::Write;
+
+use teacher::synth::pairs::RatingCounts;
+use teacher::synth::verdict::VerdictCounts;
+
+use crate::recipe::{Judge, Keep};
+use crate::stages::Chain;
+
+/// What became of the prompts of a stage `rate`, and whose answers were rated how.
+pub fn rated(keep: Keep, counts: &RatingCounts, chain: &Chain) -> String {
+    let kept = match keep {
+        Keep::Pairs => "pairs",
+        Keep::Best => "best answers",
+    };
+    let mut text = format!(
+        "rate: {} of {} answers to {} prompts\n",
+        counts.rated, counts.answers, counts.groups
+    );
+    let dropped = counts.dropped.iter();
+    let mut rows: Vec<(&str, usize)> = dropped
+        .map(|(why, count)| (why.describe(), *count))
+        .collect();
+    rows.push((kept, counts.kept));
+    let wide = rows.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
+    let _ = writeln!(text, "{:wide$}  {:>10}  {:>7}", "prompts", "count", "share");
+    for (what, count) in rows {
+        let share = 100.0 * count as f64 / counts.groups.max(1) as f64;
+        let _ = writeln!(text, "{what:wide$}  {count:>10}  {share:>5.1} %");
+    }
+    let models: Vec<_> = (counts.models.iter())
+        .map(|(model, score)| (called(model, chain), score))
+        .collect();
+    let wide = models
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(12);
+    let _ = writeln!(
+        text,
+        "{:wide$}  {:>10}  {:>10}",
+        "answers of", "rated", "mean score"
+    );
+    for (name, score) in models {
+        let _ = writeln!(
+            text,
+            "{name:wide$}  {:>10}  {:>10.3}",
+            score.rated,
+            score.mean()
+        );
+    }
+    text
+}
+
+/// Who wins a stage `judge`.
+pub fn judged(config: &Judge, counts: &VerdictCounts) -> String {
+    let (a, b) = (&config.a, &config.b);
+    let mut text = format!("judge: {a} against {b}\n");
+    let rows = [
+        (format!("{a} wins"), counts.wins),
+        (format!("{b} wins"), counts.losses),
+        ("ties".to_owned(), counts.ties),
+        ("inconsistent, so ties".to_owned(), counts.inconsistent),
+        ("equal answers, so ties".to_owned(), counts.equal),
+        ("not judged".to_owned(), counts.dropped),
+        ("without a counterpart".to_owned(), counts.unmatched),
+    ];
+    let always = 4;
+    let wide = rows.iter().map(|(what, _)| what.chars().count()).max();
+    let wide = wide.unwrap_or(0);
+    let _ = writeln!(text, "{:wide$}  {:>10}", "verdict", "prompts");
+    for (_, (what, count)) in (rows.iter().enumerate()).filter(|(i, row)| *i < always || row.1 > 0)
+    {
+        let _ = writeln!(text, "{what:wide$}  {count:>10}");
+    }
+    let (rate, error) = counts.win_rate();
+    let error = match counts.judged() {
+        0 | 1 => String::new(),
+        _ => format!(" (std error {:.1})", 100.0 * error),
+    };
+    let _ = writeln!(
+        text,
+        "win rate of {a}: {:.1} %{error}, ties count half",
+        100.0 * rate
+    );
+    if let Some(bias) = counts.position_bias() {
+        let _ = writeln!(
+            text,
+            "position bias: {:.1} % of {} verdicts are for the answer shown first",
+            100.0 * bias,
+            counts.decided
+        );
+    }
+    text
+}
+
+/// A model as the recipe calls it, where its digest says which one it is.
+fn called(model: &str, chain: &Chain) -> String {
+    let Some(digest) = model.strip_prefix("sha256:") else {
+        return match model {
+            "" => "(not said)".to_owned(),
+            named => named.to_owned(),
+        };
+    };
+    let mut inputs = chain.stages.iter().flat_map(|stage| &stage.inputs);
+    match inputs.find(|input| input.digest.to_string() == digest) {
+        Some(known) => known.input.reference.name.clone(),
+        None => model.chars().take("sha256:".len() + 12).collect(),
+    }
+}
