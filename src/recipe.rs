@@ -235,11 +235,21 @@ impl Recipe {
             .flat_map(|(name, model)| remote_problems(name, model));
         let prices = (self.stages.iter().enumerate())
             .filter_map(|(at, stage)| self.missing_price(at, stage));
+        let captures = (self.stages.iter().enumerate()).filter_map(|(at, stage)| {
+            let Action::Capture(capture) = &stage.action else {
+                return None;
+            };
+            let model = self.models.get(&capture.teacher)?;
+            let is_remote = matches!(model.source, ModelSource::Remote(_));
+            let invalid = is_remote.then(|| capture.check_remote(model.tokenizer.is_some()))??;
+            Some(invalid.under(&stage_path(at)))
+        });
         (in_stages
             .chain(limits)
             .chain(adapters)
             .chain(remotes)
-            .chain(prices))
+            .chain(prices)
+            .chain(captures))
         .map(|invalid| Problem {
             span: Some(self.locate(&invalid.key)),
             message: invalid.message,
@@ -252,11 +262,13 @@ impl Recipe {
 
     /// Money can only be counted at a known price.
     fn missing_price(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
-        let Action::Generate(generate) = &stage.action else {
-            return None;
+        let (teacher, budget) = match &stage.action {
+            Action::Generate(generate) => (&generate.teacher, &generate.budget),
+            Action::Capture(capture) => (&capture.teacher, &capture.budget),
+            _ => return None,
         };
-        generate.budget.dollars?;
-        let says = match &self.models.get(&generate.teacher)?.source {
+        budget.dollars?;
+        let says = match &self.models.get(teacher)?.source {
             ModelSource::Remote(remote) if remote.price.is_some() => return None,
             ModelSource::Remote(_) => "a budget in dollars needs the model's `price`",
             ModelSource::Stored(_) | ModelSource::Random(_) => {
@@ -304,17 +316,9 @@ fn remote_problems(name: &str, model: &ModelConfig) -> Vec<invalid::Invalid> {
         return Vec::new();
     };
     let wrong = remote.check().into_iter();
-    let mut found: Vec<invalid::Invalid> = wrong
+    wrong
         .map(|(key, says)| invalid::Invalid::new(format!("models.{name}.source.{key}"), says))
-        .collect();
-    if model.tokenizer.is_some() {
-        let says = "a remote model keeps its tokenizer to itself";
-        found.push(invalid::Invalid::new(
-            format!("models.{name}.tokenizer"),
-            says,
-        ));
-    }
-    found
+        .collect()
 }
 
 fn keep<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>, store: impl FnOnce(T)) {

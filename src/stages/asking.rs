@@ -25,7 +25,7 @@ use teacher::synth::local_queue::local_queue;
 
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
-use crate::progress::{Asking, Progress};
+use crate::progress::Progress;
 use crate::recipe::Origin;
 use crate::source::ModelSource;
 
@@ -44,9 +44,9 @@ pub struct Questions {
 }
 
 /// How the asking ended.
-struct Asked {
-    outcome: Outcome,
-    result: Result<(), TeacherError>,
+pub struct Asked {
+    pub outcome: Outcome,
+    pub result: Result<(), TeacherError>,
     spent: Spending,
     /// Answers that were there already.
     stored: u64,
@@ -65,70 +65,29 @@ impl Chain<'_> {
         R: Serialize + Send + 'static,
         Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
     {
-        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let remote = self.remote(stage)?;
-        let price = remote.and_then(|remote| remote.price);
-        let digest = stage.digest.to_string();
-        let account = Account::open(&digest, store, price, questions.budget)?;
-
         let partial = stage.directory.join(format!("{}.partial", questions.file));
         let mut out = Lines::create(&partial)?;
-        let mut asking = progress.asking(questions.count, questions.seed);
-        let drive = |backend: Backend, out: &mut Lines, asking: &mut Asking| -> Result<Asked> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start asking")?;
-            let asker = Arc::new(Asker::new(backend, account));
-            let mut on_record = |record: &R| out.write(record);
-            let mut on_seed = |done: usize| asking.done(done);
-            let ask = |number: usize| ask(asker.clone(), number);
-            let (outcome, result) = runtime.block_on(ask_in_order(
-                questions.count,
-                asker.concurrency(),
-                &ask,
-                self.stop,
-                &stopping,
-                &mut on_record,
-                &mut on_seed,
-            ));
-            let (spent, stored) = asker.spent();
-            Ok(Asked {
-                outcome,
-                result,
-                spent,
-                stored,
-            })
+        let mut on_record = |record: &R| out.write(record);
+        let asked = self.ask_all(
+            stage,
+            (questions.count, questions.seed),
+            questions.budget,
+            ask,
+            &mut on_record,
+            progress,
+        );
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => {
+                // Nothing was asked, so there is nothing in it.
+                fs::remove_file(&partial)
+                    .with_context(|| format!("cannot remove {}", partial.display()))?;
+                return Err(error);
+            }
         };
-        let asked = match remote {
-            Some(remote) => {
-                let model = RemoteModel::new(remote, stopping.clone())?;
-                drive(Backend::Remote(Box::new(model)), &mut out, &mut asking)
-            }
-            None => {
-                let opened = self.open_model(stage, "teacher")?;
-                let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
-                let model = self.digest_of_input(stage, "teacher")?;
-                let (queue, jobs) = local_queue();
-                std::thread::scope(|scope| {
-                    let backend = Backend::Local { queue, model };
-                    let asked = scope.spawn(|| drive(backend, &mut out, &mut asking));
-                    jobs.serve(&teacher);
-                    match asked.join() {
-                        Ok(asked) => asked,
-                        Err(_) => bail!("the asking has failed"),
-                    }
-                })
-            }
-        }?;
-        asking.finish();
         out.flush()?;
-        let Asked { outcome, spent, .. } = &asked;
-        let called = (questions.record, questions.seed);
-        Progress::asked(outcome, called, spent, asked.stored, price.is_some());
-        let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
-        write_json(&stage.directory.join("ledger.json"), &ledger)?;
+        Progress::asked(&asked.outcome, (questions.record, questions.seed));
+        self.write_ledger(stage, &asked)?;
         asked.result?;
         if asked.outcome.stopped {
             return Ok(Some(asked.outcome.records as u64));
@@ -138,8 +97,90 @@ impl Chain<'_> {
         Ok(None)
     }
 
+    /// Asks about all seeds, `(how many, what they are called)`, and hands on what comes of them in their order.
+    ///
+    /// # Errors
+    /// A teacher or a store that cannot be opened; what goes wrong with the asking itself is part of the result.
+    pub fn ask_all<R, Work>(
+        &self,
+        stage: &PlannedStage,
+        (count, seeds): (usize, &'static str),
+        budget: Budget,
+        ask: &(dyn Fn(Arc<Asker>, usize) -> Work + Sync),
+        on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
+        progress: &mut Progress,
+    ) -> Result<Asked>
+    where
+        R: Send + 'static,
+        Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
+    {
+        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let remote = self.remote(stage)?;
+        let price = remote.and_then(|remote| remote.price);
+        let digest = stage.digest.to_string();
+        let account = Account::open(&digest, store, price, budget)?;
+        let mut asking = progress.asking(count, seeds);
+        let drive = |backend: Backend| -> Result<Asked> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start asking")?;
+            let asker = Arc::new(Asker::new(backend, account));
+            let mut on_seed = |done: usize| asking.done(done);
+            let ask = |number: usize| ask(asker.clone(), number);
+            let (outcome, result) = runtime.block_on(ask_in_order(
+                count,
+                asker.concurrency(),
+                &ask,
+                self.stop,
+                &stopping,
+                on_record,
+                &mut on_seed,
+            ));
+            asking.finish();
+            let (spent, stored) = asker.spent();
+            Ok(Asked {
+                outcome,
+                result,
+                spent,
+                stored,
+            })
+        };
+        match remote {
+            Some(remote) => {
+                let model = RemoteModel::new(remote, stopping.clone())?;
+                drive(Backend::Remote(Box::new(model)))
+            }
+            None => {
+                let opened = self.open_model(stage, "teacher")?;
+                let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
+                let model = self.digest_of_input(stage, "teacher")?;
+                let (queue, jobs) = local_queue();
+                std::thread::scope(|scope| {
+                    let backend = Backend::Local { queue, model };
+                    let asked = scope.spawn(|| drive(backend));
+                    jobs.serve(&teacher);
+                    match asked.join() {
+                        Ok(asked) => asked,
+                        Err(_) => bail!("the asking has failed"),
+                    }
+                })
+            }
+        }
+    }
+
+    /// Shows what it has cost, and writes it beside the stage's result.
+    pub fn write_ledger(&self, stage: &PlannedStage, asked: &Asked) -> Result<()> {
+        let remote = self.remote(stage)?;
+        let is_priced = remote.is_some_and(|remote| remote.price.is_some());
+        Progress::ledger(&asked.spent, asked.stored, is_priced);
+        let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
+        write_json(&stage.directory.join("ledger.json"), &ledger)
+    }
+
     /// The server behind the stage's teacher; None for a model on this machine.
-    fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
+    pub fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
         let Origin::Model(name) = &self.input(stage, "teacher")?.origin else {
             return Ok(None);
         };

@@ -73,6 +73,38 @@ pub enum ShardError {
         start: u32,
     },
 
+    #[error(
+        "token {position} of sample {sample} is {ours} here and {theirs} for the server\n\
+         hint: `tokenizer` of the remote model must name a model whose tokenizer is the server's own"
+    )]
+    OtherToken {
+        sample: u32,
+        position: usize,
+        ours: String,
+        theirs: String,
+    },
+
+    #[error(
+        "the server tells {found} of the {k} most probable tokens at token {position} of sample {sample}\n\
+         hint: lower `k` of `encoding`, or raise the server's limit: `--max-logprobs` of vLLM"
+    )]
+    FewTokens {
+        sample: u32,
+        position: usize,
+        found: usize,
+        k: usize,
+    },
+
+    #[error(
+        "what the server tells at token {position} of sample {sample} is no distribution: {problem}\n\
+         hint: its log-probabilities must be those of the model as it is, at temperature 1"
+    )]
+    NoDistribution {
+        sample: u32,
+        position: usize,
+        problem: String,
+    },
+
     #[error("the teacher's logits at target {target} are not finite numbers")]
     NotFinite { target: u64 },
 
