@@ -80,6 +80,7 @@ def arguments():
     parser.add_argument("--steps", type=int, default=24, help="of 1024 tokens")
     parser.add_argument("--paragraphs", type=int, default=260, help="of the novel, at least so many that the steps read none twice")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="keep the run there; the same command goes on with it (a temporary directory)")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if not args.distill.is_file():
@@ -101,7 +102,9 @@ def recipe(args):
 def main():
     args = arguments()
     with tempfile.TemporaryDirectory() as home:
-        path = Path(home) / "soft_targets.toml"
+        home = args.out or Path(home)
+        home.mkdir(parents=True, exist_ok=True)
+        path = home / "soft_targets.toml"
         path.write_text(recipe(args))
         environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
 
@@ -109,10 +112,10 @@ def main():
             command = [str(word) for word in [args.distill, *words]]
             return subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, **options).stdout
 
-        distill("run", path, "--device", "cpu", "--out", home)
-        run = Path(home) / "soft_targets"
+        print(distill("run", path, "--device", "cpu", "--out", home).decode(), file=sys.stderr)
+        run = home / "soft_targets"
         [scores] = run.glob("eval-*/scores.json")
-        scores = {row["name"]: row for row in json.loads(scores.read_text())["models"]}
+        scores = {row["model"]: row for row in json.loads(scores.read_text())["rows"]}
         lineage = json.loads((run / "lineage.json").read_text())["stages"]
         directories = {stage["as"]: run / stage["directory"] for stage in lineage}
         print("| targets | bytes a token | held-out NLL | above full logits |")
@@ -127,8 +130,9 @@ def main():
             print(f"| {what} | | {scores[name]['nll']:.4f} | |")
         [metrics] = directories["student-0"].glob("metrics.jsonl")
         steps = [json.loads(line) for line in metrics.read_text().splitlines()]
-        tokens = sum(step.get("tokens", 0) for step in steps)
-        print(f"\n{len(steps)} steps, {tokens} tokens, standard error of an NLL {scores['student-0']['std_error']:.4f}", file=sys.stderr)
+        steps = [step for step in steps if "loss" in step]
+        tokens = sum(step["tokens"] for step in steps)
+        print(f"\n{len(steps)} steps, {tokens} tokens, standard error of an NLL {scores['student-0']['standard_error']:.4f}", file=sys.stderr)
 
 
 main()

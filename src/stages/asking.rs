@@ -23,7 +23,7 @@ use teacher::synth::asker::{Asker, Backend};
 use teacher::synth::in_order::{Answered, Dropped, Outcome, ask_in_order};
 use teacher::synth::local_queue::local_queue;
 
-use super::{Chain, write_json};
+use super::{Chain, is_done, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
 use crate::recipe::Origin;
@@ -177,6 +177,23 @@ impl Chain<'_> {
         Progress::ledger(&asked.spent, asked.stored, is_priced);
         let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
         write_json(&stage.directory.join("ledger.json"), &ledger)
+    }
+
+    /// Whether there is a key for every server that is to be asked: not only when its turn comes, hours later perhaps.
+    pub fn check_keys(&self) -> Result<()> {
+        for stage in self.stages.iter().filter(|stage| !is_done(stage)) {
+            for input in &stage.inputs {
+                let Origin::Model(name) = &input.input.origin else {
+                    continue;
+                };
+                if let ModelSource::Remote(remote) = &self.recipe.models[name].source
+                    && let Some(key) = &remote.key
+                {
+                    key.read().with_context(|| format!("model `{name}`"))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The server behind the stage's teacher; None for a model on this machine.

@@ -72,6 +72,7 @@ impl Capture<'_> {
                 of_pieces[piece].push(target);
             }
         }
+        let _phase = phase!("write shard");
         let mut arrays = ShardArrays::default();
         for piece in &of_pieces {
             arrays.push_piece(piece);

@@ -18,27 +18,25 @@ pub enum ShardError {
     NoShards { path: PathBuf },
 
     #[error(
-        "{}: the shard is missing; the directory holds shard {} of {shards}\n\
-         hint: run the capture again: only what is missing is computed",
-        path.display(),
-        known
+        "{}: the shard is missing, {missing} of {shards} shards in all\n\
+         hint: remove the stage.json beside this directory and run the capture again: only what is missing is computed",
+        path.display()
     )]
     Missing {
         path: PathBuf,
-        /// The number of a shard that is there.
-        known: usize,
+        missing: usize,
         shards: usize,
     },
 
     #[error(
-        "{}: the shard is cut off or no shard at all: {found}\nhint: remove it and run the capture again",
+        "{}: the shard is cut off or no shard at all: {found}\nhint: remove it and the stage.json beside this directory, and run the capture again: only this shard is computed",
         path.display()
     )]
     Truncated { path: PathBuf, found: String },
 
     #[error(
         "{}: the shard is corrupt: its checksum is {found}, its header says {expected}\n\
-         hint: remove it and run the capture again",
+         hint: remove it and the stage.json beside this directory, and run the capture again: only this shard is computed",
         path.display()
     )]
     Checksum {
