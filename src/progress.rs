@@ -143,17 +143,8 @@ impl Progress {
         }
     }
 
-    /// What became of the prompts of a stage, and what it has cost.
-    ///
-    /// `called`: what records and seeds are called.
-    pub fn asked(
-        outcome: &Outcome,
-        called: (&str, &str),
-        spent: &Spending,
-        stored: u64,
-        is_priced: bool,
-    ) {
-        let (records, seeds) = called;
+    /// What became of the prompts of a stage. `(records, seeds)`: what they are called.
+    pub fn asked(outcome: &Outcome, (records, seeds): (&str, &str)) {
         let mut line = format!(
             "      data: {} of {}",
             counted(outcome.records, records),
@@ -169,6 +160,10 @@ impl Progress {
             }
         }
         eprintln!("{line}");
+    }
+
+    /// What the requests of a stage have cost.
+    pub fn ledger(spent: &Spending, stored: u64, is_priced: bool) {
         let money = match is_priced {
             true => format!(", ${:.4}", spent.dollars),
             false => String::new(),

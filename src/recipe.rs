@@ -43,7 +43,7 @@ pub use keep_layers::KeepLayers;
 pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use rate::{Keep, Rate};
-pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task};
+pub use stage::{Action, Distill, Eval, Gqa, Prune, Sft, Stage, Task, Thing};
 pub use trainer::config::TrainConfig;
 
 use crate::source::{ModelSource, Source};
@@ -241,12 +241,22 @@ impl Recipe {
             .filter_map(|(at, stage)| self.missing_price(at, stage));
         let exports = (self.stages.iter().enumerate())
             .filter_map(|(at, stage)| self.impossible_export(at, stage));
+        let captures = (self.stages.iter().enumerate()).filter_map(|(at, stage)| {
+            let Action::Capture(capture) = &stage.action else {
+                return None;
+            };
+            let model = self.models.get(&capture.teacher)?;
+            let is_remote = matches!(model.source, ModelSource::Remote(_));
+            let invalid = is_remote.then(|| capture.check_remote(model.tokenizer.is_some()))??;
+            Some(invalid.under(&stage_path(at)))
+        });
         (in_stages
             .chain(exports)
             .chain(limits)
             .chain(adapters)
             .chain(remotes)
-            .chain(prices))
+            .chain(prices)
+            .chain(captures))
         .map(|invalid| Problem {
             span: Some(self.locate(&invalid.key)),
             message: invalid.message,
@@ -328,17 +338,9 @@ fn remote_problems(name: &str, model: &ModelConfig) -> Vec<invalid::Invalid> {
         return Vec::new();
     };
     let wrong = remote.check().into_iter();
-    let mut found: Vec<invalid::Invalid> = wrong
+    wrong
         .map(|(key, says)| invalid::Invalid::new(format!("models.{name}.source.{key}"), says))
-        .collect();
-    if model.tokenizer.is_some() {
-        let says = "a remote model keeps its tokenizer to itself";
-        found.push(invalid::Invalid::new(
-            format!("models.{name}.tokenizer"),
-            says,
-        ));
-    }
-    found
+        .collect()
 }
 
 fn keep<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>, store: impl FnOnce(T)) {

@@ -137,6 +137,7 @@ impl<'a> Chain<'a> {
     /// # Errors
     /// The first stage that fails; what was made before stays.
     pub fn run(&self, profiler: Option<&Profiler>, progress: &mut Progress) -> Result<Ending> {
+        self.check_keys()?;
         for stage in &self.stages {
             if is_done(stage) {
                 progress.skipped(stage);
@@ -155,9 +156,11 @@ impl<'a> Chain<'a> {
             if let Some(profiler) = profiler {
                 profiler.begin();
             }
-            let finished = self
-                .run_stage(stage, progress)
-                .with_context(|| format!("stage {} ({})", stage.index + 1, stage.action.kind()))?;
+            let finished = self.run_stage(stage, progress).with_context(|| {
+                // Only what is empty goes.
+                let _ = fs::remove_dir(&stage.directory);
+                format!("stage {} ({})", stage.index + 1, stage.action.kind())
+            })?;
             if let Some(profiler) = profiler {
                 progress.profile(profiler.finish(stage)?);
             }

@@ -57,6 +57,11 @@ impl PieceList {
             .map(|at| range.start + at)
     }
 
+    /// Piece `number` (below [`Self::len`]).
+    pub fn piece(&self, number: usize) -> Piece {
+        self.pieces[number]
+    }
+
     /// How many targets piece `number` (below [`Self::len`]) holds.
     pub fn targets(&self, corpus: &Corpus, number: usize) -> usize {
         let piece = &self.pieces[number];

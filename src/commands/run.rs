@@ -12,7 +12,7 @@ use crate::counted::counted;
 use crate::device;
 use crate::profile::Profiler;
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Thing};
 use crate::report::summary;
 use crate::stages::{Chain, Ending};
 
@@ -56,11 +56,15 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             Ok(())
         }
         Ending::Stopped { stage, step } => {
-            let place = match (step, chain.stages[stage].action.asks()) {
-                (Some(done), Some(_)) => {
+            let action = &chain.stages[stage].action;
+            let place = match (step, action.makes()) {
+                (Some(done), Thing::Data) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "records"))
                 }
-                (Some(step), None) => format!("in stage {} after step {step}", stage + 1),
+                (Some(done), Thing::Targets) => {
+                    format!("in stage {} after {}", stage + 1, counted(done, "shards"))
+                }
+                (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
                 (None, _) => format!("before stage {}", stage + 1),
             };
             bail!("stopped {place}\nhint: run the same command again to go on")

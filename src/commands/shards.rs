@@ -4,6 +4,7 @@ use std::io::Write;
 
 use datasets::tokenizer::Tokenizer;
 use serde::Serialize;
+use teacher::shards::header::EntropyOf;
 use teacher::shards::{Description, Encoding, SoftTargets};
 
 use crate::cli::ShardsArgs;
@@ -132,6 +133,7 @@ fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         dtype,
         vocabulary,
         teacher,
+        entropy_of,
         tokens,
         shards,
         ..
@@ -166,9 +168,13 @@ fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         writeln!(out, "{name:<12} {value}")?;
     }
     let entropy = &report.entropy;
+    let bound = match entropy_of {
+        EntropyOf::Whole => "",
+        EntropyOf::ListAndTail => ", the tail taken as one token: a lower bound",
+    };
     writeln!(
         out,
-        "entropy      mean {:.4}, standard deviation {:.4}, {:.4} to {:.4}, median {:.4} nats",
+        "entropy      mean {:.4}, standard deviation {:.4}, {:.4} to {:.4}, median {:.4} nats{bound}",
         entropy.mean, entropy.standard_deviation, entropy.smallest, entropy.largest, entropy.median
     )?;
     for sample in &report.samples {

@@ -5,6 +5,7 @@ use std::fmt;
 use datasets::packing::Packing;
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
+use teacher::remote::account::Budget;
 use teacher::shards::{Encoding, ShardError};
 use trainer::loss::LossConfig;
 use trainer::loss::sparse::is_defined;
@@ -27,6 +28,9 @@ pub struct Capture {
     #[serde(default, skip_serializing)]
     pub packing: Packing,
     pub chat_template: Option<String>,
+    /// Of a remote teacher. A limit and no part of what is made.
+    #[serde(default, skip_serializing)]
+    pub budget: Budget,
     /// Rows that the teacher computes together.
     #[serde(default = "default_rows")]
     pub micro_batch: usize,
@@ -87,6 +91,30 @@ impl Capture {
         );
         found.extend(invalid_packing(self.packing));
         found
+    }
+}
+
+impl Capture {
+    /// What a teacher behind a server cannot tell, or is missing of it here.
+    pub fn check_remote(&self, has_tokenizer: bool) -> Option<Invalid> {
+        if !has_tokenizer {
+            let says =
+                "a remote teacher of `capture` needs a tokenizer here, with the ids of its own";
+            let hint = "add `tokenizer = \"NAME\"` to the remote model, with a declared model of the same family";
+            return Some(Invalid::new("teacher", says).hint(hint));
+        }
+        if let Encoding::Sampled(_) = self.encoding {
+            let says =
+                "a server tells its most probable tokens, and draws need the whole distribution";
+            return Some(
+                Invalid::new("encoding", says)
+                    .hint("take `top_k`, with a `k` that the server allows"),
+            );
+        }
+        (self.temperature != 1.0).then(|| {
+            let says = "a server tells probabilities at temperature 1, and those of a list at another one follow only from all logits";
+            Invalid::new("temperature", says).hint("leave out `temperature`, or capture from the model itself")
+        })
     }
 }
 

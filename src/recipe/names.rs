@@ -184,7 +184,7 @@ fn look_up(
         return Err(Problem::new(format!(
             "`{name}` is a remote model: its text can be had, its weights and the logits of all tokens cannot"
         ))
-        .hint("name a model with weights here, or let this one write data with a stage `generate` and learn from that with `sft`"));
+        .hint("name a model with weights here, or let this one write data with a stage `generate` and learn from that with `sft`, or tell targets with a stage `capture`"));
     }
     if !fits(definition.thing, *wanted) {
         return Err(Problem::new(format!(

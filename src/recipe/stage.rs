@@ -126,7 +126,7 @@ pub enum Thing {
     Model,
     /// A model behind a server.
     Remote,
-    /// As something wanted: a model of either kind, that only writes.
+    /// As something wanted: a model of either kind, that only writes or tells probabilities.
     Writer,
     Data,
     Targets,
@@ -288,6 +288,7 @@ impl Action {
             Self::Generate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Rate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Judge(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Capture(stage) => Some((&stage.teacher, &stage.budget)),
             _ => None,
         }
     }
@@ -322,7 +323,7 @@ impl Action {
             }
             Self::Gqa(gqa) => uses("model", &gqa.model, Thing::Model),
             Self::Capture(capture) => {
-                uses("teacher", &capture.teacher, Thing::Model);
+                uses("teacher", &capture.teacher, Thing::Writer);
                 (capture.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
             }
             Self::Sft(Sft { inputs, .. }) => {

@@ -24,7 +24,7 @@ use teacher::synth::in_order::{Answered, Dropped, Outcome, Recording, ask_in_ord
 use teacher::synth::local_queue::local_queue;
 use tokio::runtime::Runtime;
 
-use super::{Chain, write_json};
+use super::{Chain, is_done, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::{Asking, Progress};
 use crate::recipe::Origin;
@@ -50,16 +50,16 @@ pub type Driver<'a, R> = dyn Fn(&Runtime, Arc<Asker>, Recording<'_, R>) -> (Outc
     + 'a;
 
 /// How the asking ended.
-struct Asked {
-    outcome: Outcome,
-    result: Result<(), TeacherError>,
+pub struct Asked {
+    pub outcome: Outcome,
+    pub result: Result<(), TeacherError>,
     spent: Spending,
     /// Answers that were there already.
     stored: u64,
 }
 
 impl Chain<'_> {
-    /// Writes what `ask` makes of the seeds, each by itself. The number of records, if it was stopped from outside.
+    /// Writes what `ask` makes of the seeds. The number of records, if it was stopped from outside.
     pub fn ask<R, Work>(
         &self,
         stage: &PlannedStage,
@@ -71,21 +71,8 @@ impl Chain<'_> {
         R: Serialize + Send + 'static,
         Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
     {
-        let drive = |runtime: &Runtime, asker: Arc<Asker>, recording: Recording<'_, R>| {
-            let at_a_time = asker.concurrency();
-            let ask = |number: usize| ask(asker.clone(), number);
-            runtime.block_on(ask_in_order(
-                questions.count,
-                at_a_time,
-                &ask,
-                recording.stop,
-                recording.stopping,
-                recording.on_record,
-                recording.on_seed,
-            ))
-        };
-        let progress = progress.asking(questions.count, questions.seed);
-        self.ask_by(stage, questions, &drive, progress)
+        let asking = progress.asking(questions.count, questions.seed);
+        self.ask_by(stage, questions, &each_seed(questions.count, ask), asking)
     }
 
     /// Writes what `drive` makes of the questions; it tells `asking` how far it is.
@@ -94,68 +81,23 @@ impl Chain<'_> {
         stage: &PlannedStage,
         questions: &Questions,
         drive: &Driver<'_, R>,
-        mut asking: Asking,
+        asking: Asking,
     ) -> Result<Option<u64>> {
-        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let remote = self.remote(stage)?;
-        let price = remote.and_then(|remote| remote.price);
-        let digest = stage.digest.to_string();
-        let account = Account::open(&digest, store, price, questions.budget)?;
-
         let partial = stage.directory.join(format!("{}.partial", questions.file));
         let mut out = Lines::create(&partial)?;
-        let run = |backend: Backend, out: &mut Lines, asking: &mut Asking| -> Result<Asked> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start asking")?;
-            let asker = Arc::new(Asker::new(backend, account));
-            let mut on_record = |record: &R| out.write(record);
-            let mut on_seed = |done: usize| asking.done(done);
-            let recording = Recording {
-                stop: self.stop,
-                stopping: &stopping,
-                on_record: &mut on_record,
-                on_seed: &mut on_seed,
-            };
-            let (outcome, result) = drive(&runtime, asker.clone(), recording);
-            let (spent, stored) = asker.spent();
-            Ok(Asked {
-                outcome,
-                result,
-                spent,
-                stored,
-            })
+        let mut on_record = |record: &R| out.write(record);
+        let asked = match self.ask_all_by(stage, questions.budget, drive, &mut on_record, asking) {
+            Ok(asked) => asked,
+            Err(error) => {
+                // Nothing was asked, so there is nothing in it.
+                fs::remove_file(&partial)
+                    .with_context(|| format!("cannot remove {}", partial.display()))?;
+                return Err(error);
+            }
         };
-        let asked = match remote {
-            Some(remote) => {
-                let model = RemoteModel::new(remote, stopping.clone())?;
-                run(Backend::Remote(Box::new(model)), &mut out, &mut asking)
-            }
-            None => {
-                let opened = self.open_model(stage, "teacher")?;
-                let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
-                let model = self.digest_of_input(stage, "teacher")?;
-                let (queue, jobs) = local_queue();
-                std::thread::scope(|scope| {
-                    let backend = Backend::Local { queue, model };
-                    let asked = scope.spawn(|| run(backend, &mut out, &mut asking));
-                    jobs.serve(&teacher);
-                    match asked.join() {
-                        Ok(asked) => asked,
-                        Err(_) => bail!("the asking has failed"),
-                    }
-                })
-            }
-        }?;
-        asking.finish();
         out.flush()?;
-        let Asked { outcome, spent, .. } = &asked;
-        let called = (questions.record, questions.seed);
-        Progress::asked(outcome, called, spent, asked.stored, price.is_some());
-        let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
-        write_json(&stage.directory.join("ledger.json"), &ledger)?;
+        Progress::asked(&asked.outcome, (questions.record, questions.seed));
+        self.write_ledger(stage, &asked)?;
         asked.result?;
         if asked.outcome.stopped {
             return Ok(Some(asked.outcome.records as u64));
@@ -165,8 +107,115 @@ impl Chain<'_> {
         Ok(None)
     }
 
+    /// Asks about all seeds, `(how many, what they are called)`, and hands on what comes of them in their order.
+    ///
+    /// # Errors
+    /// A teacher or a store that cannot be opened; what goes wrong with the asking itself is part of the result.
+    pub fn ask_all<R, Work>(
+        &self,
+        stage: &PlannedStage,
+        (count, seeds): (usize, &'static str),
+        budget: Budget,
+        ask: &(dyn Fn(Arc<Asker>, usize) -> Work + Sync),
+        on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
+        progress: &mut Progress,
+    ) -> Result<Asked>
+    where
+        R: Send + 'static,
+        Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
+    {
+        let asking = progress.asking(count, seeds);
+        self.ask_all_by(stage, budget, &each_seed(count, ask), on_record, asking)
+    }
+
+    fn ask_all_by<R: Send + 'static>(
+        &self,
+        stage: &PlannedStage,
+        budget: Budget,
+        drive: &Driver<'_, R>,
+        on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
+        mut asking: Asking,
+    ) -> Result<Asked> {
+        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let remote = self.remote(stage)?;
+        let price = remote.and_then(|remote| remote.price);
+        let digest = stage.digest.to_string();
+        let account = Account::open(&digest, store, price, budget)?;
+        let run = |backend: Backend| -> Result<Asked> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start asking")?;
+            let asker = Arc::new(Asker::new(backend, account));
+            let mut on_seed = |done: usize| asking.done(done);
+            let recording = Recording {
+                stop: self.stop,
+                stopping: &stopping,
+                on_record,
+                on_seed: &mut on_seed,
+            };
+            let (outcome, result) = drive(&runtime, asker.clone(), recording);
+            asking.finish();
+            let (spent, stored) = asker.spent();
+            Ok(Asked {
+                outcome,
+                result,
+                spent,
+                stored,
+            })
+        };
+        match remote {
+            Some(remote) => {
+                let model = RemoteModel::new(remote, stopping.clone())?;
+                run(Backend::Remote(Box::new(model)))
+            }
+            None => {
+                let opened = self.open_model(stage, "teacher")?;
+                let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
+                let model = self.digest_of_input(stage, "teacher")?;
+                let (queue, jobs) = local_queue();
+                std::thread::scope(|scope| {
+                    let backend = Backend::Local { queue, model };
+                    let asked = scope.spawn(|| run(backend));
+                    jobs.serve(&teacher);
+                    match asked.join() {
+                        Ok(asked) => asked,
+                        Err(_) => bail!("the asking has failed"),
+                    }
+                })
+            }
+        }
+    }
+
+    /// Shows what it has cost, and writes it beside the stage's result.
+    pub fn write_ledger(&self, stage: &PlannedStage, asked: &Asked) -> Result<()> {
+        let remote = self.remote(stage)?;
+        let is_priced = remote.is_some_and(|remote| remote.price.is_some());
+        Progress::ledger(&asked.spent, asked.stored, is_priced);
+        let ledger = json!({ "all_runs": asked.spent, "last_run": { "from_the_store": asked.stored, "outcome": asked.outcome } });
+        write_json(&stage.directory.join("ledger.json"), &ledger)
+    }
+
+    /// Whether there is a key for every server that is to be asked: not only when its turn comes, hours later perhaps.
+    pub fn check_keys(&self) -> Result<()> {
+        for stage in self.stages.iter().filter(|stage| !is_done(stage)) {
+            for input in &stage.inputs {
+                let Origin::Model(name) = &input.input.origin else {
+                    continue;
+                };
+                if let ModelSource::Remote(remote) = &self.recipe.models[name].source
+                    && let Some(key) = &remote.key
+                {
+                    key.read().with_context(|| format!("model `{name}`"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The server behind the stage's teacher; None for a model on this machine.
-    pub(super) fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
+    pub fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
         let Origin::Model(name) = &self.input(stage, "teacher")?.origin else {
             return Ok(None);
         };
@@ -174,6 +223,30 @@ impl Chain<'_> {
             ModelSource::Remote(remote) => Some(remote),
             ModelSource::Stored(_) | ModelSource::Random(_) => None,
         })
+    }
+}
+
+/// Asks about the seeds `0..count`, many at a time.
+fn each_seed<'a, R, Work>(
+    count: usize,
+    ask: &'a (dyn Fn(Arc<Asker>, usize) -> Work + Sync),
+) -> impl Fn(&Runtime, Arc<Asker>, Recording<'_, R>) -> (Outcome, Result<(), TeacherError>) + Sync + 'a
+where
+    R: Send + 'static,
+    Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
+{
+    move |runtime, asker, recording| {
+        let at_a_time = asker.concurrency();
+        let ask = |number: usize| ask(asker.clone(), number);
+        runtime.block_on(ask_in_order(
+            count,
+            at_a_time,
+            &ask,
+            recording.stop,
+            recording.stopping,
+            recording.on_record,
+            recording.on_seed,
+        ))
     }
 }
 

@@ -236,6 +236,18 @@ impl Chain<'_> {
         opened.with_context(|| format!("model `{}`", input.reference.name))
     }
 
+    /// The tokenizer that the stage's remote teacher is said to have.
+    pub fn tokenizer_of_remote(&self, stage: &PlannedStage) -> Result<Tokenizer> {
+        let name = &self.input(stage, "teacher")?.reference.name;
+        let model = self.recipe.models.get(name);
+        let other = model.and_then(|model| model.tokenizer.as_ref());
+        let other = other.context(
+            "a remote model has no tokenizer here\nhint: add `tokenizer = \"NAME\"` with a declared model whose tokenizer is the same",
+        )?;
+        self.tokenizer_of(other)
+            .with_context(|| format!("model `{name}`"))
+    }
+
     fn tokenizer_of(&self, name: &str) -> Result<Tokenizer> {
         let path = self
             .models

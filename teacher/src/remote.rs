@@ -160,6 +160,10 @@ impl RemoteModel {
                 }];
                 Ok(Answer { choices, usage })
             };
+            let place = || {
+                let endpoint = endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+                endpoint.clone()
+            };
             let (answer, spent) = match self.attempts(request, account, way, &read).await {
                 Ok(answered) => answered,
                 // A server that does not know a parameter may refuse it.
@@ -173,25 +177,36 @@ impl RemoteModel {
                 }
                 Err(error) => return Err(error),
             };
-            if answer
-                .choices
-                .iter()
-                .all(|choice| choice.logprobs.is_empty())
+            let tokens = (answer.choices.iter()).flat_map(|choice| &choice.logprobs);
+            if tokens.clone().next().is_none() {
+                account.store().note(account.stage(), spent);
+                asked = Some((place(), String::new()));
+                continue;
+            }
+            if let Given::Ids(ids) = given
+                && let Some((position, sent, told)) = difference(ids, tokens)
             {
                 account.store().note(account.stage(), spent);
-                let endpoint = endpoint
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner);
-                asked = Some((endpoint, String::new()));
-                continue;
+                return Err(RemoteError::OtherTokens {
+                    endpoint: place(),
+                    position,
+                    sent,
+                    told,
+                });
             }
             *self.scoring.lock().unwrap_or_else(PoisonError::into_inner) = Some(way);
             return Ok((answer, spent));
         }
         let (endpoint, said) = asked.unwrap_or_default();
+        let task = match request.top_logprobs {
+            Some(top) if top > 0 => {
+                format!("tell the {top} most probable tokens at each place of a given text")
+            }
+            _ => "score a given text".to_owned(),
+        };
         Err(RemoteError::Unable {
             endpoint,
-            what: format!("score a given text: it knows neither `prompt_logprobs` nor `echo` with `logprobs`{said}"),
+            what: format!("{task}: it knows neither `prompt_logprobs` nor `echo` with `logprobs`{said}"),
             hint: "vLLM and SGLang can; for llama.cpp, take its GGUF file itself as the model: it is scored on this machine".into(),
         })
     }
@@ -427,9 +442,11 @@ fn scored(body: &Value, given: &Given, way: Scoring) -> Option<Vec<answer::Token
             let entries = choice
                 .get("prompt_logprobs")
                 .or(body.get("prompt_logprobs"))?;
-            let tokens = read_prompt_logprobs(entries.as_array()?, ids)?;
-            ids.is_none_or(|ids| tokens.len() == ids.len())
-                .then_some(tokens)
+            let mut tokens = read_prompt_logprobs(entries.as_array()?, ids)?;
+            if ids.is_some() {
+                tokens.iter_mut().for_each(forget_texts);
+            }
+            Some(tokens)
         }
         Scoring::Echo => {
             let mut tokens = read_logprobs(&choice["logprobs"]);
@@ -437,16 +454,40 @@ fn scored(body: &Value, given: &Given, way: Scoring) -> Option<Vec<answer::Token
                 Given::Ids(ids) => ids.len(),
                 Given::Text(text) => tokens_of(&tokens, text)?,
             };
-            if length == 0 || tokens.len() < length || tokens[0].logprob.is_some() {
+            if length == 0 || tokens.first()?.logprob.is_some() {
                 return None;
             }
             tokens.truncate(length);
             for (token, &id) in tokens.iter_mut().zip(ids.unwrap_or_default()) {
-                token.id = Some(id);
+                token.id.get_or_insert(id);
+                forget_texts(token);
             }
             Some(tokens)
         }
     }
+}
+
+/// Of tokens that are known by their ids: a list for each place of a text is large.
+fn forget_texts(token: &mut answer::TokenLogprob) {
+    let known = token.top.iter_mut().filter(|other| other.id.is_some());
+    known.for_each(|other| other.token.clear());
+}
+
+/// The first place where the server has another token than was sent: what was sent and what it has.
+fn difference<'a>(
+    ids: &[u32],
+    told: impl Iterator<Item = &'a answer::TokenLogprob>,
+) -> Option<(usize, String, String)> {
+    let told: Vec<Option<u32>> = told.map(|token| token.id).collect();
+    let at = (0..ids.len().max(told.len()))
+        .find(|at| ids.get(*at) != told.get(*at).and_then(|id| id.as_ref()))?;
+    let named =
+        |id: Option<u32>| id.map_or_else(|| "no token".to_owned(), |id| format!("token {id}"));
+    Some((
+        at,
+        named(ids.get(at).copied()),
+        named(told.get(at).copied().flatten()),
+    ))
 }
 
 /// How many of the first tokens make up the text.

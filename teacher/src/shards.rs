@@ -7,7 +7,8 @@
 //!
 //! - [`encoding`]: what is kept of a position; [`record`] and [`bits`]: as bytes.
 //! - [`distribution`]: a row of logits as a distribution: entropy, its largest entries, draws from it.
-//! - [`capture`]: a teacher's targets for the pieces of a shard.
+//! - [`plan`]: which pieces make up which shard; [`capture`]: a teacher's targets for them; [`remote_capture`]: those of
+//!   a teacher behind a server.
 //! - [`header`]: what a shard says of itself; [`shard_file`]: one file.
 //! - [`soft_targets`]: all shards of a directory, found by batch.
 
@@ -17,7 +18,9 @@ pub mod distribution;
 pub mod encoding;
 mod error;
 pub mod header;
+pub mod plan;
 pub mod record;
+pub mod remote_capture;
 pub mod shard_file;
 pub mod soft_targets;
 

@@ -214,6 +214,24 @@ fn broken_shards_are_named() {
         assert_failure(&shown, 1, &["shard-00003.safetensors", says]);
     }
     fs::write(&path, &whole).unwrap();
+    let shards = contents(&directory)
+        .into_keys()
+        .filter(|name| name.starts_with("shard-"));
+    let mut shards: Vec<(String, Vec<u8>)> = shards
+        .map(|name| (name.clone(), fs::read(directory.join(name)).unwrap()))
+        .collect();
+    let (last, bytes) = shards.pop().unwrap();
+    fs::remove_file(directory.join(&last)).unwrap();
+    let says = format!(
+        "the shard is missing, 1 of {} shards in all",
+        shards.len() + 1
+    );
+    assert_failure(&learn(&home), 1, &[&last, &says]);
+    assert!(
+        home.stages("runs", "distill").is_empty(),
+        "nothing is left of a stage that did nothing"
+    );
+    fs::write(directory.join(&last), &bytes).unwrap();
     assert_success(&learn(&home));
 }
 

@@ -25,6 +25,39 @@ impl HashFunctions {
 
     /// The least value of each function over a set of hashes; the set may repeat them.
     pub fn signature(&self, set: impl Iterator<Item = u64>) -> Vec<u32> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                // SAFETY: the processor has these instructions.
+                return unsafe { self.signature_avx512(set) };
+            }
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor has these instructions.
+                return unsafe { self.signature_avx2(set) };
+            }
+        }
+        self.least_values(set)
+    }
+
+    /// Four functions at a time; the same numbers.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn signature_avx2(&self, set: impl Iterator<Item = u64>) -> Vec<u32> {
+        self.least_values(set)
+    }
+
+    /// Eight functions at a time; the same numbers.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
+    fn signature_avx512(&self, set: impl Iterator<Item = u64>) -> Vec<u32> {
+        self.least_values(set)
+    }
+
+    #[inline(always)]
+    fn least_values(&self, set: impl Iterator<Item = u64>) -> Vec<u32> {
         let mut least = vec![u32::MAX; self.factors.len()];
         for hash in set {
             let x = hash >> 32;
@@ -46,4 +79,26 @@ pub fn similarity(a: &[u32], b: &[u32]) -> f64 {
 /// What two records have in common that are candidates by this band.
 pub fn band_hash(rows: &[u32]) -> u64 {
     rows.iter().fold(0, |hash, row| mix(hash ^ u64::from(*row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_instructions_give_the_same_signature() {
+        let set: Vec<u64> = (0..500).map(mix).collect();
+        for count in [1, 7, 112] {
+            let functions = HashFunctions::new(count);
+            let expected: Vec<u32> = (functions.factors.iter().zip(&functions.terms))
+                .map(|(factor, term)| {
+                    let value = |hash: &u64| factor.wrapping_mul(hash >> 32).wrapping_add(*term);
+                    let values = set.iter().map(|hash| (value(hash) >> 32) as u32);
+                    values.min().unwrap()
+                })
+                .collect();
+            assert_eq!(functions.signature(set.iter().copied()), expected);
+            assert_eq!(functions.least_values(set.iter().copied()), expected);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use datasets::packing::Packing;
 
-use crate::recipe::{Action, Origin, Recipe, Stage, TrainConfig};
+use crate::recipe::{Action, Origin, Recipe, Stage, Thing, TrainConfig};
 
 /// Data as the stages that share a tokenizer and a sequence length see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +44,7 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
         // Prompts are read as text: no model here sees their tokens.
-        if stage.action.asks().is_some() {
+        if stage.action.asks().is_some() && stage.action.makes() == Thing::Data {
             continue;
         }
         let Some(model) = declared_model(recipe, at) else {

@@ -36,6 +36,8 @@ pub struct TokenLogprob {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TopToken {
+    /// Empty where the id says it all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub token: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u32>,
@@ -164,7 +166,8 @@ fn named_token(token: &str) -> (String, Option<u32>) {
     (token.to_owned(), id)
 }
 
-/// vLLM's `prompt_logprobs`: for every token of the text a table from ids to log-probabilities, its own token first.
+/// vLLM's `prompt_logprobs`: for every token of the text a table from ids to log-probabilities, its own token first. `ids`
+/// are those that are expected; where a table lacks one, its first is taken.
 pub fn read_prompt_logprobs(entries: &[Value], ids: Option<&[u32]>) -> Option<Vec<TokenLogprob>> {
     let tokens = entries.iter().enumerate().map(|(at, entry)| {
         let wanted = ids.and_then(|ids| ids.get(at)).copied();
@@ -189,9 +192,10 @@ pub fn read_prompt_logprobs(entries: &[Value], ids: Option<&[u32]>) -> Option<Ve
         };
         let all: Vec<TopToken> = table.iter().filter_map(read).collect();
         let own = match wanted {
-            Some(id) => all.iter().find(|token| token.id == Some(id))?,
-            None => all.first()?,
+            Some(id) => all.iter().find(|token| token.id == Some(id)),
+            None => None,
         };
+        let own = own.or(all.first())?;
         Some(TokenLogprob {
             token: own.token.clone(),
             id: own.id,
@@ -272,6 +276,7 @@ mod tests {
         assert_eq!((by_order[1].id, by_order[1].logprob), (Some(9), Some(-3.0)));
         let by_id = read_prompt_logprobs(&entries, Some(&[1, 5])).unwrap();
         assert_eq!((by_id[0].id, by_id[1].logprob), (Some(1), Some(-0.1)));
-        assert!(read_prompt_logprobs(&entries, Some(&[1, 6])).is_none());
+        let other = read_prompt_logprobs(&entries, Some(&[1, 6])).unwrap();
+        assert_eq!(other[1].id, Some(9));
     }
 }

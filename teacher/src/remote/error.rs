@@ -39,6 +39,16 @@ pub enum RemoteError {
         hint: String,
     },
 
+    /// Of a text that was given as ids.
+    #[error("{endpoint} has {told} at token {position} of the text, where {sent} was sent")]
+    OtherTokens {
+        endpoint: String,
+        /// From 0.
+        position: usize,
+        sent: String,
+        told: String,
+    },
+
     #[error(
         "the budget of this stage is reached: {spent}, and the next request might take {next}, of {budget}\n\
          hint: all that was paid for is kept; raise `budget` and run the same command again to go on"

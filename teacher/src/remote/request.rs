@@ -187,6 +187,10 @@ impl Request {
                 body["max_tokens"] = json!(0);
                 body["echo"] = json!(true);
                 body["logprobs"] = json!(top);
+                if top > 0 && matches!(self.input, Input::Given(Given::Ids(_))) {
+                    // As text two tokens may look alike.
+                    body["return_tokens_as_token_ids"] = json!(true);
+                }
             }
         }
         body
@@ -289,6 +293,12 @@ mod tests {
         let given = request(Input::Given(Given::Ids(vec![1, 2, 3])));
         let expected = r#"{"model":"m","prompt":[1,2,3],"temperature":0.0,"max_tokens":0,"echo":true,"logprobs":0}"#;
         assert_eq!(given.body("m", dialect(true)).to_string(), expected);
+        let best = Request {
+            top_logprobs: Some(5),
+            ..given.clone()
+        };
+        let expected = r#"{"model":"m","prompt":[1,2,3],"temperature":0.0,"max_tokens":0,"echo":true,"logprobs":5,"return_tokens_as_token_ids":true}"#;
+        assert_eq!(best.body("m", dialect(false)).to_string(), expected);
         let vllm = Dialect {
             scoring: Scoring::PromptLogprobs,
             ..dialect(false)

@@ -1,6 +1,5 @@
 //! A teacher's targets, shard by shard.
 
-use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -16,9 +15,10 @@ use model::{operation, phase, step};
 use rayon::prelude::*;
 
 use super::distribution::Distribution;
+use super::plan::CapturePlan;
 use super::record::{write_sampled, write_top_k};
-use super::shard_file::{ShardArrays, ShardFile, shard_path, write_shard};
-use super::{Description, Encoding, Header, ShardError};
+use super::shard_file::{ShardArrays, Target, write_shard};
+use super::{Description, Encoding, ShardError};
 use crate::error::TeacherError;
 use crate::signal::token_batch;
 use crate::teacher::Teacher;
@@ -32,77 +32,16 @@ pub struct Capture<'a> {
     pub rows: usize,
     /// The id that fills rows up.
     pub pad: u32,
-    /// A shard ends with the piece that reaches so many targets.
-    pub targets_per_shard: usize,
-    pub description: Description,
-}
-
-/// The pieces and the first target of a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardPlan {
-    pub pieces: Range<usize>,
-    pub first_target: u64,
-    pub targets: usize,
-}
-
-/// Cuts all pieces into shards of about `targets_per_shard` targets.
-pub fn plan_shards(
-    corpus: &Corpus,
-    pieces: &PieceList,
-    targets_per_shard: usize,
-) -> Vec<ShardPlan> {
-    let mut plans = Vec::new();
-    let (mut start, mut targets, mut first_target) = (0, 0, 0);
-    for number in 0..pieces.len() {
-        targets += pieces.targets(corpus, number);
-        if targets >= targets_per_shard || number + 1 == pieces.len() {
-            plans.push(ShardPlan {
-                pieces: start..number + 1,
-                first_target,
-                targets,
-            });
-            first_target += targets as u64;
-            (start, targets) = (number + 1, 0);
-        }
-    }
-    plans
+    pub plan: &'a CapturePlan,
 }
 
 impl Capture<'_> {
-    fn header(&self, number: usize, plan: &ShardPlan) -> Header {
-        Header {
-            description: self.description.clone(),
-            shard: number,
-            first_piece: plan.pieces.start,
-            pieces: plan.pieces.len(),
-            first_target: plan.first_target,
-            targets: plan.targets,
-            checksum: String::new(),
-        }
-    }
-
-    /// Whether the shard is there, whole and of this very capture.
-    pub fn is_done(&self, directory: &Path, number: usize, plan: &ShardPlan) -> bool {
-        let found = ShardFile::open(&shard_path(directory, number));
-        found.is_ok_and(|found| {
-            let expected = Header {
-                checksum: found.header.checksum.clone(),
-                ..self.header(number, plan)
-            };
-            found.header == expected
-        })
-    }
-
-    /// Computes a shard and writes it.
+    /// Computes a shard (below the plan's count) and writes it.
     ///
     /// # Errors
     /// A teacher whose logits are not finite; a full disk.
-    pub fn write(
-        &self,
-        directory: &Path,
-        number: usize,
-        plan: &ShardPlan,
-    ) -> Result<(), TeacherError> {
+    pub fn write(&self, directory: &Path, number: usize) -> Result<(), TeacherError> {
+        let plan = &self.plan.shards[number];
         let mut of_pieces: Vec<Vec<Target>> = Vec::new();
         of_pieces.resize_with(plan.pieces.len(), Vec::new);
         // The place of each piece's first target, for what is drawn.
@@ -133,16 +72,12 @@ impl Capture<'_> {
                 of_pieces[piece].push(target);
             }
         }
+        let _phase = phase!("write shard");
         let mut arrays = ShardArrays::default();
-        for piece in of_pieces {
-            for target in piece {
-                arrays.records.extend(target.record);
-                arrays.entropy.push(target.entropy);
-            }
-            arrays.piece_ends.push(arrays.entropy.len() as u32);
-            arrays.piece_bytes.push(arrays.records.len() as u32);
+        for piece in &of_pieces {
+            arrays.push_piece(piece);
         }
-        Ok(write_shard(directory, self.header(number, plan), &arrays)?)
+        Ok(write_shard(directory, self.plan.header(number), &arrays)?)
     }
 
     /// The targets at `cells` of a batch; `numbers` are their places among all targets.
@@ -196,7 +131,7 @@ impl Capture<'_> {
             vocabulary,
             seed,
             ..
-        } = self.description;
+        } = self.plan.description;
         let order = encoding.golomb_order(vocabulary);
         let row = |(logits, &number): (&[f32], &u64)| {
             let distribution = Distribution::new(&logits[..vocabulary], temperature)
@@ -220,10 +155,4 @@ impl Capture<'_> {
         };
         logits.par_chunks(columns).zip(numbers).map(row).collect()
     }
-}
-
-/// One position as it is stored.
-struct Target {
-    entropy: f16,
-    record: Vec<u8>,
 }

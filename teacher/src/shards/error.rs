@@ -18,27 +18,25 @@ pub enum ShardError {
     NoShards { path: PathBuf },
 
     #[error(
-        "{}: the shard is missing; the directory holds shard {} of {shards}\n\
-         hint: run the capture again: only what is missing is computed",
-        path.display(),
-        known
+        "{}: the shard is missing, {missing} of {shards} shards in all\n\
+         hint: remove the stage.json beside this directory and run the capture again: only what is missing is computed",
+        path.display()
     )]
     Missing {
         path: PathBuf,
-        /// The number of a shard that is there.
-        known: usize,
+        missing: usize,
         shards: usize,
     },
 
     #[error(
-        "{}: the shard is cut off or no shard at all: {found}\nhint: remove it and run the capture again",
+        "{}: the shard is cut off or no shard at all: {found}\nhint: remove it and the stage.json beside this directory, and run the capture again: only this shard is computed",
         path.display()
     )]
     Truncated { path: PathBuf, found: String },
 
     #[error(
         "{}: the shard is corrupt: its checksum is {found}, its header says {expected}\n\
-         hint: remove it and run the capture again",
+         hint: remove it and the stage.json beside this directory, and run the capture again: only this shard is computed",
         path.display()
     )]
     Checksum {
@@ -71,6 +69,38 @@ pub enum ShardError {
         path: PathBuf,
         sample: u32,
         start: u32,
+    },
+
+    #[error(
+        "token {position} of sample {sample} is {ours} here and {theirs} for the server\n\
+         hint: `tokenizer` of the remote model must name a model whose tokenizer is the server's own"
+    )]
+    OtherToken {
+        sample: u32,
+        position: usize,
+        ours: String,
+        theirs: String,
+    },
+
+    #[error(
+        "the server tells {found} of the {k} most probable tokens at token {position} of sample {sample}\n\
+         hint: lower `k` of `encoding`, or raise the server's limit: `--max-logprobs` of vLLM"
+    )]
+    FewTokens {
+        sample: u32,
+        position: usize,
+        found: usize,
+        k: usize,
+    },
+
+    #[error(
+        "what the server tells at token {position} of sample {sample} is no distribution: {problem}\n\
+         hint: its log-probabilities must be those of the model as it is, at temperature 1"
+    )]
+    NoDistribution {
+        sample: u32,
+        position: usize,
+        problem: String,
     },
 
     #[error("the teacher's logits at target {target} are not finite numbers")]

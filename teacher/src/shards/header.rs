@@ -26,10 +26,30 @@ pub struct Description {
     /// Leading columns of the teacher's head that are tokens; the others were left out.
     pub vocabulary: usize,
     pub teacher: String,
+    /// Not written where it is that of the whole distribution.
+    #[serde(default, skip_serializing_if = "EntropyOf::is_whole")]
+    pub entropy_of: EntropyOf,
     /// Of what draws; of no matter without them.
     pub seed: u64,
     pub tokens: TokenDescription,
     pub shards: usize,
+}
+
+/// What the entropies of the targets are of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntropyOf {
+    /// The teacher's whole distribution.
+    #[default]
+    Whole,
+    /// The list, and all other tokens taken as one: a lower bound of it.
+    ListAndTail,
+}
+
+impl EntropyOf {
+    fn is_whole(&self) -> bool {
+        *self == Self::Whole
+    }
 }
 
 /// The tokens that the targets belong to, and what stands before each.

@@ -2,7 +2,7 @@
 //!
 //! | tensor | shape | what |
 //! |---|---|---|
-//! | `entropy` | F16 `[targets]` | nats, of the teacher's distribution at the temperature |
+//! | `entropy` | F16 `[targets]` | nats, of the teacher's distribution at the temperature, see [`super::header::EntropyOf`] |
 //! | `piece_ends` | U32 `[pieces]` | targets up to and with each piece |
 //! | `piece_bytes` | U32 `[pieces]` | bytes of `records` up to and with each piece |
 //! | `records` | U8 `[bytes]` | the targets one after another, see [`super::record`] |
@@ -38,6 +38,25 @@ pub struct ShardArrays {
     pub piece_ends: Vec<u32>,
     pub piece_bytes: Vec<u32>,
     pub records: Vec<u8>,
+}
+
+/// One position as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    pub entropy: f16,
+    pub record: Vec<u8>,
+}
+
+impl ShardArrays {
+    /// Adds the targets of the next piece.
+    pub fn push_piece(&mut self, targets: &[Target]) {
+        for target in targets {
+            self.records.extend(&target.record);
+            self.entropy.push(target.entropy);
+        }
+        self.piece_ends.push(self.entropy.len() as u32);
+        self.piece_bytes.push(self.records.len() as u32);
+    }
 }
 
 /// Where shard `number` of a directory lies.

@@ -33,6 +33,20 @@ impl SoftTargets {
                 path: directory.to_owned(),
             });
         };
+        // Before gigabytes of others are read.
+        let count = ShardFile::open(&shard_path(directory, known))?
+            .header
+            .description
+            .shards;
+        let there = numbers.iter().filter(|number| **number < count).count();
+        if there < count {
+            let gap = (0..).zip(&numbers).find(|(at, number)| at != *number);
+            return Err(ShardError::Missing {
+                path: shard_path(directory, gap.map_or(there, |(at, _)| at)),
+                missing: count - there,
+                shards: count,
+            });
+        }
         let opened: Vec<Result<ShardFile, ShardError>> = numbers
             .par_iter()
             .map(|number| ShardFile::open(&shard_path(directory, *number)))
@@ -45,7 +59,7 @@ impl SoftTargets {
             let Some(shard) = shards.get(number).filter(|shard| shard.path() == path) else {
                 return Err(ShardError::Missing {
                     path,
-                    known,
+                    missing: 1,
                     shards: description.shards,
                 });
             };

@@ -72,7 +72,7 @@ pub fn pair(group: &[Rating], seed: u64) -> Result<Pair, Unpaired> {
     let mut others: Vec<&Rating> = Vec::new();
     for rating in group {
         let same = |other: &&Rating| other.answer.trim() == rating.answer.trim();
-        if !same(&best) && !others.iter().any(|other| same(other)) {
+        if !same(&best) && !others.iter().any(same) {
             others.push(rating);
         }
     }

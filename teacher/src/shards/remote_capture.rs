@@ -1,0 +1,209 @@
+//! Targets of a teacher behind a server, which tells the most probable tokens at each place of a text that is given.
+//!
+//! Each piece of a sample is one request: its ids as they are, so that a token has the same context as in training.
+
+use std::borrow::Cow;
+
+use datasets::mixture::Corpus;
+use datasets::pieces::PieceList;
+use datasets::tokenizer::Tokenizer;
+use half::f16;
+
+use super::encoding::TopK;
+use super::record::write_top_k;
+use super::shard_file::Target;
+use super::{Encoding, ShardError};
+use crate::error::TeacherError;
+use crate::remote::answer::{TokenLogprob, TopToken};
+use crate::remote::error::RemoteError;
+use crate::remote::request::{Given, Input, Request, Sampling};
+use crate::synth::asker::Asker;
+
+/// Sums of rounded probabilities may exceed 1 by so much.
+const SLACK: f64 = 1e-3;
+
+/// How answers become targets.
+pub struct RemoteCapture {
+    /// The one that the data was tokenised with.
+    pub tokenizer: Tokenizer,
+    pub top: TopK,
+    pub vocabulary: usize,
+}
+
+/// The tokens of a piece up to the last one that is learned.
+#[derive(Debug, Clone)]
+pub struct PieceTokens {
+    sample: u32,
+    /// The place of the first token in its sample.
+    start: usize,
+    ids: Vec<u32>,
+    /// Which of them are learned; never the first.
+    learned: Vec<usize>,
+}
+
+impl PieceTokens {
+    /// Piece `number` (below the list's length).
+    pub fn of(corpus: &Corpus, pieces: &PieceList, number: usize) -> Self {
+        let piece = pieces.piece(number);
+        let sample = corpus.sample(piece.sample as usize);
+        let start = piece.start as usize;
+        let learned: Vec<usize> = (piece.predicted())
+            .filter(|token| sample.supervised[*token] != 0)
+            .map(|token| token - start)
+            .collect();
+        let end = learned.last().map_or(0, |last| last + 1);
+        Self {
+            sample: piece.sample,
+            start,
+            ids: sample.ids[start..start + end].to_vec(),
+            learned,
+        }
+    }
+}
+
+impl RemoteCapture {
+    /// The targets of a piece, in the order of its tokens.
+    ///
+    /// # Errors
+    /// Those of the asker; [`ShardError::OtherToken`], [`ShardError::FewTokens`], [`ShardError::NoDistribution`].
+    pub async fn targets(
+        &self,
+        asker: &Asker,
+        piece: &PieceTokens,
+    ) -> Result<Vec<Target>, TeacherError> {
+        if piece.learned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = Request {
+            input: Input::Given(Given::Ids(piece.ids.clone())),
+            sampling: Sampling::default(),
+            candidates: 1,
+            top_logprobs: Some(self.top.k),
+            schema: None,
+        };
+        let answer = match asker.ask(&request).await {
+            Ok(asked) => asked.answer,
+            Err(TeacherError::Remote(RemoteError::OtherTokens {
+                position,
+                sent,
+                told,
+                ..
+            })) => {
+                let error = ShardError::OtherToken {
+                    sample: piece.sample,
+                    position: piece.start + position,
+                    ours: sent,
+                    theirs: told,
+                };
+                return Err(error.into());
+            }
+            Err(error) => return Err(error),
+        };
+        let tokens = answer.choices.into_iter().next().unwrap_or_default();
+        let tokens = tokens.logprobs;
+        for (at, token) in tokens.iter().enumerate() {
+            self.compare(piece, at, token)?;
+        }
+        (piece.learned.iter())
+            .map(|&at| {
+                let top = tokens.get(at).map_or(&[][..], |token| &token.top);
+                self.target(piece.sample, piece.start + at, top)
+            })
+            .collect()
+    }
+
+    /// Whether the server reads a token as we do, as far as one can tell from its text.
+    fn compare(
+        &self,
+        piece: &PieceTokens,
+        at: usize,
+        token: &TokenLogprob,
+    ) -> Result<(), ShardError> {
+        let id = piece.ids[at];
+        let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+        let (ours, theirs) = (String::from_utf8_lossy(&bytes), token.token.as_str());
+        let is_whole = |text: &str| !text.trim().is_empty() && !text.contains('\u{fffd}');
+        let named_by_id = token.token.starts_with("token_id:");
+        let is_same = |theirs: &str| !is_whole(theirs) || ours.trim() == theirs.trim();
+        if named_by_id || !is_whole(&ours) || is_same(theirs) || is_same(&plain(theirs)) {
+            return Ok(());
+        }
+        Err(ShardError::OtherToken {
+            sample: piece.sample,
+            position: piece.start + at,
+            ours: format!("token {id}, {ours:?},"),
+            theirs: format!("{theirs:?}"),
+        })
+    }
+
+    fn target(
+        &self,
+        sample: u32,
+        position: usize,
+        told: &[TopToken],
+    ) -> Result<Target, TeacherError> {
+        let Some(mut best) = (told.iter())
+            .map(|token| Some((token.id?, token.logprob)))
+            .collect::<Option<Vec<(u32, f64)>>>()
+        else {
+            let error = RemoteError::Unable {
+                endpoint: "the server".into(),
+                what: "tell the most probable tokens by their ids: it names them by their texts, and two may look alike".into(),
+                hint: "vLLM can; so can a server whose `echo` with `logprobs` knows `return_tokens_as_token_ids`".into(),
+            };
+            return Err(error.into());
+        };
+        best.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        best.dedup_by_key(|(id, _)| *id);
+        let encoding = Encoding::TopK(self.top);
+        let listed = encoding.listed(self.vocabulary);
+        best.truncate(listed);
+        if best.len() < listed {
+            let (found, k) = (best.len(), listed);
+            return Err(ShardError::FewTokens {
+                sample,
+                position,
+                found,
+                k,
+            }
+            .into());
+        }
+        let no_distribution = |problem: String| ShardError::NoDistribution {
+            sample,
+            position,
+            problem,
+        };
+        if let Some((id, _)) = best.iter().find(|(id, _)| *id as usize >= self.vocabulary) {
+            let problem = format!("token {id} lies beyond our {} tokens", self.vocabulary);
+            return Err(no_distribution(problem).into());
+        }
+        let sum: f64 = best.iter().map(|(_, logprob)| logprob.exp()).sum();
+        if !(sum > 0.0 && sum <= 1.0 + SLACK) {
+            return Err(no_distribution(format!("probabilities of {sum} in all")).into());
+        }
+        best.sort_unstable_by_key(|(id, _)| *id);
+        let ids: Vec<u32> = best.iter().map(|(id, _)| *id).collect();
+        let logs: Vec<f32> = best.iter().map(|(_, logprob)| *logprob as f32).collect();
+        let tail = match listed < self.vocabulary {
+            true => (1.0 - sum).max(0.0),
+            false => 0.0,
+        };
+        let mut record = Vec::new();
+        let order = encoding.golomb_order(self.vocabulary);
+        write_top_k(&self.top, order, &ids, &logs, tail, &mut record);
+        let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+        let listed: f64 = best.iter().map(|(_, logprob)| term(logprob.exp())).sum();
+        Ok(Target {
+            entropy: f16::from_f64(listed + term(tail)),
+            record,
+        })
+    }
+}
+
+/// A token as text, where a server writes it as its vocabulary does.
+fn plain(token: &str) -> Cow<'_, str> {
+    match token.contains(['Ġ', 'Ċ', '▁']) {
+        true => Cow::Owned(token.replace(['Ġ', '▁'], " ").replace('Ċ', "\n")),
+        false => Cow::Borrowed(token),
+    }
+}
