@@ -316,6 +316,10 @@ fn what_a_server_cannot_tell_is_named() {
         home.write("train.txt", models::TEXT);
         let oracle = Oracle::new(&home);
         let server = Server::start(move |hit| {
+            if edit == "limit" {
+                let says = "Requested prompt logprobs of 8, which is greater than max allowed: 5";
+                return Reply::refused(400, says);
+            }
             let mut answer = oracle.answer(hit);
             let entries = &mut answer["choices"][0]["prompt_logprobs"];
             match edit {
@@ -329,12 +333,6 @@ fn what_a_server_cannot_tell_is_named() {
                 "few" => {
                     let id = hit.body["prompt"][1].to_string();
                     entries[1] = json!({ id: { "logprob": -0.5 }, "79": { "logprob": -2.0 } });
-                }
-                "limit" => {
-                    return Reply::refused(
-                        400,
-                        "Requested prompt logprobs of 8, which is greater than max allowed: 5",
-                    );
                 }
                 _ => {
                     for token in entries[1].as_object_mut().unwrap().values_mut() {
