@@ -320,17 +320,10 @@ pub mod tests {
 
     /// The defaults, with this template.
     pub fn config(template: &str) -> SelfInstruct {
-        serde_json::from_value(serde_json::json!({
-            "instructions": 20,
-            "prompt": template_file(template).path(),
-        }))
-        .unwrap()
-    }
-
-    fn template_file(text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        file
+        std::fs::write(file.path(), template).unwrap();
+        let config = serde_json::json!({ "instructions": 20, "prompt": file.path() });
+        serde_json::from_value(config).unwrap()
     }
 
     #[test]
