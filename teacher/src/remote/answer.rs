@@ -73,6 +73,14 @@ impl Answer {
 }
 
 impl Choice {
+    /// What an error about something missing in the text adds: it may stand in what was cut off.
+    pub fn cut_note(&self) -> &'static str {
+        match self.finish_reason.as_deref() {
+            Some("length") => "; the answer is cut at `max_tokens`",
+            _ => "",
+        }
+    }
+
     fn read(choice: &Value) -> Self {
         let text = match choice.get("message") {
             Some(message) => &message["content"],

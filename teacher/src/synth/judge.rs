@@ -137,8 +137,9 @@ pub async fn judge(
                 winner: Winner::of(verdict, a_first),
                 rationale,
             }),
-            Err(why) => {
-                answered.dropped.push(why);
+            Err((why, said)) => {
+                let said = said + choice.cut_note();
+                answered.dropped.push((why, said));
                 return Ok(answered);
             }
         }

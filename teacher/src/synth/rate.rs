@@ -154,13 +154,7 @@ pub async fn rate(
     let ratings = match read {
         Ok(ratings) => ratings,
         Err((why, said)) => {
-            let is_cut = choice.finish_reason.as_deref() == Some("length");
-            let cut = if is_cut {
-                "; the answer is cut at `max_tokens`"
-            } else {
-                ""
-            };
-            answered.dropped.push((why, format!("{said}{cut}")));
+            answered.dropped.push((why, said + choice.cut_note()));
             return Ok(answered);
         }
     };
