@@ -4,6 +4,7 @@
 //! with its place, the accepted names and a hint.
 
 mod capture;
+mod code_quality;
 mod data;
 mod document;
 mod export;
@@ -29,6 +30,7 @@ use serde::de::Error as _;
 use thiserror::Error;
 
 pub use capture::{Capture, TeacherChoice};
+pub use code_quality::{CodeQuality, ColumnLabels};
 pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;
@@ -252,11 +254,9 @@ impl Recipe {
 
     /// Money can only be counted at a known price.
     fn missing_price(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
-        let Action::Generate(generate) = &stage.action else {
-            return None;
-        };
-        generate.budget.dollars?;
-        let says = match &self.models.get(&generate.teacher)?.source {
+        let (teacher, budget) = stage.action.asks()?;
+        budget.dollars?;
+        let says = match &self.models.get(teacher)?.source {
             ModelSource::Remote(remote) if remote.price.is_some() => return None,
             ModelSource::Remote(_) => "a budget in dollars needs the model's `price`",
             ModelSource::Stored(_) | ModelSource::Random(_) => {

@@ -5,7 +5,9 @@
 
 mod asking;
 mod capture;
+mod code_quality;
 mod corpus;
+mod embeddings;
 mod evaluate;
 mod export;
 mod filter;
@@ -35,6 +37,7 @@ use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, digest_of_path};
 
+pub use code_quality::ForestReport;
 pub use corpus::DATA;
 pub use evaluate::Scores;
 pub use export::export_target;
@@ -184,6 +187,7 @@ impl<'a> Chain<'a> {
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
             Action::Generate(config) => self.generate(stage, config, progress),
+            Action::CodeQuality(config) => self.code_quality(stage, config, progress),
             Action::Filter(config) => self.filter(stage, config).map(|()| None),
             Action::Dedup(config) => self.dedup(stage, config).map(|()| None),
             Action::Decontaminate(config) => self.decontaminate(stage, config).map(|()| None),

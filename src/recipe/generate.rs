@@ -92,14 +92,22 @@ impl Generate {
             "logprobs",
             "`logprobs` is 20 at most",
         );
-        let dollars = self.budget.dollars;
-        check(
-            dollars.is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
-            "budget.dollars",
-            "`dollars` must be above 0",
-        );
-        let sampling = self.sampling.check().into_iter();
-        found.extend(sampling.map(|(key, says)| Invalid::new(format!("sampling.{key}"), says)));
+        found.extend(check_asking(&self.sampling, &self.budget));
         found
     }
+}
+
+/// What every stage that asks a teacher has.
+pub fn check_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
+    let mut found = Vec::new();
+    let holds = |dollars: f64| dollars > 0.0 && dollars.is_finite();
+    require(
+        &mut found,
+        budget.dollars.is_none_or(holds),
+        "budget.dollars",
+        "`dollars` must be above 0",
+    );
+    let sampling = sampling.check().into_iter();
+    found.extend(sampling.map(|(key, says)| Invalid::new(format!("sampling.{key}"), says)));
+    found
 }

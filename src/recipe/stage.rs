@@ -2,11 +2,13 @@
 
 use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
+use teacher::remote::account::Budget;
 use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
 use super::capture::{Capture, TeacherChoice, invalid_from_shards};
+use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
 use super::export::Export;
@@ -40,6 +42,7 @@ pub enum Action {
     Eval(Eval),
     Export(Export),
     Generate(Box<Generate>),
+    CodeQuality(Box<CodeQuality>),
     Filter(Filter),
     Dedup(Dedup),
     Decontaminate(Decontaminate),
@@ -193,6 +196,7 @@ impl Stage {
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
+            "code_quality" => parts.take().map(Box::new).map(Action::CodeQuality),
             "filter" => parts.take().map(Action::Filter),
             "dedup" => parts.take().map(Action::Dedup),
             "decontaminate" => parts.take().map(Action::Decontaminate),
@@ -211,7 +215,7 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 12] = [
+    pub const KINDS: [&str; 13] = [
         "prune",
         "gqa",
         "capture",
@@ -221,6 +225,7 @@ impl Action {
         "eval",
         "export",
         "generate",
+        "code_quality",
         "filter",
         "dedup",
         "decontaminate",
@@ -237,6 +242,7 @@ impl Action {
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
             Self::Generate(_) => "generate",
+            Self::CodeQuality(_) => "code_quality",
             Self::Filter(_) => "filter",
             Self::Dedup(_) => "dedup",
             Self::Decontaminate(_) => "decontaminate",
@@ -251,9 +257,8 @@ impl Action {
             Self::Capture(_) => Thing::Targets,
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
-            Self::Generate(_) | Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => {
-                Thing::Data
-            }
+            Self::Generate(_) | Self::CodeQuality(_) => Thing::Data,
+            Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => Thing::Data,
         }
     }
 
@@ -262,11 +267,20 @@ impl Action {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Capture(capture) => matches!(capture.encoding, Encoding::Sampled(_)),
-            Self::Sft(_) | Self::Distill(_) => true,
+            Self::Sft(_) | Self::Distill(_) | Self::CodeQuality(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
+        }
+    }
+
+    /// Of a stage that asks a teacher: whom, and what it may cost.
+    pub fn asks(&self) -> Option<(&str, &Budget)> {
+        match self {
+            Self::Generate(generate) => Some((generate.teacher.as_str(), &generate.budget)),
+            Self::CodeQuality(quality) => Some((quality.teacher.as_deref()?, &quality.budget)),
+            _ => None,
         }
     }
 
@@ -339,6 +353,13 @@ impl Action {
                 uses("teacher", &generate.teacher, Thing::Writer);
                 uses("prompts", &generate.prompts, Thing::Data);
             }
+            Self::CodeQuality(quality) => {
+                uses("data", &quality.data, Thing::Data);
+                uses("embedder", &quality.embedder, Thing::Model);
+                if let Some(teacher) = &quality.teacher {
+                    uses("teacher", teacher, Thing::Writer);
+                }
+            }
             Self::Filter(filter) => uses("data", &filter.data, Thing::Data),
             Self::Dedup(dedup) => uses("data", &dedup.data, Thing::Data),
             Self::Decontaminate(decontaminate) => {
@@ -408,6 +429,7 @@ impl Action {
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
             Self::Generate(generate) => found.extend(generate.check()),
+            Self::CodeQuality(quality) => found.extend(quality.check()),
             Self::Filter(filter) => found.extend(filter.check()),
             Self::Dedup(dedup) => found.extend(dedup.check()),
             Self::Decontaminate(decontaminate) => found.extend(decontaminate.check()),

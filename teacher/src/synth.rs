@@ -1,6 +1,7 @@
 //! Data that a teacher writes.
 
 pub mod asker;
+pub mod educational_value;
 pub mod generate;
 pub mod in_order;
 pub mod local_queue;

@@ -7,6 +7,7 @@ mod bad_recipes;
 mod broken_runs;
 mod capture;
 mod chain;
+mod code_quality;
 mod equal_weights;
 mod exports;
 mod filters;

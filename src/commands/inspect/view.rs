@@ -43,8 +43,8 @@ impl View {
 pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
-        // Prompts are read as text: no model here sees their tokens.
-        if matches!(stage.action, Action::Generate(_)) {
+        // What is asked about is read as text: no model here learns its tokens.
+        if matches!(stage.action, Action::Generate(_) | Action::CodeQuality(_)) {
             continue;
         }
         let Some(model) = declared_model(recipe, at) else {

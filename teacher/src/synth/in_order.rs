@@ -22,6 +22,8 @@ pub enum Dropped {
     Filtered,
     /// With a schema: an answer that is no JSON object.
     NotJson,
+    /// An answer without a score, or with one that is out of range.
+    NoScore,
     /// No answer came, after all retries. The same command asks again.
     NoAnswer,
 }
@@ -33,6 +35,7 @@ impl Dropped {
             Self::EmptyAnswer => "with an empty answer",
             Self::Filtered => "whose answer the server held back",
             Self::NotJson => "whose answer is no JSON object",
+            Self::NoScore => "whose answer has no score that counts",
             Self::NoAnswer => "that got no answer",
         }
     }
