@@ -23,7 +23,7 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     for stage in &chain.stages {
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
-            Action::Generate(_) => data.push(stage.directory.join(DATA)),
+            Action::Generate(_) | Action::Exercises(_) => data.push(stage.directory.join(DATA)),
             Action::Filter(_)
             | Action::Dedup(_)
             | Action::Decontaminate(_)

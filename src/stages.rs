@@ -9,6 +9,7 @@ mod code_quality;
 mod corpus;
 mod embeddings;
 mod evaluate;
+mod exercises;
 mod export;
 mod filter;
 mod generate;
@@ -187,6 +188,7 @@ impl<'a> Chain<'a> {
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),
             Action::Generate(config) => self.generate(stage, config, progress),
+            Action::Exercises(config) => self.exercises(stage, config, progress),
             Action::CodeQuality(config) => self.code_quality(stage, config, progress),
             Action::Filter(config) => self.filter(stage, config).map(|()| None),
             Action::Dedup(config) => self.dedup(stage, config).map(|()| None),

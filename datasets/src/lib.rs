@@ -26,6 +26,7 @@ pub mod mask;
 pub mod mixture;
 pub mod packing;
 pub mod pieces;
+pub mod python;
 pub mod random;
 pub mod read;
 pub mod records;

@@ -59,6 +59,9 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
                 (Some(done), Action::Generate(_)) => {
                     format!("in stage {} after {done} conversations", stage + 1)
                 }
+                (Some(done), Action::Exercises(_)) => {
+                    format!("in stage {} after {done} exercises", stage + 1)
+                }
                 (Some(done), Action::CodeQuality(_)) => {
                     format!("in stage {} after {done} records", stage + 1)
                 }

@@ -11,6 +11,7 @@ use super::capture::{Capture, TeacherChoice, invalid_from_shards};
 use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
+use super::exercises::Exercises;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
 use super::filter::{Decontaminate, Dedup, Filter};
@@ -43,6 +44,7 @@ pub enum Action {
     Export(Export),
     Generate(Box<Generate>),
     CodeQuality(Box<CodeQuality>),
+    Exercises(Box<Exercises>),
     Filter(Filter),
     Dedup(Dedup),
     Decontaminate(Decontaminate),
@@ -197,6 +199,7 @@ impl Stage {
             "export" => Export::read(&mut parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
             "code_quality" => parts.take().map(Box::new).map(Action::CodeQuality),
+            "exercises" => parts.take().map(Box::new).map(Action::Exercises),
             "filter" => parts.take().map(Action::Filter),
             "dedup" => parts.take().map(Action::Dedup),
             "decontaminate" => parts.take().map(Action::Decontaminate),
@@ -215,7 +218,7 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 13] = [
+    pub const KINDS: [&str; 14] = [
         "prune",
         "gqa",
         "capture",
@@ -226,6 +229,7 @@ impl Action {
         "export",
         "generate",
         "code_quality",
+        "exercises",
         "filter",
         "dedup",
         "decontaminate",
@@ -243,6 +247,7 @@ impl Action {
             Self::Export(_) => "export",
             Self::Generate(_) => "generate",
             Self::CodeQuality(_) => "code_quality",
+            Self::Exercises(_) => "exercises",
             Self::Filter(_) => "filter",
             Self::Dedup(_) => "dedup",
             Self::Decontaminate(_) => "decontaminate",
@@ -257,7 +262,7 @@ impl Action {
             Self::Capture(_) => Thing::Targets,
             Self::Eval(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
-            Self::Generate(_) | Self::CodeQuality(_) => Thing::Data,
+            Self::Generate(_) | Self::CodeQuality(_) | Self::Exercises(_) => Thing::Data,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => Thing::Data,
         }
     }
@@ -269,6 +274,7 @@ impl Action {
             Self::Capture(capture) => matches!(capture.encoding, Encoding::Sampled(_)),
             Self::Sft(_) | Self::Distill(_) | Self::CodeQuality(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
+            Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
@@ -279,6 +285,7 @@ impl Action {
     pub fn asks(&self) -> Option<(&str, &Budget)> {
         match self {
             Self::Generate(generate) => Some((generate.teacher.as_str(), &generate.budget)),
+            Self::Exercises(exercises) => Some((exercises.teacher.as_str(), &exercises.budget)),
             Self::CodeQuality(quality) => Some((quality.teacher.as_deref()?, &quality.budget)),
             _ => None,
         }
@@ -352,6 +359,10 @@ impl Action {
             Self::Generate(generate) => {
                 uses("teacher", &generate.teacher, Thing::Writer);
                 uses("prompts", &generate.prompts, Thing::Data);
+            }
+            Self::Exercises(exercises) => {
+                uses("teacher", &exercises.teacher, Thing::Writer);
+                uses("topics", &exercises.topics, Thing::Data);
             }
             Self::CodeQuality(quality) => {
                 uses("data", &quality.data, Thing::Data);
@@ -429,6 +440,7 @@ impl Action {
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
             Self::Generate(generate) => found.extend(generate.check()),
+            Self::Exercises(exercises) => found.extend(exercises.check()),
             Self::CodeQuality(quality) => found.extend(quality.check()),
             Self::Filter(filter) => found.extend(filter.check()),
             Self::Dedup(dedup) => found.extend(dedup.check()),

@@ -9,6 +9,7 @@ mod capture;
 mod chain;
 mod code_quality;
 mod equal_weights;
+mod exercises;
 mod exports;
 mod filters;
 mod full_disk;

@@ -24,6 +24,13 @@ pub enum Dropped {
     NotJson,
     /// An answer without a score, or with one that is out of range.
     NoScore,
+    /// Code that Python cannot read.
+    NotPython,
+    /// Code that is something other than one function, perhaps after imports.
+    WrongShape,
+    NoDocstring,
+    /// A function that does nothing.
+    NoBody,
     /// No answer came, after all retries. The same command asks again.
     NoAnswer,
 }
@@ -36,6 +43,10 @@ impl Dropped {
             Self::Filtered => "whose answer the server held back",
             Self::NotJson => "whose answer is no JSON object",
             Self::NoScore => "whose answer has no score that counts",
+            Self::NotPython => "whose answer is no Python",
+            Self::WrongShape => "whose answer is not one function",
+            Self::NoDocstring => "whose function has no docstring",
+            Self::NoBody => "whose function does nothing",
             Self::NoAnswer => "that got no answer",
         }
     }
