@@ -74,7 +74,9 @@ fn collect_files(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), DataE
 /// JSON lines packed by gzip.
 pub(crate) fn is_packed(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    [".jsonl.gz", ".ndjson.gz"].iter().any(|end| name.ends_with(end))
+    [".jsonl.gz", ".ndjson.gz"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// The format by extension, else by the first bytes.

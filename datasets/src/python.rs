@@ -65,7 +65,9 @@ pub fn definitions(text: &str) -> Vec<Range<usize>> {
 
 fn parse(text: &str) -> Option<Tree> {
     let mut parser = Parser::new();
-    parser.set_language(&tree_sitter_python::LANGUAGE.into()).ok()?;
+    parser
+        .set_language(&tree_sitter_python::LANGUAGE.into())
+        .ok()?;
     parser.parse(text, None)
 }
 
@@ -91,12 +93,18 @@ fn outline(tree: &Tree, text: &str) -> Vec<Statement> {
         let range = node.byte_range();
         Statement { kind, range }
     };
-    children(tree.root_node()).into_iter().map(statement).collect()
+    children(tree.root_node())
+        .into_iter()
+        .map(statement)
+        .collect()
 }
 
 fn function(node: Node, text: &str) -> Function {
     let name = node.child_by_field_name("name");
-    let body = node.child_by_field_name("body").map(children).unwrap_or_default();
+    let body = node
+        .child_by_field_name("body")
+        .map(children)
+        .unwrap_or_default();
     let docstring = body.first().and_then(|first| match first.kind() {
         "expression_statement" => children(*first).first().copied(),
         _ => None,
@@ -156,7 +164,10 @@ fn wrong(node: Node, text: &str) -> Option<&'static str> {
                 || first.column > header.column;
             (!is_inside || !is_aligned(&statements, None)).then_some("wrong indentation")
         }
-        "elif_clause" | "else_clause" | "except_clause" | "except_group_clause"
+        "elif_clause"
+        | "else_clause"
+        | "except_clause"
+        | "except_group_clause"
         | "finally_clause" => {
             let column = node.parent()?.start_position().column;
             (node.start_position().column != column).then_some("wrong indentation")
@@ -167,18 +178,25 @@ fn wrong(node: Node, text: &str) -> Option<&'static str> {
             (!is_whole).then_some("`try` without `except` or `finally`")
         }
         "argument_list" => {
-            let is_named = |node: &Node| ["keyword_argument", "dictionary_splat"].contains(&node.kind());
+            let is_named =
+                |node: &Node| ["keyword_argument", "dictionary_splat"].contains(&node.kind());
             let arguments = named();
-            let first = arguments.iter().position(is_named).unwrap_or(arguments.len());
+            let first = arguments
+                .iter()
+                .position(is_named)
+                .unwrap_or(arguments.len());
             let late = |node: &Node| !is_named(node) && node.kind() != "list_splat";
-            (arguments[first..].iter().any(late)).then_some("a positional argument after a named one")
+            (arguments[first..].iter().any(late))
+                .then_some("a positional argument after a named one")
         }
         "parameters" | "lambda_parameters" => wrong_parameters(&named()),
         "integer" => {
             let digits = &text[node.byte_range()];
-            let leading = digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+            let leading =
+                digits.len() > 1 && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_');
             let nonzero = digits.bytes().any(|b| matches!(b, b'1'..=b'9'));
-            (leading && digits.starts_with('0') && nonzero).then_some("a number with a leading zero")
+            (leading && digits.starts_with('0') && nonzero)
+                .then_some("a number with a leading zero")
         }
         _ => None,
     }
@@ -192,7 +210,9 @@ fn is_on_the_line_of_its_colon(block: Node) -> bool {
 
 /// Whether statements that begin a line do so in one column.
 fn is_aligned(statements: &[Node], column: Option<usize>) -> bool {
-    let first = statements.first().map(|first| first.start_position().column);
+    let first = statements
+        .first()
+        .map(|first| first.start_position().column);
     let Some(column) = column.or(first) else {
         return true;
     };
@@ -205,7 +225,10 @@ fn is_aligned(statements: &[Node], column: Option<usize>) -> bool {
 }
 
 fn wrong_parameters(parameters: &[Node]) -> Option<&'static str> {
-    if parameters.last().is_some_and(|last| last.kind() == "keyword_separator") {
+    if parameters
+        .last()
+        .is_some_and(|last| last.kind() == "keyword_separator")
+    {
         return Some("nothing follows `*`");
     }
     let mut has_default = false;
@@ -338,7 +361,10 @@ mod tests {
             panic!("{found:?}")
         };
         assert!(g.docstring.is_some() && !g.does_something);
-        assert_eq!((&found[3].kind, &found[4].kind), (&Kind::Class, &Kind::Other));
+        assert_eq!(
+            (&found[3].kind, &found[4].kind),
+            (&Kind::Class, &Kind::Other)
+        );
         let broken = format!("{text}\ny = = 2\ndef h():\n    return 3\n");
         let found = definitions(&broken);
         assert_eq!(found.len(), 4);

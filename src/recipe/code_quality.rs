@@ -107,7 +107,11 @@ impl CodeQuality {
             let says = format!("`{key}` is for a `teacher`, and there is none");
             check(by_teacher || !given, key, &says);
         }
-        check(self.max_tokens >= 1, "max_tokens", "`max_tokens` must be at least 1");
+        check(
+            self.max_tokens >= 1,
+            "max_tokens",
+            "`max_tokens` must be at least 1",
+        );
         check(
             (1..=10_000).contains(&self.trees),
             "trees",

@@ -310,7 +310,9 @@ fn sift(
             Err(reason) => return selection.unusable(record, reason),
         };
         if votes.len() == 0 && failed.is_none() && file < embeddings.files() {
-            let read = embeddings.read(file).and_then(|rows| Ok(forest.votes(&rows)?));
+            let read = embeddings
+                .read(file)
+                .and_then(|rows| Ok(forest.votes(&rows)?));
             match read {
                 Ok(read) => votes = read.into_iter(),
                 Err(error) => failed = Some(error),

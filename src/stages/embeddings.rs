@@ -162,7 +162,10 @@ impl Embeddings {
         let file = self.file(number);
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let (values, _) = bytes.as_chunks::<4>();
-        Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
+        Ok(values
+            .iter()
+            .map(|value| f32::from_le_bytes(*value))
+            .collect())
     }
 
     /// Some of the rows; `wanted` rises.

@@ -59,7 +59,10 @@ fn padded(sequences: &[Vec<u32>], batch: &[usize]) -> TokenBatch {
         rows: batch.len(),
         length,
         ids: vec![0; batch.len() * length],
-        positions: (0..length as u32).cycle().take(batch.len() * length).collect(),
+        positions: (0..length as u32)
+            .cycle()
+            .take(batch.len() * length)
+            .collect(),
         segments: vec![0; batch.len() * length],
     };
     for (row, &number) in batch.iter().enumerate() {
@@ -97,12 +100,16 @@ mod tests {
             let arrays = SafeTensors::deserialize(&bytes).unwrap();
             let integers = |key: &str| -> Vec<usize> {
                 let data = arrays.tensor(key).unwrap().data();
-                let values = data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+                let values = data
+                    .chunks(8)
+                    .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
                 values.map(|value| value as usize).collect()
             };
             let (ids, lengths) = (integers("ids"), integers("lengths"));
             let expected = arrays.tensor(name).unwrap().data();
-            let expected = expected.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            let expected = expected
+                .chunks(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             let expected: Vec<f32> = expected.collect();
 
             let mut rest = ids.as_slice();

@@ -30,7 +30,10 @@ fn home(server: &Server, stage: &str) -> Home {
     let line = |number: usize| {
         let text = text(number);
         let label = (number != 5).then(|| score(&text));
-        format!("{}\n", json!({ "id": number, "text": text, "grade": label }))
+        format!(
+            "{}\n",
+            json!({ "id": number, "text": text, "grade": label })
+        )
     };
     let mut lines: String = (0..COUNT).map(line).collect();
     lines += "{\"id\":  99, \"text\": \"  \", \"grade\": 3}\n";
@@ -104,15 +107,26 @@ fn a_forest_learns_what_the_teacher_says_and_judges_all_records() {
     let kept = lines(&home, "runs", "data.jsonl");
     let expected: Vec<usize> = (0..COUNT).filter(|&number| teaches(number)).collect();
     let found: Vec<u64> = kept.iter().map(|r| r["id"].as_u64().unwrap()).collect();
-    assert_eq!(found, expected.iter().map(|&n| n as u64).collect::<Vec<_>>());
+    assert_eq!(
+        found,
+        expected.iter().map(|&n| n as u64).collect::<Vec<_>>()
+    );
     assert_eq!(kept[0]["grade"], 4);
     let dropped = lines(&home, "runs", "dropped.jsonl");
     assert_eq!(dropped.len(), 41);
     assert_eq!(dropped[0]["rule"], "low quality");
-    assert!(dropped[0]["detail"].as_str().unwrap().starts_with("probability 0."));
+    assert!(
+        dropped[0]["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("probability 0.")
+    );
     assert_eq!(dropped[40]["rule"], "no text");
     let counts = read_json(&home.stage("runs", "code_quality").join("counts.json"));
-    assert_eq!((&counts["records"], &counts["kept"]), (&json!(61), &json!(20)));
+    assert_eq!(
+        (&counts["records"], &counts["kept"]),
+        (&json!(61), &json!(20))
+    );
     assert!(stdout(&output).contains("AUC 1.000"), "{}", stdout(&output));
 
     // Again elsewhere: nothing is asked, and everything is the same.
@@ -136,7 +150,11 @@ fn labels_may_come_from_a_column() {
 
     let set = |value: &str| home.distill(&["run", RECIPE, "--out", "other", "--set", value]);
     assert_success(&set("stage.good.labels.high=[4]"));
-    assert_failure(&set("stage.good.labels.column=nothing"), 1, &["no record has a label"]);
+    assert_failure(
+        &set("stage.good.labels.column=nothing"),
+        1,
+        &["no record has a label"],
+    );
     assert_failure(
         &set("stage.good.labels.column=text"),
         1,
@@ -154,16 +172,39 @@ fn what_is_wrong_is_told() {
     run("teacher = \"judge\"", 2, &["needs `prompt`"]);
     let both = format!("{BY_TEACHER}\nlabels = {{ column = \"grade\" }}");
     run(&both, 2, &["name one of the two"]);
-    run(&format!("{BY_TEACHER}\nhigh_from = 9"), 2, &["`high_from` is above 1"]);
-    run(&format!("{BY_TEACHER}\nhigh_from = 5"), 1, &["0 of 40 labels are high", "hint:"]);
-    run("labels = { column = \"grade\" }\nfolds = 30", 1, &["20 of 59 labels are high"]);
+    run(
+        &format!("{BY_TEACHER}\nhigh_from = 9"),
+        2,
+        &["`high_from` is above 1"],
+    );
+    run(
+        &format!("{BY_TEACHER}\nhigh_from = 5"),
+        1,
+        &["0 of 40 labels are high", "hint:"],
+    );
+    run(
+        "labels = { column = \"grade\" }\nfolds = 30",
+        1,
+        &["20 of 59 labels are high"],
+    );
     run("labels = { column = \"grade\", hihg = [1] }", 2, &["hihg"]);
-    run("labels = { column = \"grade\" }\nthreshold = 2", 2, &["`threshold` is above 0"]);
+    run(
+        "labels = { column = \"grade\" }\nthreshold = 2",
+        2,
+        &["`threshold` is above 0"],
+    );
 
     // Answers that are no scores are counted, and what is left is too little.
     let silly = Server::good();
-    let parts = ["none of the records has a usable answer", "no score that counts"];
-    assert_failure(&home(&silly, "teacher = \"judge\"\nprompt = \"value.jinja\"").run(), 1, &parts);
+    let parts = [
+        "none of the records has a usable answer",
+        "no score that counts",
+    ];
+    assert_failure(
+        &home(&silly, "teacher = \"judge\"\nprompt = \"value.jinja\"").run(),
+        1,
+        &parts,
+    );
 }
 
 #[test]
@@ -183,11 +224,21 @@ fn a_killed_run_asks_and_embeds_nothing_twice() {
     let written = || {
         let files = fs::read_dir(home.path("cache/embeddings")).unwrap();
         let directory = files.map(|entry| entry.unwrap().path()).next().unwrap();
-        fs::metadata(directory.join("000000.f32")).unwrap().modified().unwrap()
+        fs::metadata(directory.join("000000.f32"))
+            .unwrap()
+            .modified()
+            .unwrap()
     };
     let before = written();
     // Another threshold is another stage, with the same labels and vectors.
-    let set = ["run", RECIPE, "--set", "stage.good.threshold=0.9", "--out", "strict"];
+    let set = [
+        "run",
+        RECIPE,
+        "--set",
+        "stage.good.threshold=0.9",
+        "--out",
+        "strict",
+    ];
     assert_success(&home.distill(&set));
     assert_eq!(before, written());
 }

@@ -29,7 +29,10 @@ const ANSWERS: [(&str, &str); 9] = [
     ("broken", "def f(:\n    \"\"\"d\"\"\"\n    return 1"),
     ("silent", "def f():\n    return 1"),
     ("lazy", "def f():\n    \"\"\"Doc.\"\"\"\n    pass"),
-    ("many", "def f():\n    'd'\n    return 1\n\ndef g():\n    return 2"),
+    (
+        "many",
+        "def f():\n    'd'\n    return 1\n\ndef g():\n    return 2",
+    ),
     ("nothing", ""),
 ];
 
@@ -134,7 +137,11 @@ fn functions_become_data_without_copies_and_known_problems() {
         "1 dropped whose answer is not one function",
         "1 dropped with an empty answer",
     ] {
-        assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(part),
+            "{part}: {}",
+            stderr(&output)
+        );
     }
     let ledger = read_json(&home.stage("runs", "exercises").join("ledger.json"));
     let dropped = &ledger["last_run"]["outcome"]["dropped"];
@@ -152,8 +159,16 @@ fn functions_become_data_without_copies_and_known_problems() {
 fn python_is_told_from_other_texts() {
     let server = Server::good();
     let home = home(&server, "");
-    home.write("code.py", "x = 1\n\n\ndef f(x):\n    return x\n\n\n@g\nclass A:\n    y = 2\n");
-    let texts = ["def f():\n    return 1\n", "Here you are:\nx = 1", "if x:\nreturn", "y = 2"];
+    home.write(
+        "code.py",
+        "x = 1\n\n\ndef f(x):\n    return x\n\n\n@g\nclass A:\n    y = 2\n",
+    );
+    let texts = [
+        "def f():\n    return 1\n",
+        "Here you are:\nx = 1",
+        "if x:\nreturn",
+        "y = 2",
+    ];
     let rows = texts.map(|text| format!("{}\n", json!({ "text": text })));
     home.write("mixed.jsonl", rows.concat());
     home.write(
@@ -164,7 +179,10 @@ fn python_is_told_from_other_texts() {
     );
     assert_success(&home.run());
     let kept = lines(&home, "filter", "data.jsonl");
-    assert_eq!(kept, [json!({ "text": texts[0] }), json!({ "text": texts[3] })]);
+    assert_eq!(
+        kept,
+        [json!({ "text": texts[0] }), json!({ "text": texts[3] })]
+    );
     let dropped = lines(&home, "filter", "dropped.jsonl");
     assert_eq!(dropped[0]["rule"], "python_syntax");
     let defined = lines(&home, "dedup", "data.jsonl");
@@ -177,7 +195,10 @@ fn python_is_told_from_other_texts() {
 fn answers_without_any_exercise_are_an_error() {
     let server = Server::good();
     let home = home(&server, "");
-    let parts = ["none of the topics has a usable answer", "9 topics whose answer is no Python"];
+    let parts = [
+        "none of the topics has a usable answer",
+        "9 topics whose answer is no Python",
+    ];
     assert_failure(&home.run(), 1, &parts);
     let set = ["run", RECIPE, "--set", "stage.written.candidates=0"];
     assert_failure(&home.distill(&set), 2, &["`candidates` lies between"]);

@@ -44,7 +44,10 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
         // What is asked about is read as text: no model here learns its tokens.
-        if matches!(stage.action, Action::Generate(_) | Action::CodeQuality(_) | Action::Exercises(_)) {
+        if matches!(
+            stage.action,
+            Action::Generate(_) | Action::CodeQuality(_) | Action::Exercises(_)
+        ) {
             continue;
         }
         let Some(model) = declared_model(recipe, at) else {

@@ -110,7 +110,11 @@ fn first_number(text: &str) -> Option<f64> {
         bytes[at].is_ascii_digit() && !after_word
     })?;
     let number = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-    let end = start + bytes[start..].iter().take_while(|byte| number(byte)).count();
+    let end = start
+        + bytes[start..]
+            .iter()
+            .take_while(|byte| number(byte))
+            .count();
     let value: f64 = text[start..end].trim_end_matches('.').parse().ok()?;
     match start > 0 && bytes[start - 1] == b'-' {
         true => Some(-value),

@@ -60,16 +60,30 @@ pub fn read_exercise(answer: &str) -> Result<Exercise, (Dropped, String)> {
     let wrong = |why: &str| (Dropped::WrongShape, why.to_owned());
     let found = statements(&code).map_err(|why| (Dropped::NotPython, why))?;
     let is_function = |kind: &Kind| matches!(kind, Kind::Function(_));
-    let functions = found.iter().filter(|statement| is_function(&statement.kind));
+    let functions = found
+        .iter()
+        .filter(|statement| is_function(&statement.kind));
     let definitions = functions.count() + found.iter().filter(|s| s.kind == Kind::Class).count();
-    let at = found.iter().position(|statement| is_function(&statement.kind));
+    let at = found
+        .iter()
+        .position(|statement| is_function(&statement.kind));
     let Some((at, 1)) = at.zip(Some(definitions)) else {
         return Err(wrong(&format!("{definitions} functions and classes")));
     };
-    if found[..at].iter().any(|statement| statement.kind != Kind::Import) {
-        return Err(wrong("something other than imports stands before the function"));
+    if found[..at]
+        .iter()
+        .any(|statement| statement.kind != Kind::Import)
+    {
+        return Err(wrong(
+            "something other than imports stands before the function",
+        ));
     }
-    let Kind::Function(Function { name, docstring, does_something }) = &found[at].kind else {
+    let Kind::Function(Function {
+        name,
+        docstring,
+        does_something,
+    }) = &found[at].kind
+    else {
         return Err(wrong("no function"));
     };
     let Some(docstring) = docstring else {
@@ -124,7 +138,11 @@ mod tests {
         for answer in [CODE, &fenced, &json, &both, &called, &unclosed, &windows] {
             let found = read_exercise(answer).unwrap();
             assert_eq!(found.entry_point, "area");
-            assert!(found.prompt.starts_with("import math\n\ndef area(r):\n    \"\"\"Area"));
+            assert!(
+                found
+                    .prompt
+                    .starts_with("import math\n\ndef area(r):\n    \"\"\"Area")
+            );
             assert!(found.prompt.ends_with("    \"\"\"\n"));
             let body = "    # all of it\n    return math.pi * r * r\n";
             assert_eq!(found.completion, body);
@@ -138,12 +156,21 @@ mod tests {
         for (answer, expected) in [
             ("I cannot do that.", Dropped::NotPython),
             ("def f(:\n    pass", Dropped::NotPython),
-            ("def f():\n\"\"\"Doc.\"\"\"\n    return 1", Dropped::NotPython),
+            (
+                "def f():\n\"\"\"Doc.\"\"\"\n    return 1",
+                Dropped::NotPython,
+            ),
             ("", Dropped::WrongShape),
             ("x = 1", Dropped::WrongShape),
             ("class A:\n    '''doc'''\n    x = 1", Dropped::WrongShape),
-            ("x = 1\ndef f():\n    'doc'\n    return x", Dropped::WrongShape),
-            ("def f():\n    'd'\n    return g()\ndef g():\n    return 1", Dropped::WrongShape),
+            (
+                "x = 1\ndef f():\n    'doc'\n    return x",
+                Dropped::WrongShape,
+            ),
+            (
+                "def f():\n    'd'\n    return g()\ndef g():\n    return 1",
+                Dropped::WrongShape,
+            ),
             ("def f(): 'doc'; return 1", Dropped::WrongShape),
             ("def f():\n    'doc'; return 1", Dropped::WrongShape),
             ("def f():\n    return 1", Dropped::NoDocstring),

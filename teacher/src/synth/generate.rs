@@ -95,10 +95,7 @@ pub async fn answer_seed(
 
 impl Answered<Record> {
     /// What is read out of the answers; those that hold nothing of the kind are dropped with the reason.
-    pub fn parsed<R>(
-        self,
-        read: impl Fn(Record) -> Result<R, (Dropped, String)>,
-    ) -> Answered<R> {
+    pub fn parsed<R>(self, read: impl Fn(Record) -> Result<R, (Dropped, String)>) -> Answered<R> {
         let mut parsed = Answered {
             dropped: self.dropped,
             ..Answered::default()
