@@ -196,6 +196,12 @@ impl Progress {
         bar
     }
 
+    pub fn embedding(&mut self, records: usize) -> ProgressBar {
+        let bar = bar("      {bar:24} embeddings: {pos}/{len} records, {eta} left");
+        bar.set_length(records as u64);
+        bar
+    }
+
     pub fn scoring(&mut self, model: &str) -> ProgressBar {
         let bar = bar("      {bar:24} {msg}: {pos}/{len} tokens, {eta} left");
         bar.set_message(model.to_string());

@@ -4,8 +4,10 @@
 //! with its place, the accepted names and a hint.
 
 mod capture;
+mod code_quality;
 mod data;
 mod document;
+mod exercises;
 mod export;
 mod ffn_width;
 mod filter;
@@ -31,9 +33,11 @@ use serde::de::Error as _;
 use thiserror::Error;
 
 pub use capture::{Capture, TeacherChoice};
+pub use code_quality::{CodeQuality, ColumnLabels};
 pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;
+pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
 pub use filter::{Decontaminate, Dedup, Filter};

@@ -12,7 +12,7 @@ use indicatif::{FormattedDuration, HumanBytes};
 use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
-use crate::stages::{Chain, DATA, QuantizationScore, Scores, export_target};
+use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, Scores, export_target};
 use preferences::{judged, rated};
 
 /// The closing text of a finished run.
@@ -26,9 +26,15 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     for stage in &chain.stages {
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
-            Action::Generate(_) => data.push(stage.directory.join(DATA)),
-            Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
+            Action::Generate(_) | Action::Exercises(_) => data.push(stage.directory.join(DATA)),
+            Action::Filter(_)
+            | Action::Dedup(_)
+            | Action::Decontaminate(_)
+            | Action::CodeQuality(_) => {
                 write!(text, "\n{}", sifted(stage, &Chain::counts(stage)?))?;
+                if let Action::CodeQuality(_) = stage.action {
+                    text += &forest(&Chain::forest_report(stage)?);
+                }
                 data.push(stage.directory.join(DATA));
             }
             Action::Rate(config) => {
@@ -101,6 +107,21 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
         text += &format!("{rule:wide$}  {records:>10}  {share:>5.1} %\n");
     }
     text
+}
+
+/// How well the forest of a stage knows labels that it has not seen.
+fn forest(report: &ForestReport) -> String {
+    let held_out = &report.held_out;
+    format!(
+        "forest on {} labels, {} of them high, in {} folds: precision {:.3}, recall {:.3}, F1 {:.3}, AUC {:.3}\n",
+        report.labels,
+        report.high,
+        report.folds,
+        held_out.precision,
+        held_out.recall,
+        held_out.f1,
+        held_out.auc
+    )
 }
 
 fn table(scores: &Scores) -> String {

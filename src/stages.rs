@@ -5,8 +5,11 @@
 
 mod asking;
 mod capture;
+mod code_quality;
 mod corpus;
+mod embeddings;
 mod evaluate;
+mod exercises;
 mod export;
 mod filter;
 mod generate;
@@ -39,6 +42,7 @@ use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, digest_of_path};
 
+pub use code_quality::ForestReport;
 pub use corpus::DATA;
 pub use evaluate::Scores;
 pub use export::export_target;
@@ -193,6 +197,8 @@ impl<'a> Chain<'a> {
             Action::Generate(config) => self.generate(stage, config, progress),
             Action::Rate(config) => self.rate(stage, config, progress),
             Action::Judge(config) => self.judge(stage, config, progress),
+            Action::Exercises(config) => self.exercises(stage, config, progress),
+            Action::CodeQuality(config) => self.code_quality(stage, config, progress),
             Action::Filter(config) => self.filter(stage, config).map(|()| None),
             Action::Dedup(config) => self.dedup(stage, config).map(|()| None),
             Action::Decontaminate(config) => self.decontaminate(stage, config).map(|()| None),

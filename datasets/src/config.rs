@@ -79,6 +79,8 @@ pub enum Chunk {
     Paragraphs,
     /// Each line that is not blank is a sample.
     Lines,
+    /// Each function and each class at the top of a Python file is a sample.
+    Definitions,
 }
 
 /// Names of the columns to read: `{ text }`, `{ prompt, completion }` or `{ messages }`.

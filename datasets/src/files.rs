@@ -71,8 +71,19 @@ fn collect_files(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), DataE
     Ok(())
 }
 
+/// JSON lines packed by gzip.
+pub(crate) fn is_packed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    [".jsonl.gz", ".ndjson.gz"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
 /// The format by extension, else by the first bytes.
 fn recognise(path: &Path) -> Result<Format, DataError> {
+    if is_packed(path) {
+        return Ok(Format::Jsonl);
+    }
     let extension = path
         .extension()
         .map(|e| e.to_string_lossy().to_lowercase())

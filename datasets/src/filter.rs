@@ -3,6 +3,7 @@
 mod language;
 mod length;
 mod matching;
+mod python_syntax;
 mod repetition;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::selection::{Counts, Selection};
 pub use language::Language;
 pub use length::Length;
 pub use matching::Matching;
+pub use python_syntax::PythonSyntax;
 pub use repetition::Repetition;
 
 /// A rule as the recipe has it.
@@ -27,6 +29,7 @@ pub enum Rule {
     Language(Language),
     Repetition(Repetition),
     Regex(Matching),
+    PythonSyntax(PythonSyntax),
 }
 
 /// A rule at work: what it has against a text.
@@ -39,6 +42,7 @@ impl Rule {
             Self::Language(_) => "language",
             Self::Repetition(_) => "repetition",
             Self::Regex(_) => "regex",
+            Self::PythonSyntax(_) => "python_syntax",
         }
     }
 
@@ -49,6 +53,7 @@ impl Rule {
             Self::Language(rule) => rule.field.as_deref(),
             Self::Repetition(rule) => rule.field.as_deref(),
             Self::Regex(rule) => rule.field.as_deref(),
+            Self::PythonSyntax(rule) => rule.field.as_deref(),
         }
     }
 
@@ -59,6 +64,7 @@ impl Rule {
             Self::Language(rule) => rule.check(),
             Self::Repetition(rule) => rule.check(),
             Self::Regex(rule) => rule.check(),
+            Self::PythonSyntax(_) => Vec::new(),
         }
     }
 
@@ -68,6 +74,7 @@ impl Rule {
             Self::Language(rule) => Box::new(move |text| rule.objection(text)),
             Self::Repetition(rule) => Box::new(move |text| rule.objection(text)),
             Self::Regex(rule) => rule.objection()?,
+            Self::PythonSyntax(_) => Box::new(crate::python::objection),
         })
     }
 }

@@ -6,15 +6,18 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use flate2::read::MultiGzDecoder;
 use polars::prelude::*;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::config::{Chunk, DataConfig, Format};
 use crate::error::DataError;
-use crate::files::list_files;
+use crate::files::{is_packed, list_files};
 use crate::guard::without_panics;
 pub use crate::layout::DropReason;
 use crate::layout::Layout;
+use crate::python::definitions;
 use crate::sample::Sample;
 
 /// What was read, and what was left out.
@@ -59,7 +62,9 @@ fn read(config: &DataConfig<PathBuf>, unanswered: bool) -> Result<ReadReport, Da
             Format::Text => read_text(&path, config.chunk, limit, &mut report)?,
             _ => {
                 is_text = false;
-                read_table(&path, format, config, (limit, unanswered), &mut report)?;
+                let unpacked = unpack(&path)?;
+                let table = unpacked.as_ref().map_or(path.as_path(), |file| file.path());
+                read_table(table, format, config, (limit, unanswered), &mut report)?;
             }
         }
         report.files.push(path);
@@ -156,6 +161,13 @@ fn read_text(
                 }
             }
         }
+        Chunk::Definitions => {
+            for definition in definitions(&text) {
+                if !keep(&text[definition]) {
+                    break;
+                }
+            }
+        }
         Chunk::Paragraphs => {
             for paragraph in paragraphs(&text) {
                 if !keep(paragraph) {
@@ -188,6 +200,20 @@ fn paragraphs(text: &str) -> Vec<&str> {
         found.push(&text[start..end]);
     }
     found
+}
+
+/// A packed file's contents as a file of their own.
+fn unpack(path: &Path) -> Result<Option<NamedTempFile>, DataError> {
+    if !is_packed(path) {
+        return Ok(None);
+    }
+    let packed = fs::File::open(path).map_err(DataError::io("open", path))?;
+    let unpacked = || -> std::io::Result<NamedTempFile> {
+        let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile()?;
+        std::io::copy(&mut MultiGzDecoder::new(packed), &mut file)?;
+        Ok(file)
+    };
+    unpacked().map(Some).map_err(DataError::io("unpack", path))
 }
 
 fn read_table(

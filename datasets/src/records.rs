@@ -6,14 +6,16 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flate2::read::MultiGzDecoder;
 use polars::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Chunk, DataConfig, Format};
 use crate::error::DataError;
-use crate::files::list_files;
+use crate::files::{is_packed, list_files};
 use crate::guard::without_panics;
+use crate::python::definitions;
 
 /// A batch ends with the record that reaches one of these; results do not depend on them.
 const RECORDS_OF_A_BATCH: usize = 4096;
@@ -115,7 +117,10 @@ fn read_lines(
     each: &mut dyn FnMut(usize, &str) -> Step,
 ) -> Step {
     let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut reader: Box<dyn BufRead> = match is_packed(path) {
+        true => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+        false => Box::new(BufReader::with_capacity(1 << 20, file)),
+    };
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
@@ -144,17 +149,25 @@ fn read_text(path: &Arc<Path>, config: &DataConfig<PathBuf>, batch: &mut Batch) 
         .as_ref()
         .and_then(|columns| columns.text.clone());
     let name = named.unwrap_or_else(|| "text".into());
+    let whole = |path: &Path| {
+        let text = std::fs::read(path).map_err(DataError::io("read", path))?;
+        String::from_utf8(text).map_err(|error| malformed(path, EXPECTED, error.utf8_error()))
+    };
     let mut row = 0;
     let mut push = |text: &str| {
         row += 1;
         batch.push(path, row, json!({ &name: text }).to_string())
     };
     match config.chunk {
-        Chunk::File => {
-            let text = std::fs::read(path).map_err(DataError::io("read", path))?;
-            let text = String::from_utf8(text)
-                .map_err(|error| malformed(path, EXPECTED, error.utf8_error()))?;
-            push(&text)
+        Chunk::File => push(&whole(path)?),
+        Chunk::Definitions => {
+            let text = whole(path)?;
+            for definition in definitions(&text) {
+                if push(&text[definition])?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
         }
         Chunk::Lines => read_lines(
             path,

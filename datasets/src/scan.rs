@@ -20,6 +20,11 @@ pub struct Parsed<'a> {
 }
 
 impl Parsed<'_> {
+    /// What stands in a column.
+    pub fn value(&self, column: &str) -> Option<&Value> {
+        self.fields.get(column)
+    }
+
     /// The text that a filter looks at: of one column, or all of it, its parts on lines of their own. None when it is empty.
     pub fn text(&self, column: Option<&str>) -> Result<Option<String>, DataError> {
         let Some(column) = column else {

@@ -1,5 +1,6 @@
 //! Evaluations of models.
 
+pub mod classification;
 pub mod logit_comparison;
 pub mod model_comparison;
 pub mod perplexity;

@@ -58,11 +58,11 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
         Ending::Stopped { stage, step } => {
             let action = &chain.stages[stage].action;
             let place = match (step, action.makes()) {
-                (Some(done), Thing::Data) => {
-                    format!("in stage {} after {}", stage + 1, counted(done, "records"))
-                }
                 (Some(done), Thing::Targets) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "shards"))
+                }
+                (Some(done), Thing::Data | Thing::Scores) => {
+                    format!("in stage {} after {}", stage + 1, counted(done, "records"))
                 }
                 (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
                 (None, _) => format!("before stage {}", stage + 1),

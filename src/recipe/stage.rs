@@ -8,8 +8,10 @@ use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
 use super::capture::{Capture, TeacherChoice, invalid_from_shards};
+use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
+use super::exercises::Exercises;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
 use super::filter::{Decontaminate, Dedup, Filter};
@@ -45,6 +47,8 @@ pub enum Action {
     Generate(Box<Generate>),
     Rate(Box<Rate>),
     Judge(Box<Judge>),
+    CodeQuality(Box<CodeQuality>),
+    Exercises(Box<Exercises>),
     Filter(Filter),
     Dedup(Dedup),
     Decontaminate(Decontaminate),
@@ -200,6 +204,8 @@ impl Stage {
             "generate" => parts.take().map(Box::new).map(Action::Generate),
             "rate" => parts.take().map(Box::new).map(Action::Rate),
             "judge" => parts.take().map(Box::new).map(Action::Judge),
+            "code_quality" => parts.take().map(Box::new).map(Action::CodeQuality),
+            "exercises" => parts.take().map(Box::new).map(Action::Exercises),
             "filter" => parts.take().map(Action::Filter),
             "dedup" => parts.take().map(Action::Dedup),
             "decontaminate" => parts.take().map(Action::Decontaminate),
@@ -218,7 +224,7 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 16] = [
         "prune",
         "gqa",
         "capture",
@@ -230,6 +236,8 @@ impl Action {
         "generate",
         "rate",
         "judge",
+        "code_quality",
+        "exercises",
         "filter",
         "dedup",
         "decontaminate",
@@ -248,6 +256,8 @@ impl Action {
             Self::Generate(_) => "generate",
             Self::Rate(_) => "rate",
             Self::Judge(_) => "judge",
+            Self::CodeQuality(_) => "code_quality",
+            Self::Exercises(_) => "exercises",
             Self::Filter(_) => "filter",
             Self::Dedup(_) => "dedup",
             Self::Decontaminate(_) => "decontaminate",
@@ -262,7 +272,9 @@ impl Action {
             Self::Capture(_) => Thing::Targets,
             Self::Eval(_) | Self::Judge(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
-            Self::Generate(_) | Self::Rate(_) => Thing::Data,
+            Self::Generate(_) | Self::Rate(_) | Self::CodeQuality(_) | Self::Exercises(_) => {
+                Thing::Data
+            }
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => Thing::Data,
         }
     }
@@ -272,10 +284,11 @@ impl Action {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Capture(capture) => matches!(capture.encoding, Encoding::Sampled(_)),
-            Self::Sft(_) | Self::Distill(_) => true,
+            Self::Sft(_) | Self::Distill(_) | Self::CodeQuality(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Rate(rate) => rate.seed.is_none() || rate.sampling.seed.is_none(),
             Self::Judge(judge) => judge.sampling.seed.is_none(),
+            Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
             Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
@@ -289,6 +302,8 @@ impl Action {
             Self::Rate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Judge(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Capture(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Exercises(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::CodeQuality(stage) => Some((stage.teacher.as_deref()?, &stage.budget)),
             _ => None,
         }
     }
@@ -373,6 +388,17 @@ impl Action {
                 uses("a", &judge.a, Thing::Data);
                 uses("b", &judge.b, Thing::Data);
             }
+            Self::Exercises(exercises) => {
+                uses("teacher", &exercises.teacher, Thing::Writer);
+                uses("topics", &exercises.topics, Thing::Data);
+            }
+            Self::CodeQuality(quality) => {
+                uses("data", &quality.data, Thing::Data);
+                uses("embedder", &quality.embedder, Thing::Model);
+                if let Some(teacher) = &quality.teacher {
+                    uses("teacher", teacher, Thing::Writer);
+                }
+            }
             Self::Filter(filter) => uses("data", &filter.data, Thing::Data),
             Self::Dedup(dedup) => uses("data", &dedup.data, Thing::Data),
             Self::Decontaminate(decontaminate) => {
@@ -444,6 +470,8 @@ impl Action {
             Self::Generate(generate) => found.extend(generate.check()),
             Self::Rate(rate) => found.extend(rate.check()),
             Self::Judge(judge) => found.extend(judge.check()),
+            Self::Exercises(exercises) => found.extend(exercises.check()),
+            Self::CodeQuality(quality) => found.extend(quality.check()),
             Self::Filter(filter) => found.extend(filter.check()),
             Self::Dedup(dedup) => found.extend(dedup.check()),
             Self::Decontaminate(decontaminate) => found.extend(decontaminate.check()),

@@ -124,7 +124,10 @@ impl Chain<'_> {
             (Origin::Stage(_), Some(maker)) => {
                 let sifts = matches!(
                     maker.action,
-                    Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_)
+                    Action::Filter(_)
+                        | Action::Dedup(_)
+                        | Action::Decontaminate(_)
+                        | Action::CodeQuality(_)
                 );
                 let columns = match sifts {
                     true => self.data_config(maker, "data")?.1.columns,

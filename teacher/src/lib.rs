@@ -1,5 +1,6 @@
 //! Teachers: who gives the signal that a student learns from, and who writes text.
 
+pub mod embedding;
 pub mod error;
 pub mod generation;
 pub mod local;

@@ -1,8 +1,10 @@
 //! Data that a teacher writes.
 
 pub mod asker;
+pub mod educational_value;
 pub mod elimination;
 pub mod evol_instruct;
+pub mod exercises;
 pub mod generate;
 pub mod in_order;
 pub mod instruction;

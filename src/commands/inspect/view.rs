@@ -43,8 +43,10 @@ impl View {
 pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
-        // Prompts are read as text: no model here sees their tokens.
-        if stage.action.asks().is_some() && stage.action.makes() == Thing::Data {
+        // What is asked about is read as text: no model here sees its tokens.
+        if (stage.action.asks().is_some() && stage.action.makes() == Thing::Data)
+            || matches!(stage.action, Action::CodeQuality(_))
+        {
             continue;
         }
         let Some(model) = declared_model(recipe, at) else {

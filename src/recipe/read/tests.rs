@@ -75,7 +75,7 @@ fn errors_name_the_place_and_the_accepted_names() {
         ("shape = 3", "expected a table with the key `kind`"),
         (
             "shape = \"point\"\nsizes = [1, -2]",
-            "expected a whole number, zero or more, found `-2`\n --> d:2:13",
+            "expected a whole number from 0 to 4294967295, found `-2`\n --> d:2:13",
         ),
         ("shap = \"point\"", "hint: did you mean `shape`?"),
     ] {

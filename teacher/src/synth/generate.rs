@@ -93,6 +93,27 @@ pub async fn answer_seed(
     Ok(answered)
 }
 
+impl Answered<Record> {
+    /// What is read out of the answers; those that hold nothing of the kind are dropped with the reason.
+    pub fn parsed<R>(self, read: impl Fn(Record) -> Result<R, (Dropped, String)>) -> Answered<R> {
+        let mut parsed = Answered {
+            dropped: self.dropped,
+            ..Answered::default()
+        };
+        for record in self.records {
+            let is_cut = record.lineage.finish_reason == "length";
+            match read(record) {
+                Ok(found) => {
+                    parsed.records.push(found);
+                    parsed.cut += usize::from(is_cut);
+                }
+                Err(why) => parsed.dropped.push(why),
+            }
+        }
+        parsed
+    }
+}
+
 struct Conversation {
     messages: Vec<Message>,
     lineage: Lineage,

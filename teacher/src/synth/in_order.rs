@@ -48,6 +48,15 @@ pub enum Dropped {
     OutOfRange,
     /// A comparison without a verdict, or with several.
     NoVerdict,
+    /// An answer without a score, or with one that is out of range.
+    NoScore,
+    /// Code that Python cannot read.
+    NotPython,
+    /// Code that is something other than one function, perhaps after imports.
+    WrongShape,
+    NoDocstring,
+    /// A function that does nothing.
+    NoBody,
     /// No answer came, after all retries. The same command asks again.
     NoAnswer,
 }
@@ -73,6 +82,11 @@ impl Dropped {
             Self::NoRating => "without one rating an aspect",
             Self::OutOfRange => "whose ratings are not all whole numbers from 1 to 5",
             Self::NoVerdict => "without one verdict",
+            Self::NoScore => "whose answer has no score that counts",
+            Self::NotPython => "whose answer is no Python",
+            Self::WrongShape => "whose answer is not one function",
+            Self::NoDocstring => "whose function has no docstring",
+            Self::NoBody => "whose function does nothing",
             Self::NoAnswer => "that got no answer",
         }
     }

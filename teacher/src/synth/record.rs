@@ -16,6 +16,13 @@ pub struct Record {
     pub logprobs: Vec<TokenLogprob>,
 }
 
+impl Record {
+    /// What the teacher said last.
+    pub fn answer(&self) -> &str {
+        self.messages.last().map_or("", |message| &message.content)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Lineage {
     /// Number of the seed in its data, from 0, and SHA-256 of what it says.

@@ -1,0 +1,153 @@
+//! What the stage `code_quality` takes: who labels, what makes vectors of code, and the forest that learns the labels.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use teacher::remote::account::Budget;
+use teacher::remote::request::Sampling;
+use teacher::synth::educational_value::{LEAST, MOST};
+use teacher::synth::prompt::PromptFile;
+
+use super::generate::{SchemaFile, invalid_asking};
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct CodeQuality {
+    #[serde(skip_serializing)]
+    pub data: String,
+    /// The column that is judged; all that a record says when left out.
+    pub field: Option<String>,
+    /// A model whose hidden states are the vectors.
+    #[serde(skip_serializing)]
+    pub embedder: String,
+    /// Tokens of a record that the embedder reads, from the start.
+    #[serde(default = "tokens_of_a_record")]
+    pub max_tokens: usize,
+    /// Who scores a sample of the records; or `labels`.
+    #[serde(skip_serializing)]
+    pub teacher: Option<String>,
+    pub prompt: Option<PromptFile>,
+    pub schema: Option<SchemaFile>,
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Records that the teacher scores.
+    #[serde(default = "labelled_records")]
+    pub labelled: usize,
+    /// Labels that the data has already.
+    pub labels: Option<ColumnLabels>,
+    /// The least score that counts as high.
+    #[serde(default = "middle")]
+    pub high_from: f64,
+    #[serde(default = "trees_of_a_forest")]
+    pub trees: usize,
+    /// Parts into which labels are dealt to measure forests on what they have not seen.
+    #[serde(default = "folds_of_labels")]
+    pub folds: usize,
+    /// The share of trees that has to vote for a record.
+    #[serde(default = "half")]
+    pub threshold: f64,
+    /// A limit and no part of what is made: a stage that has reached it goes on with a larger one.
+    #[serde(default, skip_serializing)]
+    pub budget: Budget,
+    /// Records that may stay without a label, where the server never gave one.
+    #[serde(default, skip_serializing)]
+    pub allow_failed: usize,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnLabels {
+    pub column: String,
+    /// The values that count as high, all others as low. Without them true, "high", and scores from `high_from` on do.
+    pub high: Option<Vec<Value>>,
+}
+
+fn tokens_of_a_record() -> usize {
+    512
+}
+
+fn labelled_records() -> usize {
+    500
+}
+
+fn middle() -> f64 {
+    3.0
+}
+
+fn trees_of_a_forest() -> usize {
+    200
+}
+
+fn folds_of_labels() -> usize {
+    5
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+impl CodeQuality {
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = invalid_asking(&self.sampling, &self.budget);
+        let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
+        let by_teacher = self.teacher.is_some();
+        check(
+            by_teacher != self.labels.is_some(),
+            if by_teacher { "labels" } else { "" },
+            "labels come from a `teacher`, or from a column of the data: labels = { column = \"…\" }; name one of the two",
+        );
+        check(
+            !by_teacher || self.prompt.is_some(),
+            "teacher",
+            "a `teacher` needs `prompt`: a template that asks for the score of the code in `prompt`",
+        );
+        for (key, given) in [
+            ("prompt", self.prompt.is_some()),
+            ("schema", self.schema.is_some()),
+        ] {
+            let says = format!("`{key}` is for a `teacher`, and there is none");
+            check(by_teacher || !given, key, &says);
+        }
+        check(
+            self.max_tokens >= 1,
+            "max_tokens",
+            "`max_tokens` must be at least 1",
+        );
+        check(
+            (1..=10_000).contains(&self.trees),
+            "trees",
+            "`trees` lies between 1 and 10000",
+        );
+        check(
+            (2..=100).contains(&self.folds),
+            "folds",
+            "`folds` lies between 2 and 100",
+        );
+        check(
+            self.labelled >= 2 * self.folds,
+            "labelled",
+            "`labelled` is twice the `folds` at least: each fold needs both classes",
+        );
+        check(
+            self.threshold > 0.0 && self.threshold <= 1.0,
+            "threshold",
+            "`threshold` is above 0 and at most 1",
+        );
+        check(
+            self.high_from.is_finite(),
+            "high_from",
+            "`high_from` is a number",
+        );
+        check(
+            !by_teacher || (self.high_from > LEAST && self.high_from <= MOST),
+            "high_from",
+            "`high_from` is above 1 and at most 5: else all records are of one class",
+        );
+        let values = self.labels.as_ref().and_then(|labels| labels.high.as_ref());
+        check(
+            values.is_none_or(|values| !values.is_empty()),
+            "labels.high",
+            "`high` lists no value",
+        );
+        found
+    }
+}

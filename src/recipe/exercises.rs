@@ -1,0 +1,50 @@
+//! What the stage `exercises` takes: who writes, about what, and at what cost.
+
+use serde::{Deserialize, Serialize};
+use teacher::remote::account::Budget;
+use teacher::remote::request::Sampling;
+use teacher::synth::prompt::PromptFile;
+
+use super::generate::{SchemaFile, invalid_asking};
+use super::invalid::{Invalid, require};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Exercises {
+    #[serde(skip_serializing)]
+    pub teacher: String,
+    /// Data whose texts are topics.
+    #[serde(skip_serializing)]
+    pub topics: String,
+    /// A template that asks for a function about the topic in `prompt`.
+    pub prompt: PromptFile,
+    /// A file with the JSON schema of an object whose `code` is the function.
+    pub schema: Option<SchemaFile>,
+    /// Exercises of a topic.
+    #[serde(default = "one")]
+    pub candidates: u32,
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// A limit and no part of what is made: a stage that has reached it goes on with a larger one.
+    #[serde(default, skip_serializing)]
+    pub budget: Budget,
+    /// Exercises that may be missing, where the server never gave an answer.
+    #[serde(default, skip_serializing)]
+    pub allow_failed: usize,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Exercises {
+    pub fn check(&self) -> Vec<Invalid> {
+        let mut found = invalid_asking(&self.sampling, &self.budget);
+        require(
+            &mut found,
+            (1..=1024).contains(&self.candidates),
+            "candidates",
+            "`candidates` lies between 1 and 1024",
+        );
+        found
+    }
+}
