@@ -3,6 +3,7 @@
 mod bad_models;
 mod check;
 mod gguf;
+mod llama_cpp;
 mod verbs;
 
 use std::path::Path;
