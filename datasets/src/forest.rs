@@ -1,7 +1,8 @@
 //! A random forest (Breiman, "Random Forests", 2001) that tells rows of numbers of one class from those of another.
 //!
-//! It is a regression on the labels 0 and 1. Splits by their variance are those by Gini impurity, which is twice that;
-//! trees are grown until their leaves are pure, so their mean is the share of trees that vote for the class.
+//! It is a regression on the labels 0 and 1. Splits by their variance are those by Gini impurity, which is twice that.
+//! Trees are grown until their leaves are pure, so their mean is the share of trees that vote for the class. A leaf of
+//! equal rows with different labels cannot be split: there a tree's vote is divided as the labels are.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,12 @@ mod tests {
         // Pure leaves: every vote is a whole number of trees.
         let whole = |vote: &f64| (vote * 30.0 - (vote * 30.0).round()).abs() < 1e-9;
         assert!(first.iter().all(whole), "{first:?}");
+        // Equal rows that differ in their labels divide the votes.
+        let labels: Vec<bool> = (0..40).map(|row| row % 4 == 0).collect();
+        let forest = Forest::grow(&[1.0; 80], &labels, &CONFIG).unwrap();
+        let vote = forest.votes(&[1.0, 1.0]).unwrap()[0];
+        assert!((vote - 0.25).abs() < 0.1, "{vote}");
+        assert!(!whole(&vote), "{vote}");
     }
 
     #[test]

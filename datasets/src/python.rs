@@ -109,9 +109,10 @@ fn function(node: Node, text: &str) -> Function {
         "expression_statement" => children(*first).first().copied(),
         _ => None,
     });
+    // Bytes and f-strings are none, raw or not.
     let is_plain = |node: &Node| {
-        let start = text[node.byte_range()].chars().next();
-        node.kind() == "string" && matches!(start, Some('"' | '\'' | 'r' | 'R'))
+        let prefix = text[node.byte_range()].split(['"', '\'']).next();
+        node.kind() == "string" && matches!(prefix, Some("" | "r" | "R" | "u" | "U"))
     };
     let docstring = docstring.filter(is_plain).map(|node| node.byte_range());
     let says_nothing = |node: &Node| {
@@ -365,6 +366,17 @@ mod tests {
             (&found[3].kind, &found[4].kind),
             (&Kind::Class, &Kind::Other)
         );
+        // `ast.get_docstring` of CPython 3.11 finds one in the first four.
+        let prefixes = ["", "R", "u", "U", "b", "rb", "Br", "f", "rf", "fR"];
+        let documented = prefixes.map(|prefix| {
+            let text = format!("def f():\n    {prefix}'''doc'''\n    return 1\n");
+            match &statements(&text).unwrap()[0].kind {
+                Kind::Function(f) => f.docstring.is_some(),
+                other => panic!("{other:?}"),
+            }
+        });
+        let expected: Vec<bool> = (0..10).map(|at| at < 4).collect();
+        assert_eq!(documented.to_vec(), expected);
         let broken = format!("{text}\ny = = 2\ndef h():\n    return 3\n");
         let found = definitions(&broken);
         assert_eq!(found.len(), 4);

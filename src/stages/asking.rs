@@ -18,6 +18,7 @@ use teacher::local::LocalTeacher;
 use teacher::remote::RemoteModel;
 use teacher::remote::account::{Account, Budget, Spending};
 use teacher::remote::config::RemoteConfig;
+use teacher::remote::request::Sampling;
 use teacher::remote::store::Store;
 use teacher::synth::asker::{Asker, Backend};
 use teacher::synth::in_order::{Answered, Dropped, Outcome, Recording, ask_in_order};
@@ -59,6 +60,15 @@ pub struct Asked {
 }
 
 impl Chain<'_> {
+    /// Drawn with the recipe's seed, unless it has one of its own.
+    pub fn sampling(&self, sampling: &Sampling) -> Sampling {
+        let seed = sampling.seed.unwrap_or(self.recipe.seed);
+        Sampling {
+            seed: Some(seed),
+            ..sampling.clone()
+        }
+    }
+
     /// Writes what `ask` makes of the seeds. The number of records, if it was stopped from outside.
     pub fn ask<R, Work>(
         &self,

@@ -1,7 +1,6 @@
 //! Stage `code_quality`: a teacher scores some records, a forest over embeddings learns that, and what it takes for
 //! good is kept (phi-1, arXiv 2306.11644, section 2.1).
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -55,7 +54,7 @@ pub struct ForestReport {
     pub held_out: Classification,
 }
 
-/// The records that say something, by their numbers in the data.
+/// The records that say something, by their numbers in the data, in rising order.
 struct Records {
     numbers: Vec<u64>,
     /// Of those that have one, where labels come from a column.
@@ -119,15 +118,13 @@ impl Chain<'_> {
             }
             Ok(())
         })?;
-        let mut sampling = config.sampling.clone();
-        sampling.seed.get_or_insert(self.recipe.seed);
         let plan = Arc::new(Plan {
             system: None,
             prompt: config.prompt.clone(),
             user: None,
             turns: 1,
             candidates: 1,
-            sampling,
+            sampling: self.sampling(&config.sampling),
             top_logprobs: None,
             schema: config.schema.clone().map(|file| file.0),
         });
@@ -157,13 +154,8 @@ impl Chain<'_> {
         embeddings: &Embeddings,
     ) -> Result<Forest> {
         let _phase = phase!("grow the forest");
-        let row_of: HashMap<u64, usize> = (records.numbers.iter())
-            .enumerate()
-            .map(|(row, &number)| (number, row))
-            .collect();
-        let rows: Option<Vec<usize>> = (labels.iter())
-            .map(|label| row_of.get(&label.record).copied())
-            .collect();
+        let row_of = |label: &Label| records.numbers.binary_search(&label.record).ok();
+        let rows: Option<Vec<usize>> = labels.iter().map(row_of).collect();
         let rows = rows.context("a label is that of no record")?;
         let vectors = embeddings.rows(&rows)?;
         let classes: Vec<bool> = labels.iter().map(|label| label.high).collect();
@@ -244,18 +236,29 @@ fn records(data: &DataConfig<PathBuf>, config: &CodeQuality) -> Result<Records> 
 /// None for a value that is no label.
 fn is_high(value: &Value, labels: &ColumnLabels, high_from: f64) -> Option<bool> {
     if let Some(high) = &labels.high {
-        return Some(high.contains(value));
+        let number = number_of(value);
+        let is_value = |one: &Value| one == value || (number.is_some() && number_of(one) == number);
+        return Some(high.iter().any(is_value));
     }
     match value {
         Value::Bool(high) => Some(*high),
-        Value::Number(score) => Some(score.as_f64()? >= high_from),
         Value::String(text) => match text.trim().to_lowercase().as_str() {
             "high" | "true" => Some(true),
             "low" | "false" => Some(false),
-            number => Some(number.parse::<f64>().ok()? >= high_from),
+            _ => Some(number_of(value)? >= high_from),
         },
-        _ => None,
+        _ => Some(number_of(value)? >= high_from),
     }
+}
+
+/// A table may hold numbers as text.
+fn number_of(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| number.is_finite())
 }
 
 /// The labels of a column, which are written down as a teacher's are.

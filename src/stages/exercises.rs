@@ -22,15 +22,13 @@ impl Chain<'_> {
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
         let topics = Arc::new(self.samples(stage, "topics")?);
-        let mut sampling = config.sampling.clone();
-        sampling.seed.get_or_insert(self.recipe.seed);
         let plan = Arc::new(Plan {
             system: None,
             prompt: Some(config.prompt.clone()),
             user: None,
             turns: 1,
             candidates: config.candidates,
-            sampling,
+            sampling: self.sampling(&config.sampling),
             top_logprobs: None,
             schema: config.schema.clone().map(|file| file.0),
         });

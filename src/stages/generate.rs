@@ -113,15 +113,9 @@ impl Chain<'_> {
     fn asking_of(&self, config: &Generate) -> Asking {
         Asking {
             system: config.system.clone(),
-            sampling: self.sampling_of(config),
+            sampling: self.sampling(&config.sampling),
             allow_failed: config.allow_failed,
         }
-    }
-
-    fn sampling_of(&self, config: &Generate) -> Sampling {
-        let mut sampling = config.sampling.clone();
-        sampling.seed.get_or_insert(self.recipe.seed);
-        sampling
     }
 
     fn plan_of(&self, config: &Generate) -> Plan {
@@ -131,7 +125,7 @@ impl Chain<'_> {
             user: config.user.clone(),
             turns: config.turns,
             candidates: config.candidates,
-            sampling: self.sampling_of(config),
+            sampling: self.sampling(&config.sampling),
             top_logprobs: config.logprobs,
             schema: config.schema.clone().map(|file| file.0),
         }

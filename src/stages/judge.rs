@@ -35,12 +35,10 @@ impl Chain<'_> {
             );
         }
         let found = Arc::new(found);
-        let mut sampling = config.sampling.clone();
-        sampling.seed.get_or_insert(self.recipe.seed);
         let plan = Arc::new(Plan {
             system: config.system.clone(),
             prompt: config.prompt.clone(),
-            sampling,
+            sampling: self.sampling(&config.sampling),
             schema: config.schema.unwrap_or(self.remote(stage)?.is_some()),
         });
         let questions = Questions {

@@ -31,13 +31,11 @@ impl Chain<'_> {
         let keys = (0..config.answers.len()).map(|i| format!("answers.{i}"));
         let answers = keys.map(|key| self.answers(stage, &key));
         let answers = Arc::new(candidates(answers.collect::<Result<Vec<_>>>()?));
-        let mut sampling = config.sampling.clone();
-        sampling.seed.get_or_insert(self.recipe.seed);
         let plan = Arc::new(Plan {
             system: config.system.clone(),
             prompt: config.prompt.clone(),
             aspects: config.aspects.clone(),
-            sampling,
+            sampling: self.sampling(&config.sampling),
             schema: config.schema.unwrap_or(self.remote(stage)?.is_some()),
         });
         let questions = Questions {

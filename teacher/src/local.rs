@@ -152,10 +152,15 @@ impl LocalTeacher {
         request: &GenerationRequest,
     ) -> Result<Vec<Completion>, TeacherError> {
         request.validate()?;
-        let uniform = |prompt: usize, token: usize| {
-            Random::new(seeds[prompt], "generate 0", token as u64, "token").f64()
-        };
-        Ok(self.continue_ids(prompts, request, &uniform, &mut |_, _| ()))
+        let mut completions = Vec::with_capacity(prompts.len());
+        let groups = prompts.chunks(PROMPTS_AT_A_TIME);
+        for (prompts, seeds) in groups.zip(seeds.chunks(PROMPTS_AT_A_TIME)) {
+            let uniform = |prompt: usize, token: usize| {
+                Random::new(seeds[prompt], "generate 0", token as u64, "token").f64()
+            };
+            completions.extend(self.continue_ids(prompts, request, &uniform, &mut |_, _| ()));
+        }
+        Ok(completions)
     }
 
     /// The tokens of a prompt that can be continued; `at` counts from 0 and is told where it cannot.
@@ -307,6 +312,21 @@ mod tests {
             .generate(&prompts[..1], &sampled(6, 4), &mut |_, _| ())
             .unwrap();
         assert_ne!(other[0], all[0]);
+
+        // With seeds of their own: as each would be alone, in whichever group it is written.
+        let ids: Vec<Vec<u32>> = (0..35)
+            .map(|i| teacher.encode(&text(["a b ", "c ", "d e f "][i % 3])))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let seeds: Vec<u64> = (0..35).map(|i| 7 + i % 20).collect();
+        let request = sampled(6, 0);
+        let all = teacher.generate_seeded(&ids, &seeds, &request).unwrap();
+        assert_eq!(all.len(), 35);
+        for i in [0, 15, 16, 33, 34] {
+            let (ids, seeds) = (&ids[i..=i], &seeds[i..=i]);
+            let alone = teacher.generate_seeded(ids, seeds, &request).unwrap();
+            assert_eq!(alone[0], all[i]);
+        }
     }
 
     #[test]

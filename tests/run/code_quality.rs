@@ -150,6 +150,10 @@ fn labels_may_come_from_a_column() {
 
     let set = |value: &str| home.distill(&["run", RECIPE, "--out", "other", "--set", value]);
     assert_success(&set("stage.good.labels.high=[4]"));
+    // Numbers are numbers, however they are written.
+    for high in ["[\"4\"]", "[4.0]"] {
+        assert_success(&set(&format!("stage.good.labels.high={high}")));
+    }
     assert_failure(
         &set("stage.good.labels.column=nothing"),
         1,
@@ -160,6 +164,12 @@ fn labels_may_come_from_a_column() {
         1,
         &["row 1: the label is", "say which values are high"],
     );
+    let corpus = fs::read_to_string(home.path("corpus.jsonl")).unwrap();
+    let texts = corpus.replace("\"grade\":4", "\"grade\":\"4\"");
+    home.write("corpus.jsonl", &texts);
+    assert_success(&set("stage.good.labels.high=[4]"));
+    home.write("corpus.jsonl", texts.replace("\"4\"", "\"nan\""));
+    assert_failure(&home.run(), 1, &["row 1: the label is \"nan\""]);
 }
 
 #[test]
@@ -195,10 +205,17 @@ fn what_is_wrong_is_told() {
     );
 
     // Answers that are no scores are counted, and what is left is too little.
-    let silly = Server::good();
+    let silly = Server::start(|hit| {
+        let mut answer = chat(hit);
+        let said = "<think>On a scale of 1 to 5</think>{\"rationale\": \"defines 2";
+        answer["choices"][0]["message"]["content"] = said.into();
+        answer["choices"][0]["finish_reason"] = "length".into();
+        Reply::json(answer)
+    });
     let parts = [
         "none of the records has a usable answer",
         "no score that counts",
+        "cut at `max_tokens`",
     ];
     assert_failure(
         &home(&silly, "teacher = \"judge\"\nprompt = \"value.jinja\"").run(),

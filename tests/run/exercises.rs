@@ -9,7 +9,7 @@ use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stder
 use crate::server::{Hit, Reply, Server, chat, question};
 
 /// What the teacher says of each topic.
-const ANSWERS: [(&str, &str); 9] = [
+const ANSWERS: [(&str, &str); 10] = [
     (
         "double",
         "Sure:\n```python\ndef double(x):\n    \"\"\"Return twice the number x, whatever kind of number that is.\"\"\"\n    return x * 2\n```\nDone.",
@@ -24,7 +24,7 @@ const ANSWERS: [(&str, &str); 9] = [
     ),
     (
         "half",
-        "def half(x):\n    \"\"\"Half of x.\"\"\"\n    y = x / 2\n    return y\n\nprint(half(3))\n",
+        "<think>\n```\nx = 1\n```\n</think>def half(x):\n    \"\"\"Half of x.\"\"\"\n    y = x / 2\n    return y\n\nprint(half(3))\n",
     ),
     ("broken", "def f(:\n    \"\"\"d\"\"\"\n    return 1"),
     ("silent", "def f():\n    return 1"),
@@ -32,6 +32,10 @@ const ANSWERS: [(&str, &str); 9] = [
     (
         "many",
         "def f():\n    'd'\n    return 1\n\ndef g():\n    return 2",
+    ),
+    (
+        "cut",
+        "```\ndef f(x):\n    \"\"\"Doc.\"\"\"\n    y = x\n    ret",
     ),
     ("nothing", ""),
 ];
@@ -41,6 +45,9 @@ fn writing(hit: &Hit) -> Reply {
     let said = ANSWERS.iter().find(|(name, _)| topic.ends_with(name));
     let mut answer = chat(hit);
     answer["choices"][0]["message"]["content"] = said.map_or("", |(_, code)| code).into();
+    if topic.ends_with("cut") {
+        answer["choices"][0]["finish_reason"] = "length".into();
+    }
     Reply::json(answer)
 }
 
@@ -130,7 +137,8 @@ fn functions_become_data_without_copies_and_known_problems() {
     assert_eq!(written[0]["lineage"]["model"], "m");
     assert_eq!(written[0]["lineage"]["seed"], 0);
     for part in [
-        "4 exercises of 9 topics",
+        "4 exercises of 10 topics",
+        "1 dropped that end at `max_tokens` (the last line is `    ret`)",
         "1 dropped whose answer is no Python (line 1: ",
         "1 dropped whose function has no docstring (`f`)",
         "1 dropped whose function does nothing",

@@ -569,8 +569,21 @@ fn conversations_that_end_early_are_counted_and_dropped() {
             "next of question 0?" => true,
             asked => asked == "more of question 1?",
         };
+        let asked = question(hit);
+        let reason = match asked.as_str() {
+            "next of question 3?" | "question 5?" => Some("length"),
+            "next of question 4?" => Some("content_filter"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            answer["choices"][0]["finish_reason"] = reason.into();
+        }
         if let (false, Some(seed)) = (empty, question(hit).strip_prefix("next of ")) {
             answer["choices"][0]["message"]["content"] = format!("more of {seed}").into();
+        }
+        if asked == "next of question 2?" {
+            let thought = "<think>What now?</think>more of question 2?";
+            answer["choices"][0]["message"]["content"] = thought.into();
         }
         if empty {
             answer["choices"][0]["message"]["content"] = " \n".into();
@@ -578,17 +591,27 @@ fn conversations_that_end_early_are_counted_and_dropped() {
         Reply::json(answer)
     });
     home.write("user.jinja", "next of {{ prompt }}");
-    recipe(&home, &server, "", 3, "turns = 3\nuser = \"user.jinja\"");
+    recipe(&home, &server, "", 6, "turns = 3\nuser = \"user.jinja\"");
     let output = home.run();
     assert_success(&output);
     let shown = stderr(&output);
-    assert!(
-        shown.contains("1 conversation of 3 prompts; 2 dropped with an empty answer"),
-        "{shown}"
-    );
+    for part in [
+        "2 conversations of 6 prompts",
+        "2 dropped with an empty answer",
+        "1 dropped that end at `max_tokens`",
+        "1 dropped whose answer the server held back",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // An answer that is cut stays, and counts, whichever turn it is of.
+    let ledger = ledger(&home);
+    assert_eq!(ledger["last_run"]["outcome"]["cut"], 1);
     let records = records(&home, "runs");
     assert_eq!(records[0]["messages"].as_array().unwrap().len(), 6);
+    assert_eq!(records[0]["messages"][2]["content"], "more of question 2?");
     assert_eq!(records[0]["lineage"]["seed"], 2);
+    assert_eq!(records[0]["lineage"]["finish_reason"], "stop");
+    assert_eq!(records[1]["lineage"]["finish_reason"], "length");
 }
 
 #[test]

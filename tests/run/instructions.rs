@@ -75,7 +75,7 @@ fn list(hit: &Hit) -> String {
     match hash % 10 {
         0 => "I would rather not.".into(),
         _ => format!(
-            "Here you are:\n1. Tell of {}\n2. Two words\n3. Write a poem about the sea and the wind",
+            "<think>1. Tell of what?</think>Here you are:\n1. Tell of {}\n2. Two words\n3. Write a poem about the sea and the wind",
             words.join(" ")
         ),
     }
@@ -90,7 +90,7 @@ fn evolve(hit: &Hit) -> String {
     else {
         return match asked.strip_prefix("compare ") {
             Some(both) if both.contains("same thing") => "Same.".into(),
-            Some(_) => "Different".into(),
+            Some(_) => "<think>The same?</think>Different".into(),
             None if asked.contains("impossible") => "Sorry, I cannot.".into(),
             None => format!("answer to {asked}"),
         };
@@ -100,7 +100,7 @@ fn evolve(hit: &Hit) -> String {
         (_, 1) => format!("#Rewritten Prompt#: {rest}"),
         (_, 2) => "do the same thing".into(),
         (_, 3) => "do what is impossible".into(),
-        _ => format!("{rest} and {head}"),
+        _ => format!("<think>do the same thing</think>{rest} and {head}"),
     }
 }
 
@@ -257,6 +257,7 @@ fn seeds_evolve_level_by_level_and_losses_are_counted() {
             assert_eq!(before["seed"], after["seed"]);
             assert_eq!(before["seed_digest"], after["seed_digest"]);
             assert_ne!(pair[0]["messages"], pair[1]["messages"]);
+            assert!(!pair[1]["messages"].to_string().contains("think"));
         }
     }
     let seeds = records.iter().filter(|r| r["lineage"]["level"] == 0);

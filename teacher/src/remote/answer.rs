@@ -72,11 +72,14 @@ impl Answer {
     }
 }
 
+/// What an error about something missing in a text adds: it may stand in what was cut off.
+pub const CUT_NOTE: &str = "; the answer is cut at `max_tokens`";
+
 impl Choice {
-    /// What an error about something missing in the text adds: it may stand in what was cut off.
+    /// [`CUT_NOTE`], where it is true.
     pub fn cut_note(&self) -> &'static str {
         match self.finish_reason.as_deref() {
-            Some("length") => "; the answer is cut at `max_tokens`",
+            Some("length") => CUT_NOTE,
             _ => "",
         }
     }

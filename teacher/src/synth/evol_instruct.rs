@@ -10,6 +10,7 @@ use super::in_order::{Answered, Dropped, dropped_by};
 use super::instruction::{Instruction, Seed, request};
 use super::prompt::PromptFile;
 use super::self_instruct::Asking;
+use super::spoken::Spoken;
 use crate::error::TeacherError;
 use crate::remote::request::{Request, Sampling};
 
@@ -241,26 +242,13 @@ impl Evolution<'_> {
         &self,
         request: &Request,
         keys: &mut Vec<String>,
-    ) -> Result<Result<Text, Eliminated>, TeacherError> {
+    ) -> Result<Result<Spoken, Eliminated>, TeacherError> {
         let asked = match self.asker.ask(request).await {
             Ok(asked) => asked,
             Err(error) => return dropped_by(error).map(Err),
         };
         keys.push(asked.key);
         let choice = asked.answer.choices.into_iter().next().unwrap_or_default();
-        let reason = choice.finish_reason.unwrap_or_default();
-        Ok(match reason.as_str() {
-            "content_filter" => Err((Dropped::Filtered, reason)),
-            _ => Ok(Text {
-                text: choice.text,
-                is_cut: reason == "length",
-            }),
-        })
+        Ok(Spoken::of(choice))
     }
-}
-
-/// What the teacher wrote, and whether it ends at `max_tokens`.
-struct Text {
-    text: String,
-    is_cut: bool,
 }

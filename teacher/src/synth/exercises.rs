@@ -47,7 +47,7 @@ pub async fn write_exercises(
     let topic = super::prompt::Variables::of(topic, None).prompt;
     Ok(answered.parsed(|record: Record| {
         Ok(Written {
-            exercise: read_exercise(record.answer())?,
+            exercise: read_exercise(record.answer(), record.is_cut())?,
             topic: topic.trim().to_owned(),
             lineage: record.lineage,
         })
@@ -55,8 +55,15 @@ pub async fn write_exercises(
 }
 
 /// Reads one function, perhaps after imports; what stands after it, as calls and tests do, is left out.
-pub fn read_exercise(answer: &str) -> Result<Exercise, (Dropped, String)> {
-    let code = code_of(answer);
+///
+/// # Errors
+/// The reason for which it is no exercise. Of an answer that is cut, code counts where its fence or its object is closed.
+pub fn read_exercise(answer: &str, is_cut: bool) -> Result<Exercise, (Dropped, String)> {
+    let (code, is_closed) = code_of(answer);
+    if is_cut && !is_closed {
+        let last = code.lines().last().unwrap_or_default();
+        return Err((Dropped::Cut, format!("the last line is `{last}`")));
+    }
     let wrong = |why: &str| (Dropped::WrongShape, why.to_owned());
     let found = statements(&code).map_err(|why| (Dropped::NotPython, why))?;
     let is_function = |kind: &Kind| matches!(kind, Kind::Function(_));
@@ -106,19 +113,20 @@ pub fn read_exercise(answer: &str) -> Result<Exercise, (Dropped, String)> {
     })
 }
 
-/// The code of an answer: a field of a JSON object, the first fenced block, or all of it.
-fn code_of(answer: &str) -> String {
+/// The code of an answer, a field of a JSON object, the first fenced block, or all of it; and whether its end is marked.
+fn code_of(answer: &str) -> (String, bool) {
     let field = serde_json::from_str::<Value>(answer.trim())
         .ok()
         .and_then(|value| Some(value.get(CODE)?.as_str()?.to_owned()));
+    let is_object = field.is_some();
     let text = field.unwrap_or_else(|| answer.to_owned());
-    let mut lines = text.lines();
+    let lines: Vec<&str> = text.lines().collect();
     let is_fence = |line: &&str| line.trim_start().starts_with("```");
-    let code = match lines.by_ref().any(|line| is_fence(&line)) {
-        true => lines.take_while(|line| !is_fence(line)).collect::<Vec<_>>(),
-        false => text.lines().collect(),
-    };
-    code.join("\n") + "\n"
+    let mut blocks = lines.split(is_fence);
+    let all = blocks.next().unwrap_or_default();
+    let code = blocks.next().unwrap_or(all);
+    let is_closed = is_object || blocks.next().is_some();
+    (code.join("\n") + "\n", is_closed)
 }
 
 #[cfg(test)]
@@ -135,8 +143,18 @@ mod tests {
         let called = format!("{CODE}\nprint(area(2))\nif __name__ == \"__main__\":\n    area(1)\n");
         let unclosed = format!("```\n{CODE}");
         let windows = CODE.replace('\n', "\r\n");
-        for answer in [CODE, &fenced, &json, &both, &called, &unclosed, &windows] {
-            let found = read_exercise(answer).unwrap();
+        for (answer, is_closed) in [
+            (CODE, false),
+            (&fenced, true),
+            (&json, true),
+            (&both, true),
+            (&called, false),
+            (&unclosed, false),
+            (&windows, false),
+        ] {
+            let cut = read_exercise(answer, true).map_err(|(why, _)| why);
+            assert_eq!(cut.err(), (!is_closed).then_some(Dropped::Cut), "{answer}");
+            let found = read_exercise(answer, false).unwrap();
             assert_eq!(found.entry_point, "area");
             assert!(
                 found
@@ -180,7 +198,8 @@ mod tests {
             ("def f():\n    'doc'\n    ...", Dropped::NoBody),
             ("{\"code\": 3}", Dropped::WrongShape),
         ] {
-            assert_eq!(read_exercise(answer).unwrap_err().0, expected, "{answer}");
+            let found = read_exercise(answer, false).unwrap_err();
+            assert_eq!(found.0, expected, "{answer}");
         }
     }
 }

@@ -7,8 +7,9 @@ use super::asker::Asker;
 use super::in_order::{Answered, Dropped, dropped_by};
 use super::prompt::{PromptFile, Variables};
 use super::record::{Lineage, Record};
+use super::spoken::Spoken;
 use crate::error::TeacherError;
-use crate::remote::answer::Choice;
+use crate::remote::answer::{CUT_NOTE, Choice};
 use crate::remote::request::{Input, Request, Sampling, hex_digest};
 
 /// What is asked for each seed.
@@ -82,7 +83,7 @@ pub async fn answer_seed(
             };
             match begun.finish(asker, plan, choice, &variables).await? {
                 Ok(record) => {
-                    answered.cut += usize::from(record.lineage.finish_reason == "length");
+                    answered.cut += usize::from(record.is_cut());
                     answered.records.push(record);
                 }
                 Err(why) => answered.dropped.push(why),
@@ -101,11 +102,14 @@ impl Answered<Record> {
             ..Answered::default()
         };
         for record in self.records {
-            let is_cut = record.lineage.finish_reason == "length";
+            let is_cut = record.is_cut();
             match read(record) {
                 Ok(found) => {
                     parsed.records.push(found);
                     parsed.cut += usize::from(is_cut);
+                }
+                Err((why, said)) if is_cut && why != Dropped::Cut => {
+                    parsed.dropped.push((why, said + CUT_NOTE));
                 }
                 Err(why) => parsed.dropped.push(why),
             }
@@ -148,8 +152,10 @@ impl Conversation {
                 top_logprobs: None,
                 ..plan.request(question, 1, candidate)
             };
-            let question = match self.ask(asker, &request).await? {
-                Ok(choice) => choice.text.trim().to_owned(),
+            let spoken = self.ask(asker, &request).await?.and_then(Spoken::of);
+            let question = match spoken {
+                Ok(Spoken { text, is_cut: true }) => return Ok(Err((Dropped::Cut, text))),
+                Ok(spoken) => spoken.text.trim().to_owned(),
                 Err(why) => return Ok(Err(why)),
             };
             if question.is_empty() {
@@ -203,7 +209,9 @@ impl Conversation {
             parsed.map_err(|error| (Dropped::NotJson, error.to_string()))?;
         }
         self.messages.push(Message::new("assistant", choice.text));
-        self.lineage.finish_reason = reason;
+        if self.lineage.finish_reason != "length" {
+            self.lineage.finish_reason = reason;
+        }
         self.logprobs = choice.logprobs;
         Ok(())
     }

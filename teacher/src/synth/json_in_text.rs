@@ -1,8 +1,14 @@
 //! JSON objects in what a model writes: alone, in a fence, or amid words.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-/// The objects of a text in their order; those within another are not listed again.
+/// The objects of a text in their order; those within another are not listed again. Keys are [`plain`], and one that stands
+/// there several times with different values holds all of them in an array: who looks for one value finds none.
 pub fn objects(text: &str) -> Vec<Map<String, Value>> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -10,7 +16,7 @@ pub fn objects(text: &str) -> Vec<Map<String, Value>> {
         rest = &rest[start..];
         let mut values = serde_json::Deserializer::from_str(rest).into_iter();
         match values.next() {
-            Some(Ok(object)) => {
+            Some(Ok(Object(object))) => {
                 found.push(object);
                 rest = &rest[values.byte_offset()..];
             }
@@ -20,9 +26,48 @@ pub fn objects(text: &str) -> Vec<Map<String, Value>> {
     found
 }
 
-/// What a model says after it has thought aloud.
-pub fn without_thoughts(text: &str) -> &str {
-    text.rsplit("</think>").next().unwrap_or(text)
+struct Object(Map<String, Value>);
+
+/// Objects within objects are read as these are.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Part {
+    Object(Object),
+    Other(Value),
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
+                let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+                while let Some((key, part)) = entries.next_entry::<String, Part>()? {
+                    let value = match part {
+                        Part::Object(Object(object)) => Value::Object(object),
+                        Part::Other(value) => value,
+                    };
+                    let values = found.entry(plain(&key)).or_default();
+                    if !values.contains(&value) {
+                        values.push(value);
+                    }
+                }
+                let one = |mut values: Vec<Value>| match values.len() {
+                    1 => values.remove(0),
+                    _ => Value::Array(values),
+                };
+                let entries = found.into_iter().map(|(key, values)| (key, one(values)));
+                Ok(Object(entries.collect()))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 /// A name as keys are compared: small letters, words joined by `_`.
@@ -35,10 +80,9 @@ pub fn plain(key: &str) -> String {
     words.join("_")
 }
 
-/// The value under the first of these names, however they are written.
+/// The value under the first of these names that the object has.
 pub fn value<'a>(object: &'a Map<String, Value>, names: &[&str]) -> Option<&'a Value> {
-    let named = |name: &&str| object.iter().find(|(key, _)| plain(key) == **name);
-    names.iter().find_map(named).map(|(_, value)| value)
+    names.iter().find_map(|name| object.get(*name))
 }
 
 #[cfg(test)]
@@ -56,6 +100,8 @@ mod tests {
         let object = &objects(r#"{"Instruction-Following ": 3}"#)[0];
         assert_eq!(value(object, &["instruction_following"]), Some(&3.into()));
         assert_eq!(value(object, &["following"]), None);
-        assert_eq!(without_thoughts("<think>{}</think>so"), "so");
+        let text = r#"{"a": {"b": 1, "B": 2, "c": 1}, "A ": {"b": 1, "B": 2, "c": 1}, "c": null}"#;
+        let expected = serde_json::json!({ "a": { "b": [1, 2], "c": 1 }, "c": null });
+        assert_eq!(Value::Object(objects(text)[0].clone()), expected);
     }
 }

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use super::asker::Asker;
 use super::in_order::{Answered, dropped_by};
+use super::instruction::request;
 use super::prompt::PromptFile;
 use super::rate::AnswerSource;
 use super::record::Judgement;
 use super::verdict::{Verdict, VerdictCounts, Winner, read_verdict};
 use crate::error::TeacherError;
-use crate::remote::request::{Input, Request, Sampling};
+use crate::remote::request::{Request, Sampling};
 
 /// Two answers to one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,17 +182,9 @@ impl Plan {
             answer_a,
             answer_b,
         })?;
-        let system = self.system.as_ref();
-        let mut messages: Vec<Message> = (system.iter())
-            .map(|system| Message::new("system", *system))
-            .collect();
-        messages.push(Message::new("user", question));
         Ok(Request {
-            input: Input::Chat(messages),
-            sampling: self.sampling.clone(),
-            candidates: 1,
-            top_logprobs: None,
             schema: self.schema.then(schema),
+            ..request(question, self.system.as_deref(), &self.sampling, 0)
         })
     }
 }

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 
 use super::asker::Asker;
 use super::in_order::{Answered, Dropped, dropped_by};
+use super::instruction::request;
 use super::prompt::{PromptFile, Variables};
 use super::rating_text::read_ratings;
 pub use super::rating_text::{AspectRating, BEST};
 use super::record::Judgement;
 use crate::error::TeacherError;
-use crate::remote::request::{Input, Request, Sampling, hex_digest};
+use crate::remote::request::{Request, Sampling, hex_digest};
 
 /// An answer to be rated. Those to equal prompts are of one group.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,17 +188,9 @@ impl Plan {
             answered: Variables::of_answer(&candidate.prompt, &candidate.answer),
             aspects: &self.aspects,
         })?;
-        let system = self.system.as_ref();
-        let mut messages: Vec<Message> = (system.iter())
-            .map(|system| Message::new("system", *system))
-            .collect();
-        messages.push(Message::new("user", question));
         Ok(Request {
-            input: Input::Chat(messages),
-            sampling: self.sampling.clone(),
-            candidates: 1,
-            top_logprobs: None,
             schema: self.schema.then(|| schema(&self.aspects)),
+            ..request(question, self.system.as_deref(), &self.sampling, 0)
         })
     }
 }
@@ -228,6 +221,7 @@ fn schema(aspects: &[String]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::request::Input;
 
     fn record(number: usize, prompt: &[&str], answer: &str, model: Option<&str>) -> AnswerRecord {
         let lineage = model.map(|model| ("lineage".to_owned(), json!({ "model": model })));

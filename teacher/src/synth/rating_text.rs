@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::in_order::Dropped;
-use super::json_in_text::{objects, plain, value, without_thoughts};
+use super::json_in_text::{objects, plain, value};
+use super::patterns::{WrittenNumber, fixed};
+use super::spoken::without_thoughts;
 
 /// The scale of every aspect is 1 to this.
 pub const BEST: u8 = 5;
@@ -51,6 +53,17 @@ enum Number {
     Rating(u8),
     /// Something else than 1 to 5.
     Other(String),
+}
+
+impl Number {
+    fn of(value: Option<f64>, written: &str) -> Self {
+        let is_rating =
+            |value: &f64| value.fract() == 0.0 && (1.0..=f64::from(BEST)).contains(value);
+        match value.filter(is_rating) {
+            Some(value) => Self::Rating(value as u8),
+            None => Self::Other(written.to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +131,7 @@ impl Said {
             match number {
                 Some(Value::String(text)) => self.read_rest(aspect, text),
                 Some(Value::Number(number)) => {
-                    self.number(aspect, scaled(&number.to_string(), None));
+                    self.number(aspect, Number::of(number.as_f64(), &number.to_string()));
                 }
                 _ => {}
             }
@@ -155,31 +168,16 @@ impl Said {
 
     /// What follows an aspect's name: perhaps a number, perhaps words.
     fn read_rest(&mut self, aspect: &str, rest: &str) {
-        let Some(found) = NUMBER_FIRST.captures(rest) else {
+        let Some(found) = WrittenNumber::at_start(rest) else {
             return self.rationale(aspect, rest);
         };
-        let after = &rest[found[0].len()..];
-        let is_whole = !(after.starts_with(|c: char| c.is_alphanumeric() || c == '%')
-            || GOES_ON.is_match(after));
-        let number = match is_whole {
-            true => scaled(&found[1], found.get(2).map(|scale| scale.as_str())),
-            false => Number::Other(rest.trim().chars().take(20).collect()),
+        let written = match (found.is_whole, found.scale) {
+            (true, None) => found.digits.to_owned(),
+            (true, Some(scale)) => format!("{}/{scale}", found.digits),
+            (false, _) => rest.trim().chars().take(20).collect(),
         };
-        self.number(aspect, number);
-        self.rationale(aspect, after);
-    }
-}
-
-/// A number of 1 to 5, of a scale that ends at 5 where it says so.
-fn scaled(number: &str, scale: Option<&str>) -> Number {
-    let value = number.parse::<f64>().ok();
-    let is_ours = scale.is_none_or(|scale| scale == "5");
-    match value.filter(|value| is_ours && value.fract() == 0.0 && (1.0..=5.0).contains(value)) {
-        Some(value) => Number::Rating(value as u8),
-        None => Number::Other(match scale {
-            Some(scale) => format!("{number}/{scale}"),
-            None => number.to_owned(),
-        }),
+        self.number(aspect, Number::of(found.value(f64::from(BEST)), &written));
+        self.rationale(aspect, found.after);
     }
 }
 
@@ -195,20 +193,10 @@ fn line_of(aspect: &str) -> Option<Regex> {
     Regex::new(&format!("{BEFORE}{}{BETWEEN}", words.join(r"[\s_-]+"))).ok()
 }
 
-fn fixed(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a fixed pattern compiles")
-}
-
 static RATING_LINE: LazyLock<Regex> =
     LazyLock::new(|| fixed(&format!("{BEFORE}(?:{}){BETWEEN}", NUMBER.join("|"))));
 static RATIONALE_LINE: LazyLock<Regex> =
     LazyLock::new(|| fixed(&format!("{BEFORE}(?:{}){BETWEEN}", WORDS.join("|"))));
-/// A number, perhaps of a scale.
-static NUMBER_FIRST: LazyLock<Regex> = LazyLock::new(|| {
-    fixed(r#"(?i)^[\s*_"'`\[(]*(-?\d+(?:[.,]\d+)?)[\])*_"'`]*(?:\s*(?:/|out of|of)\s*[*_]*(\d+))?"#)
-});
-/// A range: there is a second number.
-static GOES_ON: LazyLock<Regex> = LazyLock::new(|| fixed(r"(?i)^\s*(?:[-–—/]|to|or|and)\s*\d"));
 
 #[cfg(test)]
 mod tests {
@@ -264,6 +252,10 @@ mod tests {
             r#"{"honesty": 4, "instruction_following": {"rationale": "2"}}"#,
             r#"{"honesty": 4, "instruction_following": [2]}"#,
             r#"{"honesty": {"rationale": "cut at"#,
+            r#"{"honesty": 2, "honesty": 4, "instruction_following": 2}"#,
+            r#"{"Honesty": 2, "honesty": 4, "instruction_following": 2}"#,
+            r#"{"honesty": {"rating": 2, "Rating": 4}, "instruction_following": 2}"#,
+            "<think>Honesty: 4\nInstruction following: 2",
             "Honesty: four\nInstruction following: two",
             "Honesty: it deserves a 4\nInstruction following: 2",
             "Its honesty: 4, instruction following: 2",

@@ -3,6 +3,7 @@
 use datasets::sample::Message;
 use serde::{Deserialize, Serialize};
 
+use super::spoken::without_thoughts;
 use crate::remote::answer::TokenLogprob;
 use crate::remote::request::Sampling;
 
@@ -17,9 +18,15 @@ pub struct Record {
 }
 
 impl Record {
-    /// What the teacher said last.
+    /// What the teacher said last, without its thoughts.
     pub fn answer(&self) -> &str {
-        self.messages.last().map_or("", |message| &message.content)
+        let last = self.messages.last().map_or("", |message| &message.content);
+        without_thoughts(last)
+    }
+
+    /// Whether any of its answers ends at `max_tokens`.
+    pub fn is_cut(&self) -> bool {
+        self.lineage.finish_reason == "length"
     }
 }
 
@@ -40,7 +47,7 @@ pub struct Lineage {
     pub parameters: Sampling,
     /// What the answers are kept under, in the order of the turns.
     pub requests: Vec<String>,
-    /// Of the last answer.
+    /// Of the last answer; `length` if any answer ends at `max_tokens`.
     pub finish_reason: String,
 }
 

@@ -16,6 +16,7 @@ use super::instruction::{Instruction, Seed, request};
 use super::instruction_pool::Pool;
 use super::numbered_list::items;
 use super::prompt::PromptFile;
+use super::spoken::Spoken;
 use crate::error::TeacherError;
 use crate::remote::request::{Request, Sampling};
 
@@ -291,17 +292,19 @@ async fn ask_for_list(
         }
     };
     let choice = asked.answer.choices.into_iter().next().unwrap_or_default();
-    let reason = choice.finish_reason.unwrap_or_default();
-    if reason == "content_filter" {
-        answered.dropped.push((Dropped::Filtered, reason));
-        return Ok(answered);
-    }
-    let mut items = items(&choice.text);
+    let spoken = match Spoken::of(choice) {
+        Ok(spoken) => spoken,
+        Err(why) => {
+            answered.dropped.push(why);
+            return Ok(answered);
+        }
+    };
+    let mut items = items(&spoken.text);
     if items.is_empty() {
-        let start: String = choice.text.chars().take(80).collect();
+        let start: String = spoken.text.chars().take(80).collect();
         answered.dropped.push((Dropped::NotAList, start));
     }
-    if reason == "length"
+    if spoken.is_cut
         && let Some(last) = items.pop()
     {
         answered.dropped.push((Dropped::Cut, last));

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::in_order::Dropped;
-use super::json_in_text::{objects, value, without_thoughts};
+use super::json_in_text::{objects, value};
+use super::patterns::fixed;
+use super::spoken::without_thoughts;
 
 /// What is said of two answers by the places in which they were shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,17 +28,17 @@ pub fn read_verdict(text: &str) -> Result<(Verdict, String), (Dropped, String)> 
     const NAMES: [&str; 4] = ["winner", "verdict", "better", "choice"];
     let text = without_thoughts(text);
     let (mut found, mut rationale) = (Vec::new(), text.trim().to_owned());
-    let objects = objects(text);
-    for object in &objects {
-        if let Some(Value::String(said)) = value(object, &NAMES) {
-            found.extend(verdict(said));
-        }
+    let mut is_named = false;
+    for object in &objects(text) {
+        let said = value(object, &NAMES);
+        is_named |= said.is_some();
+        found.extend(said.and_then(Value::as_str).and_then(verdict));
         if let Some(Value::String(words)) = value(object, &["rationale", "reason", "explanation"]) {
             rationale = words.clone();
         }
     }
     for pattern in [&*BRACKETS, &*LINE, &*ALONE] {
-        if found.is_empty() && objects.is_empty() {
+        if found.is_empty() && !is_named {
             found.extend(
                 pattern
                     .captures_iter(text)
@@ -78,10 +80,6 @@ fn verdict(said: &str) -> Option<Verdict> {
         "tie" | "c" | "draw" | "equal" | "neither" | "both" if none => Some(Verdict::Tie),
         _ => None,
     }
-}
-
-fn fixed(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a fixed pattern compiles")
 }
 
 static BRACKETS: LazyLock<Regex> = LazyLock::new(|| fixed(r"\[\[\s*([ABCabc]|[Tt]ie)\s*\]\]"));
@@ -172,6 +170,9 @@ mod tests {
             (" \"a\".", First),
             ("<think>Winner: A</think>Winner: B", Second),
             ("[[A]] as I said: [[A]]", First),
+            ("A returns `{}`, B {\"a\": 1}.\nVerdict: A", First),
+            (r#"{"a": {}} [[B]]"#, Second),
+            (r#"{"winner": "A", "Winner": "A"}"#, First),
         ] {
             assert_eq!(
                 read_verdict(text).map(|found| found.0),
@@ -192,6 +193,9 @@ mod tests {
             r#"{"winner": "A or B"}"#,
             r#"{"winner": null}"#,
             r#"{"winner": "A"} {"winner": "B"}"#,
+            r#"{"winner": "A", "winner": "B"}"#,
+            r#"{"winner": "A", "Winner": "B"} [[B]]"#,
+            r#"{"winner": null} [[B]]"#,
             "[[A]] or [[B]]",
             "Winner: A\nWinner: B",
             "Winner: not A",
