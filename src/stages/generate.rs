@@ -114,7 +114,6 @@ impl Chain<'_> {
         Asking {
             system: config.system.clone(),
             sampling: self.sampling_of(config),
-            allow_failed: config.allow_failed,
         }
     }
 
