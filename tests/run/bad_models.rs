@@ -189,7 +189,6 @@ fn a_model_that_cannot_be_saved_is_told_before_it_is_trained() {
     for file in ["config.json", "model.safetensors"] {
         fs::copy(golden.join(file), home.path("qwen").join(file)).unwrap();
     }
-    write_tokenizer(&home.path("qwen"), &characters());
     home.write(
         RECIPE,
         "[models.qwen]\nsource = \"qwen\"\n[[stage]]\nkind = \"export\"\nmodel = \"qwen\"\nto = \"gguf\"\ntype = \"f32\"\npath = \"bad.gguf\"\n",

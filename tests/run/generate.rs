@@ -316,10 +316,10 @@ fn a_key_is_never_written() {
         3,
         "system = \"a third\"",
     );
-    let streamed = home.run();
+    let streamed = home.distill(&["run", RECIPE, "--out", "streamed"]);
     assert_success(&streamed);
     assert_eq!(
-        records(&home, "runs")[0]["messages"][2]["content"],
+        records(&home, "streamed")[0]["messages"][2]["content"],
         "Bearer [key]"
     );
     let shown = stderr(&refused);
