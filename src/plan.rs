@@ -274,6 +274,7 @@ mod tests {
     fn what_a_teacher_is_asked_moves_its_stage_and_where_and_at_what_cost_does_not() {
         let home = tempfile::tempdir().unwrap();
         let prompt = home.path().join("ask.jinja");
+        let schema = home.path().join("schema.json");
         let directory = |from: &str, to: &str| {
             let text = format!(
                 r#"
@@ -287,10 +288,12 @@ mod tests {
                 teacher = "m"
                 prompts = "d"
                 prompt = "{}"
+                schema = "{}"
                 sampling = {{ max_tokens = 8 }}
                 budget = {{ tokens = 100 }}
                 "#,
-                prompt.display()
+                prompt.display(),
+                schema.display()
             );
             let text = text.replace(from, to);
             let recipe = Recipe::parse(Path::new("dir/demo.toml"), &text, None, &[]).unwrap();
@@ -304,6 +307,7 @@ mod tests {
             stages[0].directory.clone()
         };
         std::fs::write(&prompt, "{{ prompt }}").unwrap();
+        std::fs::write(&schema, r#"{ "a": 1, "b": 2 }"#).unwrap();
         let base = directory("", "");
         for (from, to) in [
             ("http://a/v1", "https://b/v1"),
@@ -323,6 +327,12 @@ mod tests {
         ] {
             assert_ne!(directory(from, to), base, "{to}");
         }
+        // The order of its keys is that of the answer's.
+        std::fs::write(&schema, r#"{"a":1,"b":2}"#).unwrap();
+        assert_eq!(directory("", ""), base);
+        std::fs::write(&schema, r#"{"b":2,"a":1}"#).unwrap();
+        assert_ne!(directory("", ""), base);
+        std::fs::write(&schema, r#"{"a":1,"b":2}"#).unwrap();
         std::fs::write(&prompt, "{{ prompt }}?").unwrap();
         assert_ne!(directory("", ""), base);
     }

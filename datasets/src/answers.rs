@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::config::{ColumnMapping, DataConfig};
 use crate::error::DataError;
-use crate::layout::standard_role;
 use crate::records::{Record, read_batches};
 use crate::sample::Message;
 use crate::texts::fields;
+use crate::turns::{ROLES, Turn, conversation};
 
 /// A conversation up to its last answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,15 +115,6 @@ fn answered(
     })
 }
 
-/// A turn as the file has it.
-#[derive(Deserialize)]
-struct Turn {
-    #[serde(alias = "from")]
-    role: String,
-    #[serde(alias = "value")]
-    content: Option<String>,
-}
-
 fn of_turns(
     record: &Record,
     fields: &Map<String, Value>,
@@ -140,15 +131,11 @@ fn of_turns(
         other => Vec::deserialize(other),
     };
     let turns = turns.map_err(|_| unexpected(record, column, value, expected))?;
-    let mut messages = Vec::with_capacity(turns.len());
-    for turn in turns {
-        let Some(role) = standard_role(&turn.role) else {
-            let role = Value::String(turn.role);
-            let expected = "the role system, user, assistant or tool";
-            return Err(unexpected(record, column, &role, expected));
-        };
-        messages.push(Message::new(role, turn.content.unwrap_or_default()));
-    }
+    let read = conversation(turns)
+        .map_err(|role| unexpected(record, column, &Value::String(role), ROLES))?;
+    let Ok(mut messages) = read else {
+        return Ok(None);
+    };
     let Some(last) = messages.iter().rposition(|turn| turn.role == "assistant") else {
         return Ok(None);
     };
@@ -197,9 +184,10 @@ mod tests {
             r#"{"messages":[{"role":"user","content":"q"}]}"#,
             r#"{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":" "}]}"#,
             r#"{"prompt":"q","completion":null}"#,
+            r#"{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":null},{"role":"tool","content":"t"},{"role":"assistant","content":"a"}]}"#,
         ];
         let answers = read(&lines.join("\n")).unwrap();
-        assert_eq!(answers.without, 3);
+        assert_eq!(answers.without, 4);
         let prompts: Vec<String> = (answers.records.iter())
             .map(|record| {
                 let turns = record.prompt.iter().map(|turn| turn.content.as_str());

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ColumnMapping;
 use crate::error::DataError;
-use crate::sample::{Message, Sample};
+use crate::sample::Sample;
+use crate::turns::{ROLES, Turn, conversation};
 
 /// Why a row gave no sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -230,15 +231,6 @@ fn completion_sample(
     })
 }
 
-/// A turn as the file has it; either part may be null.
-#[derive(Deserialize)]
-struct Turn {
-    #[serde(alias = "from")]
-    role: Option<String>,
-    #[serde(alias = "value")]
-    content: Option<String>,
-}
-
 /// One row of a table, with what its errors have to name.
 struct Cell<'a> {
     path: &'a Path,
@@ -300,25 +292,9 @@ impl Cell<'_> {
                 ));
             }
         };
-        let mut messages = Vec::with_capacity(turns.len());
-        for turn in turns {
-            let (Some(role), Some(content)) = (turn.role, turn.content) else {
-                return Ok(Err(DropReason::Null));
-            };
-            let Some(role) = standard_role(&role) else {
-                return Err(self.error(
-                    column,
-                    format!("role `{role}`"),
-                    "system, user, assistant or tool (or ShareGPT's human, gpt, observation)",
-                ));
-            };
-            messages.push(Message::new(role, content));
-        }
-        Ok(if messages.is_empty() {
-            Err(DropReason::EmptyConversation)
-        } else {
-            Ok(Sample::Conversation(messages))
-        })
+        let read = conversation(turns)
+            .map_err(|role| self.error(column, format!("role `{role}`"), ROLES))?;
+        Ok(read.map(Sample::Conversation))
     }
 
     fn struct_turns(
@@ -373,14 +349,4 @@ fn describe(value: &AnyValue<'_>) -> String {
         text.push('…');
     }
     format!("{text} of type {}", value.dtype())
-}
-
-pub(crate) fn standard_role(role: &str) -> Option<&'static str> {
-    Some(match role {
-        "system" | "developer" => "system",
-        "user" | "human" => "user",
-        "assistant" | "gpt" | "chatgpt" | "model" | "bing" | "bard" => "assistant",
-        "tool" | "observation" | "function_response" | "ipython" => "tool",
-        _ => return None,
-    })
 }

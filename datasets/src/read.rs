@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -11,13 +12,13 @@ use polars::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::chunks::read_chunks;
 use crate::config::{Chunk, DataConfig, Format};
 use crate::error::DataError;
 use crate::files::{is_packed, list_files};
 use crate::guard::without_panics;
 pub use crate::layout::DropReason;
 use crate::layout::Layout;
-use crate::python::definitions;
 use crate::sample::Sample;
 
 /// What was read, and what was left out.
@@ -135,71 +136,19 @@ fn read_text(
     limit: usize,
     report: &mut ReadReport,
 ) -> Result<(), DataError> {
-    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    let text = String::from_utf8(bytes).map_err(|error| DataError::Malformed {
-        path: path.to_path_buf(),
-        expected: "UTF-8 text",
-        found: error.utf8_error().to_string(),
-    })?;
-    let mut keep = |piece: &str| {
+    read_chunks(path, chunk, &mut |piece| {
         report.rows += 1;
         if piece.trim().is_empty() {
             *report.dropped.entry(DropReason::EmptyText).or_default() += 1;
         } else {
             report.samples.push(Sample::Text(piece.to_string()));
         }
-        report.samples.len() < limit
-    };
-    match chunk {
-        Chunk::File => {
-            keep(&text);
-        }
-        Chunk::Lines => {
-            for line in text.lines() {
-                if !line.trim().is_empty() && !keep(line) {
-                    break;
-                }
-            }
-        }
-        Chunk::Definitions => {
-            for definition in definitions(&text) {
-                if !keep(&text[definition]) {
-                    break;
-                }
-            }
-        }
-        Chunk::Paragraphs => {
-            for paragraph in paragraphs(&text) {
-                if !keep(paragraph) {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Runs of lines that are not blank, without the line end of the last.
-fn paragraphs(text: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut start: Option<usize> = None;
-    let mut end = 0;
-    let mut position = 0;
-    for line in text.split_inclusive('\n') {
-        if line.trim().is_empty() {
-            if let Some(start) = start.take() {
-                found.push(&text[start..end]);
-            }
-        } else {
-            start.get_or_insert(position);
-            end = position + line.trim_end_matches(['\r', '\n']).len();
-        }
-        position += line.len();
-    }
-    if let Some(start) = start {
-        found.push(&text[start..end]);
-    }
-    found
+        Ok(match report.samples.len() < limit {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        })
+    })
+    .map(|_| ())
 }
 
 /// A packed file's contents as a file of their own.

@@ -6,16 +6,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use polars::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use crate::config::{Chunk, DataConfig, Format};
+use crate::chunks::{Step, read_chunks, read_lines};
+use crate::config::{DataConfig, Format};
 use crate::error::DataError;
-use crate::files::{is_packed, list_files};
+use crate::files::list_files;
 use crate::guard::without_panics;
-use crate::python::definitions;
 
 /// A batch ends with the record that reaches one of these; results do not depend on them.
 const RECORDS_OF_A_BATCH: usize = 4096;
@@ -33,9 +32,6 @@ pub struct Record {
     pub row: usize,
     pub line: String,
 }
-
-/// Whether more is wanted.
-type Step = Result<ControlFlow<()>, DataError>;
 
 /// Takes a batch; [`ControlFlow::Break`] when no more are wanted.
 type Take<'a> = &'a mut dyn FnMut(Vec<Record>) -> Step;
@@ -110,94 +106,18 @@ fn malformed(path: &Path, expected: &'static str, found: impl ToString) -> DataE
     }
 }
 
-/// The lines of a file with their numbers from 1, without their ends.
-fn read_lines(
-    path: &Path,
-    expected: &'static str,
-    each: &mut dyn FnMut(usize, &str) -> Step,
-) -> Step {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut reader: Box<dyn BufRead> = match is_packed(path) {
-        true => Box::new(BufReader::new(MultiGzDecoder::new(file))),
-        false => Box::new(BufReader::with_capacity(1 << 20, file)),
-    };
-    let mut bytes = Vec::new();
-    for number in 1.. {
-        bytes.clear();
-        let read = reader.read_until(b'\n', &mut bytes);
-        if read.map_err(DataError::io("read", path))? == 0 {
-            break;
-        }
-        let line = std::str::from_utf8(&bytes)
-            .map_err(|error| malformed(path, expected, format!("line {number}: {error}")))?;
-        let line = line
-            .strip_prefix('\u{feff}')
-            .filter(|_| number == 1)
-            .unwrap_or(line);
-        if each(number, line.trim_end_matches(['\r', '\n']))?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-    }
-    Ok(ControlFlow::Continue(()))
-}
-
 /// Pieces of text under the name that the data's columns give it.
 fn read_text(path: &Arc<Path>, config: &DataConfig<PathBuf>, batch: &mut Batch) -> Step {
-    const EXPECTED: &str = "UTF-8 text";
     let named = config
         .columns
         .as_ref()
         .and_then(|columns| columns.text.clone());
     let name = named.unwrap_or_else(|| "text".into());
-    let whole = |path: &Path| {
-        let text = std::fs::read(path).map_err(DataError::io("read", path))?;
-        String::from_utf8(text).map_err(|error| malformed(path, EXPECTED, error.utf8_error()))
-    };
     let mut row = 0;
-    let mut push = |text: &str| {
+    read_chunks(path, config.chunk, &mut |text| {
         row += 1;
         batch.push(path, row, json!({ &name: text }).to_string())
-    };
-    match config.chunk {
-        Chunk::File => push(&whole(path)?),
-        Chunk::Definitions => {
-            let text = whole(path)?;
-            for definition in definitions(&text) {
-                if push(&text[definition])?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        }
-        Chunk::Lines => read_lines(
-            path,
-            EXPECTED,
-            &mut |_, line| match line.trim().is_empty() {
-                true => Ok(ControlFlow::Continue(())),
-                false => push(line),
-            },
-        ),
-        Chunk::Paragraphs => {
-            let mut paragraph = String::new();
-            let flow = read_lines(path, EXPECTED, &mut |_, line| {
-                if !line.trim().is_empty() {
-                    if !paragraph.is_empty() {
-                        paragraph.push('\n');
-                    }
-                    paragraph.push_str(line);
-                    return Ok(ControlFlow::Continue(()));
-                }
-                match std::mem::take(&mut paragraph) {
-                    none if none.is_empty() => Ok(ControlFlow::Continue(())),
-                    whole => push(&whole),
-                }
-            })?;
-            match flow.is_continue() && !paragraph.is_empty() {
-                true => push(&paragraph),
-                false => Ok(flow),
-            }
-        }
-    }
+    })
 }
 
 /// The elements of a JSON array as they are written, from the mapped file.

@@ -7,8 +7,11 @@ use datasets::config::{Chunk, DataConfig};
 use datasets::dedup::{Method, dedup};
 use datasets::error::DataError;
 use datasets::filter::{Rule, filter};
+use datasets::read::read_samples;
+use datasets::sample::Sample;
 use datasets::selection::Counts;
 use polars::prelude::{NamedFrom, ParquetWriter, Series, df};
+use serde_json::{Value, json};
 
 const LONG_ENOUGH: &str = r#"[{"length": {"min_characters": 3}}]"#;
 
@@ -75,14 +78,21 @@ fn tables_become_json_lines_with_all_their_columns() {
 #[test]
 fn texts_are_cut_as_training_cuts_them() {
     let home = tempfile::tempdir().unwrap();
-    let text = "one\ntwo\n\n\nno\n\nthree\r\n";
+    let text = "\u{feff}one\r\ntwo\n\n\nno\n\nthree\r\n";
     let path = write(home.path(), "a.txt", text);
     let cut = |chunk| {
         let data = DataConfig {
             chunk,
             ..DataConfig::new(path.clone())
         };
-        kept(&data).unwrap().0
+        let kept = kept(&data).unwrap().0;
+        let samples = read_samples(&data).unwrap().samples;
+        let trained = samples.into_iter().filter_map(|sample| match sample {
+            Sample::Text(text) if text.len() > 2 => Some(json!({ "text": text }).to_string()),
+            _ => None,
+        });
+        assert_eq!(kept, trained.collect::<Vec<_>>());
+        kept
     };
     assert_eq!(
         cut(Chunk::Paragraphs),
@@ -144,6 +154,26 @@ fn a_batch_is_no_border() {
         .unwrap();
         assert_eq!((counts.records, counts.kept), (12000, 6000));
         assert_eq!(fs::read_to_string(out.path().join("k")).unwrap(), half);
+    }
+}
+
+#[test]
+fn texts_without_words_or_characters_are_no_duplicates() {
+    let home = tempfile::tempdir().unwrap();
+    let texts = ["!!!", "🙂", "{}", "!!!"].map(|text| json!({ "id": "a", "text": text }));
+    let nothing =
+        [json!(null), json!(" ")].map(|text| json!({ "id": "a", "text": "b", "note": text }));
+    let file = |name: &str, records: &[Value]| {
+        let lines: Vec<String> = records.iter().map(Value::to_string).collect();
+        DataConfig::new(write(home.path(), name, lines.join("\n")))
+    };
+    let (texts, nothing) = (file("t.jsonl", &texts), file("n.jsonl", &nothing));
+    for method in [r#""exact""#, r#"{"minhash": {}}"#] {
+        let method: Method = serde_json::from_str(method).unwrap();
+        let of = |data, field| dedup(data, &method, field, home.path(), "k");
+        assert_eq!(of(&texts, None).unwrap().kept, 3);
+        let error = of(&nothing, Some("note")).unwrap_err().to_string();
+        assert!(error.contains("no text 2"), "{error}");
     }
 }
 

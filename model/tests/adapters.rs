@@ -303,7 +303,18 @@ fn patterns_that_name_nothing_and_configurations_beyond_lora_are_told() {
             "\"alpha_pattern\": {\"(q|k)_proj\": 2}",
             "`alpha_pattern`",
         ),
+        (
+            "\"alpha_pattern\": {}",
+            "\"alpha_pattern\": [1]",
+            "alpha_pattern",
+        ),
+        (
+            "\"alpha_pattern\": {}",
+            "\"alpha_pattern\": {\"q_proj\": -1e9}",
+            "`alpha_pattern` of `q_proj`",
+        ),
         ("\"lora_alpha\": 6", "\"lora_alpha\": null", "lora_alpha"),
+        ("\"lora_alpha\": 6", "\"lora_alpha\": 1e300", "lora_alpha"),
     ] {
         assert!(plain.contains(from), "{from}");
         std::fs::write(place.path().join(files[0]), plain.replace(from, to)).unwrap();
@@ -313,4 +324,12 @@ fn patterns_that_name_nothing_and_configurations_beyond_lora_are_told() {
             "{error}"
         );
     }
+    // EVA changes what the adapter begins with, and not the base.
+    let eva = plain.replace(
+        "\"init_lora_weights\": true",
+        "\"init_lora_weights\": \"eva\", \"eva_config\": {\"rho\": 2.0}",
+    );
+    let eva = eva.replace("\"eva_config\": null,", "");
+    std::fs::write(place.path().join(files[0]), eva).unwrap();
+    PeftAdapter::open(place.path()).unwrap();
 }

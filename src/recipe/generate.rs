@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use teacher::remote::account::Budget;
-use teacher::remote::request::Sampling;
+use teacher::remote::request::{Sampling, hex_digest};
 use teacher::synth::evol_instruct::EvolInstruct;
 use teacher::synth::prompt::{PromptFile, VARIABLES};
 use teacher::synth::self_instruct::SelfInstruct;
@@ -77,7 +77,7 @@ impl Mode {
 
 /// A JSON schema, read from its file.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(try_from = "PathBuf", into = "Value")]
+#[serde(try_from = "PathBuf", into = "String")]
 pub struct SchemaFile(pub Value);
 
 impl TryFrom<PathBuf> for SchemaFile {
@@ -95,9 +95,10 @@ impl TryFrom<PathBuf> for SchemaFile {
     }
 }
 
-impl From<SchemaFile> for Value {
+/// Its digest: in a schema the order of the keys counts.
+impl From<SchemaFile> for String {
     fn from(file: SchemaFile) -> Self {
-        file.0
+        hex_digest(file.0.to_string().as_bytes())
     }
 }
 

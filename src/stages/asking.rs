@@ -45,6 +45,12 @@ pub struct Questions {
     pub file: &'static str,
 }
 
+impl Questions {
+    fn limits(&self) -> (Budget, usize) {
+        (self.budget, self.allow_failed)
+    }
+}
+
 /// Asks, and hands on what comes of it.
 pub type Driver<'a, R> = dyn Fn(&Runtime, Arc<Asker>, Recording<'_, R>) -> (Outcome, Result<(), TeacherError>)
     + Sync
@@ -96,7 +102,8 @@ impl Chain<'_> {
         let partial = stage.directory.join(format!("{}.partial", questions.file));
         let mut out = Lines::create(&partial)?;
         let mut on_record = |record: &R| out.write(record);
-        let asked = match self.ask_all_by(stage, questions.budget, drive, &mut on_record, asking) {
+        let asked = match self.ask_all_by(stage, questions.limits(), drive, &mut on_record, asking)
+        {
             Ok(asked) => asked,
             Err(error) => {
                 // Nothing was asked, so there is nothing in it.
@@ -135,13 +142,19 @@ impl Chain<'_> {
         Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
     {
         let asking = progress.asking(count, seeds);
-        self.ask_all_by(stage, budget, &each_seed(count, ask), on_record, asking)
+        self.ask_all_by(
+            stage,
+            (budget, 0),
+            &each_seed(count, ask),
+            on_record,
+            asking,
+        )
     }
 
     fn ask_all_by<R: Send + 'static>(
         &self,
         stage: &PlannedStage,
-        budget: Budget,
+        (budget, allow_failed): (Budget, usize),
         drive: &Driver<'_, R>,
         on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
         mut asking: Asking,
@@ -162,6 +175,7 @@ impl Chain<'_> {
             let recording = Recording {
                 stop: self.stop,
                 stopping: &stopping,
+                allow_failed,
                 on_record,
                 on_seed: &mut on_seed,
             };
@@ -248,26 +262,14 @@ where
     move |runtime, asker, recording| {
         let at_a_time = asker.concurrency();
         let ask = |number: usize| ask(asker.clone(), number);
-        runtime.block_on(ask_in_order(
-            count,
-            at_a_time,
-            &ask,
-            recording.stop,
-            recording.stopping,
-            recording.on_record,
-            recording.on_seed,
-        ))
+        runtime.block_on(ask_in_order(count, at_a_time, &ask, recording))
     }
 }
 
 /// Whether enough was answered for a data set.
 fn check_outcome(outcome: &Outcome, questions: &Questions) -> Result<()> {
     let seeds = questions.seed;
-    let failed = outcome
-        .dropped
-        .get(&Dropped::NoAnswer)
-        .copied()
-        .unwrap_or(0);
+    let failed = outcome.unanswered;
     if failed > questions.allow_failed {
         let said = outcome
             .said

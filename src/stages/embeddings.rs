@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use datasets::config::DataConfig;
+use datasets::read::data_digest;
 use datasets::scan::{Parsed, scan};
 use model::phase;
 use serde_json::json;
@@ -44,7 +45,8 @@ impl Chain<'_> {
         let _phase = phase!("embed");
         let described = json!({
             "format": FORMAT,
-            "data": self.digest_of_input(stage, "data")?,
+            // Of its contents: what the maker of the data was told does not decide what it has made.
+            "data": data_digest(data)?,
             "field": config.field,
             "embedder": self.digest_of_input(stage, "embedder")?,
             "max_tokens": config.max_tokens,

@@ -17,6 +17,7 @@ use model::phase;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::dtype::WeightDtype;
 use model::weights::error::WeightsError;
+use model::weights::hf_config_writer::check_expressible;
 use model::weights::quantization::write_quantization;
 use model::weights::staged_directory::StagedDirectory;
 use serde_json::Value;
@@ -81,7 +82,7 @@ impl Chain<'_> {
 
     /// As [`Chain::open_model`], to be changed: what an adapter adds is merged in.
     pub fn open_whole(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
-        let mut opened = self.open_model(stage, key)?;
+        let mut opened = self.open_to_change(stage, key)?;
         opened.decoder.merge_adapters();
         let linears = opened.decoder.linears_mut();
         let rounded = linears.filter_map(|linear| linear.activations.take());
@@ -93,7 +94,7 @@ impl Chain<'_> {
 
     /// The model that `key` of the stage names, to be trained; what an adapter adds is merged in.
     pub fn open_trainable(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
-        self.open(stage, key, |checkpoint, placement| {
+        self.open_to_save(stage, key, |checkpoint, placement| {
             warn_of_quantization(checkpoint);
             load_decoder(checkpoint, placement)
         })
@@ -136,6 +137,22 @@ impl Chain<'_> {
             Ok((OpenModel { decoder, tokenizer }, checkpoint))
         });
         opened.with_context(|| format!("model `{name}`"))
+    }
+
+    /// As [`Chain::open_model`], of which the stage will save a changed one.
+    ///
+    /// # Errors
+    /// Also when that cannot be saved: better now than after hours of training.
+    pub fn open_to_change(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
+        self.open_to_save(stage, key, load_frozen_decoder)
+    }
+
+    fn open_to_save(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
+        let opened = self.open(stage, key, load)?;
+        let path = stage.directory.join("model/config.json");
+        check_expressible(&path, &opened.decoder.config)
+            .with_context(|| self.key_of(stage, key))?;
+        Ok(opened)
     }
 
     fn open(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {

@@ -46,7 +46,7 @@ impl Chain<'_> {
         config: &Quantize,
         progress: &mut Progress,
     ) -> Result<()> {
-        let original = self.open_model(stage, "model")?;
+        let original = self.open_to_change(stage, "model")?;
         let window = PerplexityConfig {
             window: config.window,
             stride: None,

@@ -75,17 +75,18 @@ pub enum TeacherError {
     NoLayer { layer: usize, layers: usize },
 
     #[error(
-        "prompt {number} has no tokens: there is nothing to continue\n\
-         hint: this model's tokenizer opens no text with a token of its own; give at least one word"
+        "{} has no tokens: there is nothing to continue\n\
+         hint: this model's tokenizer opens no text with a token of its own; give at least one word", named(*.number)
     )]
-    EmptyPrompt { number: usize },
+    EmptyPrompt { number: Option<usize> },
 
     #[error(
-        "prompt {number} has {tokens} tokens, which leaves no room in the model's context of {context}\n\
-         hint: shorten the prompt"
+        "{} has {tokens} tokens, which leaves no room in the model's context of {context}\n\
+         hint: shorten the prompt", named(*.number)
     )]
     PromptTooLong {
-        number: usize,
+        /// From 1, of several.
+        number: Option<usize>,
         tokens: usize,
         context: usize,
     },
@@ -95,4 +96,8 @@ pub enum TeacherError {
 
     #[error("a stop string is empty: it would end every text before it begins")]
     EmptyStop,
+}
+
+fn named(number: Option<usize>) -> String {
+    number.map_or_else(|| "the prompt".into(), |number| format!("prompt {number}"))
 }

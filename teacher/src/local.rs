@@ -125,7 +125,7 @@ impl LocalTeacher {
     ) -> Result<Vec<Completion>, TeacherError> {
         request.validate()?;
         let encoded: Vec<Vec<u32>> = (prompts.iter().enumerate())
-            .map(|(i, prompt)| self.prompt_ids(i, prompt))
+            .map(|(i, prompt)| self.prompt_ids(Some(i + 1), prompt))
             .collect::<Result<_, _>>()?;
         let mut completions = Vec::with_capacity(prompts.len());
         for (group, prompts) in encoded.chunks(PROMPTS_AT_A_TIME).enumerate() {
@@ -163,13 +163,17 @@ impl LocalTeacher {
         Ok(completions)
     }
 
-    /// The tokens of a prompt that can be continued; `at` counts from 0 and is told where it cannot.
+    /// The tokens of a prompt that can be continued; of several its number, from 1, is told where it cannot.
     ///
     /// # Errors
     /// A prompt that is empty, does not fit into the model's context or has no template.
-    pub fn prompt_ids(&self, at: usize, prompt: &Prompt) -> Result<Vec<u32>, TeacherError> {
+    pub fn prompt_ids(
+        &self,
+        number: Option<usize>,
+        prompt: &Prompt,
+    ) -> Result<Vec<u32>, TeacherError> {
         let ids = self.encode(prompt)?;
-        let (number, tokens) = (at + 1, ids.len());
+        let tokens = ids.len();
         let context = self.decoder.config.max_position_embeddings;
         match tokens {
             0 => Err(TeacherError::EmptyPrompt { number }),
@@ -345,7 +349,7 @@ mod tests {
             .generate(&[text("")], &sampled(1, 1), &mut |_, _| ())
             .unwrap_err();
         assert!(
-            matches!(error, TeacherError::EmptyPrompt { number: 1 }),
+            matches!(error, TeacherError::EmptyPrompt { number: Some(1) }),
             "{error}"
         );
     }

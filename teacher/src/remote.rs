@@ -179,14 +179,14 @@ impl RemoteModel {
             };
             let tokens = (answer.choices.iter()).flat_map(|choice| &choice.logprobs);
             if tokens.clone().next().is_none() {
-                account.store().note(account.stage(), spent);
+                account.store().note(account.stage(), spent).await?;
                 asked = Some((place(), String::new()));
                 continue;
             }
             if let Given::Ids(ids) = given
                 && let Some((position, sent, told)) = difference(ids, tokens)
             {
-                account.store().note(account.stage(), spent);
+                account.store().note(account.stage(), spent).await?;
                 return Err(RemoteError::OtherTokens {
                     endpoint: place(),
                     position,
@@ -244,12 +244,19 @@ impl RemoteModel {
                 self.endpoints.unused(&chosen);
                 return Err(stopped);
             }
-            reservation.sent(attempt > 0);
+            if let Err(error) = reservation.sent(attempt > 0).await {
+                self.endpoints.unused(&chosen);
+                return Err(error);
+            }
             let result = self.send(&chosen, request.path(), body).await;
-            let result = result.and_then(|body| read(&chosen, body).map_err(Failure::lost));
+            let result =
+                result.and_then(|body| read(&chosen, body).map_err(|error| self.lost(&error)));
             let failure = match result {
                 Ok(mut answer) => {
                     self.endpoints.well(&chosen);
+                    if let Some(key) = &self.key {
+                        key.redact_answer(&mut answer);
+                    }
                     answer.usage = counted(answer.usage, &answer, most);
                     let usage = answer.usage;
                     self.pace.settle(reserved, usage.input + usage.output);
@@ -261,7 +268,7 @@ impl RemoteModel {
             match failure.kind {
                 FailureKind::Refused(status) => {
                     self.endpoints.well(&chosen);
-                    reservation.refused();
+                    reservation.refused().await?;
                     let wants_other_key = failure.message.contains("max_completion_tokens");
                     if wants_other_key && !dialect.completion_tokens {
                         self.completion_tokens.store(true, Ordering::Relaxed);
@@ -274,13 +281,14 @@ impl RemoteModel {
                     });
                 }
                 FailureKind::TooMany => {
-                    let wait = failure.retry_after.map(|wait| Instant::now() + wait);
-                    self.endpoints.failed(&chosen, wait);
-                    reservation.refused();
+                    // It is there and busy, whether or not it says for how long.
+                    let wait = failure.retry_after.unwrap_or_default();
+                    self.endpoints.failed(&chosen, Some(Instant::now() + wait));
+                    reservation.refused().await?;
                 }
                 FailureKind::Connect => {
                     self.endpoints.failed(&chosen, None);
-                    reservation.refused();
+                    reservation.refused().await?;
                     let contacts = FIRST_CONTACTS + self.endpoints.count() as u32;
                     if attempt >= contacts && !self.endpoints.any_has_answered() {
                         return Err(RemoteError::Unreachable {
@@ -355,9 +363,9 @@ impl RemoteModel {
         let (status, headers) = (response.status(), response.headers().clone());
         let rest = deadline.saturating_duration_since(Instant::now());
         let bytes = timeout(rest, read_whole(response)).await.map_err(late)??;
-        let bytes = self.redacted(bytes);
         if !status.is_success() {
-            return Err(Failure::of_status(status.as_u16(), &headers, &bytes));
+            let clean = |said: &str| self.redacted(said);
+            return Err(Failure::of_status(status.as_u16(), &headers, &bytes, clean));
         }
         serde_json::from_slice(&bytes)
             .map(Body::Whole)
@@ -380,23 +388,25 @@ impl RemoteModel {
             };
             let piece = timeout(patience, response.chunk()).await.map_err(late)?;
             let Some(piece) = piece.map_err(|error| Failure::of_transport(&error))? else {
-                return answer.finish().map_err(Failure::lost);
+                return answer.finish().map_err(|error| self.lost(&error));
             };
             bytes += piece.len();
             if bytes > MOST_BYTES {
                 return Err(Failure::lost("a stream without end"));
             }
-            answer
-                .push(&self.redacted(piece.to_vec()))
-                .map_err(Failure::lost)?;
+            answer.push(&piece).map_err(|error| self.lost(&error))?;
         }
     }
 
-    fn redacted(&self, bytes: Vec<u8>) -> Vec<u8> {
+    fn redacted(&self, said: &str) -> String {
         match &self.key {
-            Some(key) => key.redact(bytes),
-            None => bytes,
+            Some(key) => key.redact(said),
+            None => said.to_owned(),
         }
+    }
+
+    fn lost(&self, said: &str) -> Failure {
+        Failure::lost(self.redacted(said))
     }
 }
 

@@ -178,3 +178,36 @@ tokens_per_step = 64
     ];
     fails_and_keeps_what_is_done(&home, more, &parts);
 }
+
+/// Biases of q, k and v alone: Llama's file of another kind has no name for them.
+#[test]
+fn a_model_that_cannot_be_saved_is_told_before_it_is_trained() {
+    let home = Home::new();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = golden.join("tests/golden/checkpoints/qwen2");
+    fs::create_dir_all(home.path("qwen")).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden.join(file), home.path("qwen").join(file)).unwrap();
+    }
+    home.write(
+        RECIPE,
+        "[models.qwen]\nsource = \"qwen\"\n[[stage]]\nkind = \"export\"\nmodel = \"qwen\"\nto = \"gguf\"\ntype = \"f32\"\npath = \"bad.gguf\"\n",
+    );
+    assert_success(&home.run());
+    let mut bytes = fs::read(home.path("bad.gguf")).unwrap();
+    for at in 0..bytes.len() - 5 {
+        if &bytes[at..at + 5] == b"qwen2" {
+            bytes[at..at + 5].copy_from_slice(b"llama");
+        }
+    }
+    home.write("bad.gguf", bytes);
+    let bad = "[models.bad]\nsource = \"bad.gguf\"\ntokenizer = \"tiny\"\n";
+    fails_and_keeps_what_is_done(
+        &home,
+        &format!("{bad}{SFT}"),
+        &[
+            "stage 2 (sft): `model`",
+            "no key for these biases of attention",
+        ],
+    );
+}

@@ -1,6 +1,8 @@
 //! The stage `code_quality`: labels of a teacher or of a column, the forest, what is kept, kills and bad input.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -136,6 +138,43 @@ fn a_forest_learns_what_the_teacher_says_and_judges_all_records() {
         let bytes = |out| fs::read(home.stage(out, "code_quality").join(file)).unwrap();
         assert_eq!(bytes("runs"), bytes("again"), "{file}");
     }
+}
+
+/// What a stage made it of does not tell what data says: the answers may have been asked again.
+#[test]
+fn other_answers_get_other_vectors() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let turn_there = turn.clone();
+    let server = Server::start(move |hit| match question(hit).starts_with("Write") {
+        true => {
+            let number: usize = question(hit)[6..].parse().unwrap();
+            let written = text(number + turn_there.load(Ordering::Relaxed));
+            let mut answer = chat(hit);
+            answer["choices"][0]["message"]["content"] = written.into();
+            Reply::json(answer)
+        }
+        false => scoring(hit),
+    });
+    let home = home(&server, BY_TEACHER);
+    let asked: String = (0..COUNT)
+        .map(|number| format!("Write {number}\n"))
+        .collect();
+    home.write("asked.txt", asked);
+    let recipe = fs::read_to_string(home.path(RECIPE)).unwrap();
+    let made = "[data.asked]\nsource = \"asked.txt\"\nchunk = \"lines\"\n[[stage]]\nkind = \"generate\"\n\
+                teacher = \"judge\"\nprompts = \"asked\"\nas = \"made\"\n";
+    let recipe = recipe
+        .replacen("[[stage]]", &format!("{made}[[stage]]"), 1)
+        .replace("data = \"corpus\"", "data = \"made\"");
+    home.write(RECIPE, recipe);
+    assert_success(&home.run());
+    turn.store(1, Ordering::Relaxed);
+    for ending in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(home.path(&format!("cache/answers.sqlite{ending}")));
+    }
+    assert_success(&home.distill(&["run", RECIPE, "--out", "again"]));
+    let directories = fs::read_dir(home.path("cache/embeddings")).unwrap();
+    assert_eq!(directories.count(), 2);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
 use crate::server::{Hit, Reply, Server, chat, question, streamed};
@@ -292,6 +292,36 @@ fn a_key_is_never_written() {
     );
     home.write("key.txt", format!("{KEY}\n"));
     let refused = home.run();
+    // A stream may cut it anywhere.
+    let streaming = Server::start(|hit| {
+        let (start, end) = hit.authorization.split_at(16);
+        let piece =
+            |text: &str| json!({ "choices": [{ "index": 0, "delta": { "content": text } }] });
+        Reply::Stream(match hit.number {
+            0 => format!(
+                "data: {}\n\n",
+                json!({ "error": { "message": hit.authorization } })
+            ),
+            _ => format!(
+                "data: {}\n\ndata: {}\n\ndata: [DONE]\n\n",
+                piece(start),
+                piece(end)
+            ),
+        })
+    });
+    recipe(
+        &home,
+        &streaming,
+        ", key = { file = \"key.txt\" }, stream = true, backoff_seconds = 0.02",
+        3,
+        "system = \"a third\"",
+    );
+    let streamed = home.distill(&["run", RECIPE, "--out", "streamed"]);
+    assert_success(&streamed);
+    assert_eq!(
+        records(&home, "streamed")[0]["messages"][2]["content"],
+        "Bearer [key]"
+    );
     let shown = stderr(&refused);
     assert!(shown.contains("status 401: no: Bearer [key]"), "{shown}");
     fs::remove_file(home.path("key.txt")).unwrap();
@@ -300,7 +330,7 @@ fn a_key_is_never_written() {
             .windows(KEY.len())
             .any(|window| window == KEY.as_bytes())
     };
-    for output in [&output, &refused] {
+    for output in [&output, &refused, &streamed] {
         assert!(!holds(&output.stdout) && !holds(&output.stderr));
     }
     let files = files_below(&home.path(""));
@@ -356,7 +386,7 @@ fn what_is_wrong_is_told() {
         "no JSON",
         "allow_failed = 3",
     ];
-    run(&nonsense, quick, "", 1, &parts);
+    run(&nonsense, quick, "candidates = 4", 1, &parts);
     let parts = ["cannot tell log-probabilities", "leave out `logprobs`"];
     run(&good, "", "logprobs = 3", 1, &parts);
     // They were paid for: without log-probabilities the answers are there.
@@ -453,6 +483,60 @@ fn prompts_that_a_server_refuses_are_counted_and_dropped() {
         "{shown}"
     );
     assert_eq!(server.hits().len(), 5);
+}
+
+#[test]
+fn a_server_that_gives_few_answers_at_a_time_is_asked_for_few() {
+    let home = Home::new();
+    // As llama.cpp does with two slots.
+    let server = Server::start(|hit| match hit.body["n"].as_u64() {
+        Some(3..) => Reply::refused(400, "Value must be between 1 <= value <= 2"),
+        _ => Reply::json(chat(hit)),
+    });
+    recipe(&home, &server, "", 2, "candidates = 5");
+    assert_success(&home.run());
+    let records = records(&home, "runs");
+    let candidates: Vec<&Value> = records.iter().map(|r| &r["lineage"]["candidate"]).collect();
+    assert_eq!(candidates, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+    // Five are too many for either prompt; then two, two and one.
+    assert_eq!(server.hits().len(), 8);
+}
+
+#[test]
+fn equal_prompts_are_asked_once_even_after_a_failure() {
+    let home = Home::new();
+    let server = Server::start(|hit| match hit.number {
+        0 => Reply::refused(400, "not now"),
+        _ => {
+            std::thread::sleep(Duration::from_millis(300));
+            Reply::json(chat(hit))
+        }
+    });
+    recipe(&home, &server, ", concurrency = 2", 1, "");
+    home.write("seeds.txt", "the same?\nthe same?\nthe same?\nthe same?\n");
+    assert_success(&home.run());
+    assert_eq!(records(&home, "runs").len(), 3);
+    assert_eq!(server.hits().len(), 2);
+}
+
+/// However many of those that may be missing come last.
+#[test]
+fn answers_that_may_be_missing_end_no_stage() {
+    let home = Home::new();
+    let server = Server::start(|hit| match question(hit).as_str() {
+        "question 0?" => Reply::json(chat(hit)),
+        _ => Reply::refused(500, "a bad day"),
+    });
+    let source = ", concurrency = 1, retries = 0, backoff_seconds = 0.01";
+    recipe(&home, &server, source, 8, "allow_failed = 7");
+    let output = home.run();
+    assert_success(&output);
+    let shown = stderr(&output);
+    assert!(shown.contains("7 dropped that got no answer"), "{shown}");
+    let before = server.hits().len();
+    recipe(&home, &server, source, 30, "allow_failed = 7");
+    assert_failure(&home.run(), 1, &["8 prompts in a row"]);
+    assert_eq!(server.hits().len(), before + 8);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::DataConfig;
 use crate::error::DataError;
+use crate::layout::DropReason;
 use crate::scan::{Parsed, scan};
 use crate::selection::{Counts, Selection};
 use crate::words::normalise;
@@ -20,12 +21,13 @@ pub fn dedup(
     let mut selection = Selection::new(directory, name, &["duplicate".into()])?;
     let mut first: HashMap<[u8; 16], u64> = HashMap::new();
     let judge = |parsed: &Parsed| {
-        let text = parsed.text(field)?.unwrap_or_default();
-        Ok((digest(&text), text))
+        let text = parsed.text(field)?;
+        Ok(text.map(|text| (digest(&text), text)))
     };
     scan(data, judge, |record, found| match found {
         Err(reason) => selection.unusable(record, reason),
-        Ok((digest, text)) => match first.get(&digest) {
+        Ok(None) => selection.unusable(record, DropReason::EmptyText),
+        Ok(Some((digest, text))) => match first.get(&digest) {
             None => {
                 first.insert(digest, record.number);
                 selection.keep(record)

@@ -1,7 +1,8 @@
 //! Near duplicates by MinHash and locality-sensitive hashing: records that share a band of their signatures
 //! are candidates, and those whose signatures agree enough are joined.
 //!
-//! Signatures lie in a file without a name; memory holds 24 bytes a record. With b bands of r rows, two records of Jaccard
+//! Signatures lie in a file without a name; memory holds 24 bytes a record, and the signatures of the records that share one
+//! band. With b bands of r rows, two records of Jaccard
 //! index s become candidates with probability 1 − (1 − sʳ)ᵇ (Leskovec et al., "Mining of Massive Datasets", 3.4).
 
 use std::fs::File;
@@ -15,9 +16,13 @@ use super::clusters::Clusters;
 use super::signatures::{HashFunctions, band_hash, similarity};
 use crate::config::DataConfig;
 use crate::error::DataError;
+use crate::layout::DropReason;
 use crate::scan::{Parsed, scan};
 use crate::selection::{Counts, Selection};
-use crate::words::{ngram_hashes, word_hashes};
+use crate::words::{hash_word, ngram_hashes, normalise, word_hashes};
+
+/// A text that many records begin with puts them all into one bucket: each is compared with so many others of it.
+const COMPARED: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,11 +95,12 @@ pub fn dedup(
     let mut clusters = signatures.clusters(settings)?;
     let mut selection = Selection::new(directory, name, &["near duplicate".into()])?;
     let mut index = 0;
-    let judge = |parsed: &Parsed| Ok(parsed.text(field)?.unwrap_or_default());
+    let judge = |parsed: &Parsed| parsed.text(field);
     scan(data, judge, |record, found| {
         let text = match found {
             Err(reason) => return selection.unusable(record, reason),
-            Ok(text) => text,
+            Ok(None) => return selection.unusable(record, DropReason::EmptyText),
+            Ok(Some(text)) => text,
         };
         if numbers.get(index as usize) != Some(&(record.number as u32)) {
             return Err(DataError::Malformed {
@@ -129,11 +135,20 @@ fn sign(
     let mut file = BufWriter::new(tempfile::tempfile_in(directory).map_err(failed())?);
     let mut numbers = Vec::new();
     let judge = |parsed: &Parsed| {
-        let words = word_hashes(&parsed.text(field)?.unwrap_or_default());
-        Ok(functions.signature(ngram_hashes(&words, settings.ngram)))
+        let Some(text) = parsed.text(field)? else {
+            return Ok(None);
+        };
+        let mut words = word_hashes(&text);
+        if words.is_empty() {
+            // Of signs alone: as a whole it is its only word.
+            words.push(hash_word(&normalise(&text)));
+        }
+        Ok(Some(
+            functions.signature(ngram_hashes(&words, settings.ngram)),
+        ))
     };
     scan(data, judge, |record, signature| {
-        let Ok(signature) = signature else {
+        let Ok(Some(signature)) = signature else {
             return Ok(());
         };
         let number = u32::try_from(record.number).map_err(|_| DataError::Setting {
@@ -184,7 +199,7 @@ impl Signatures {
             let mut hashes = self.band(band * rows..(band + 1) * rows)?;
             hashes.sort_unstable();
             for bucket in hashes.chunk_by(|(a, _), (b, _)| a == b) {
-                self.join(bucket, settings.threshold, &mut clusters)?;
+                self.join(bucket, (band + 1) * rows, settings.threshold, &mut clusters)?;
             }
         }
         Ok(clusters)
@@ -205,10 +220,13 @@ impl Signatures {
         Ok(hashes)
     }
 
-    /// Compares the records of a bucket, each pair that is not joined yet; equal signatures are joined at once.
+    /// Compares the records of a bucket, each pair that is not joined yet; equal signatures are joined at once. Of a large
+    /// bucket each is compared with those that follow it in the order of their signatures, read from the number `from` on
+    /// and then from the start: in each band another order.
     fn join(
         &self,
         bucket: &[(u64, u32)],
+        from: usize,
         threshold: f64,
         clusters: &mut Clusters,
     ) -> Result<(), DataError> {
@@ -217,7 +235,9 @@ impl Signatures {
         }
         let mut different: Vec<(Vec<u32>, u32)> = Vec::new();
         for (_, item) in bucket {
-            different.push((self.read(*item)?, *item));
+            let mut signature = self.read(*item)?;
+            signature.rotate_left(from % self.length);
+            different.push((signature, *item));
         }
         different.sort_unstable();
         different.dedup_by(|(b, later), (a, first)| {
@@ -228,7 +248,7 @@ impl Signatures {
             equal
         });
         for (i, (a, first)) in different.iter().enumerate() {
-            for (b, later) in &different[i + 1..] {
+            for (b, later) in different[i + 1..].iter().take(COMPARED) {
                 if clusters.root(*first) != clusters.root(*later) && similarity(a, b) >= threshold {
                     clusters.unite(*first, *later);
                 }

@@ -99,9 +99,19 @@ fn broken_gguf_tensors_are_errors() {
 #[test]
 fn unknown_gguf_tensors_are_listed() {
     let mut file = tiny_llama_gguf();
-    file.add_f32_tensor("blk.0.mystery.weight", &[1], &[0.0]);
+    file.add_f32_tensor("mystery.weight", &[1], &[0.0]);
+    file.add_f32_tensor("blk.0.attn_rot_embd.weight", &[1], &[0.0]);
     let checkpoint = file.open_checkpoint().unwrap();
-    assert_eq!(checkpoint.unknown_tensors(), ["blk.0.mystery.weight"]);
+    assert_eq!(checkpoint.unknown_tensors(), ["mystery.weight"]);
+    // A layer computes with all that it has.
+    for (name, says) in [
+        ("blk.0.mystery.weight", "nothing is known"),
+        ("blk.0.attn_q.scale", "nothing is known"),
+        ("blk.2.attn_q.weight", "has 2 layers"),
+    ] {
+        let text = gguf_message(|file| file.add_f32_tensor(name, &[1], &[0.0]));
+        assert!(text.contains(name) && text.contains(says), "{text}");
+    }
 }
 
 /// A file with this header and so many bytes of data.

@@ -104,7 +104,7 @@ impl Checkpoint {
         let expected = expected_tensors(&config);
         files.check_expected(path, &expected)?;
         let expected = expected.into_iter().collect();
-        let unknown = files.check_others(path, &expected)?;
+        let unknown = files.check_others(path, &expected, config.num_hidden_layers)?;
         if let Some(first) = unknown.first() {
             let (path, count) = (path.display(), unknown.len());
             tracing::warn!("{path}: {count} unknown tensors are ignored, the first `{first}`");

@@ -36,7 +36,8 @@ pub struct GptqFormat {
 }
 
 impl GptqFormat {
-    /// The one format of all layers, in `gptq`.
+    /// The one format of all layers: `gptq`, or `gptq_v2` where a zero is 0. Readers of `gptq` add 1 to whole words, in which
+    /// the last code would carry into the next.
     ///
     /// # Errors
     /// What does not fit, with the layer that it is about.
@@ -52,13 +53,14 @@ impl GptqFormat {
                 group_size: (!whole).then_some(matrix.group_size),
                 symmetric: matrix.zeros.iter().all(|zero| *zero == middle),
                 activation_order: matrix.group_of_column.is_some(),
-                plain_zeros: false,
+                plain_zeros: matrix.zeros.contains(&0),
             };
             check_bits(matrix.bits)
                 .and_then(|()| own.shapes([matrix.rows, matrix.columns]).map(|_| ()))
                 .map_err(|problem| format!("layer `{module}`: {problem}"))?;
             let format = format.get_or_insert(own);
             format.symmetric &= own.symmetric;
+            format.plain_zeros |= own.plain_zeros;
             format.activation_order |= own.activation_order;
             // A group may be as long as the rows of some layers and not of others.
             if format.group_size.is_none() {
@@ -339,6 +341,7 @@ mod tests {
                     ..format
                 };
                 assert_eq!(format.activation_order, reordered);
+                assert!(GptqFormat::of([("a", &matrix)]).unwrap().plain_zeros);
                 let arrays = GptqArrays::pack(&matrix, &format).unwrap();
                 let shapes = format.shapes([64, 96]).unwrap();
                 let length = |at: usize| shapes[at].iter().product::<usize>();
@@ -378,6 +381,11 @@ mod tests {
         let mut narrow = matrix(4, false);
         narrow.rows = 12;
         assert!(of(&narrow).contains("12 rows of 4 bits"), "{}", of(&narrow));
+        let mut positive = matrix(4, false);
+        positive.zeros[5] = 1;
+        let both = GptqFormat::of([("a", &positive), ("b", &matrix(4, false))]).unwrap();
+        let neither = GptqFormat::of([("a", &positive)]).unwrap();
+        assert!(both.plain_zeros && !neither.plain_zeros);
         let (a, b) = (matrix(4, false), matrix(8, false));
         let mixed = GptqFormat::of([("a", &a), ("b", &b)]).unwrap_err();
         assert!(mixed.contains("`b` has 8 bits"), "{mixed}");

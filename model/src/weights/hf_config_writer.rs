@@ -27,10 +27,7 @@ pub fn to_hf_json(
         Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
     };
-    if let Some(part) = inexpressible(config) {
-        let problem = format!("a model of type {model_type} has no key for {part}");
-        return Err(WeightsError::unwritable(path, problem));
-    }
+    check_expressible(path, config)?;
     let scaling = match config.rope.scaling {
         RopeScaling::None => Value::Null,
         RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
@@ -127,6 +124,19 @@ fn one_or_several(ids: &[u32]) -> Value {
         [id] => json!(id),
         ids => json!(ids),
     }
+}
+
+/// Whether a model of this configuration can be written at all; `path` is for messages.
+///
+/// # Errors
+/// As [`to_hf_json`].
+pub fn check_expressible(path: &Path, config: &DecoderConfig) -> Result<(), WeightsError> {
+    let Some(part) = inexpressible(config) else {
+        return Ok(());
+    };
+    let family = format!("{:?}", config.architecture).to_lowercase();
+    let problem = format!("a model of type {family} has no key for {part}");
+    Err(WeightsError::unwritable(path, problem))
 }
 
 /// A part of the configuration that the architecture's class in transformers cannot say.

@@ -13,6 +13,15 @@ use super::shards::Shards;
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
+/// Ends of the names of what older files keep and a model computes by itself.
+const OF_NO_MATTER: [&str; 5] = [
+    ".rotary_emb.inv_freq",
+    ".rotary_emb.cos_cached",
+    ".rotary_emb.sin_cached",
+    ".attn_rot_embd.weight",
+    ".attn.masked_bias",
+];
+
 #[derive(Debug)]
 pub(crate) enum ModelFiles {
     Gguf(Gguf),
@@ -109,12 +118,13 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// Looks at the tensors that are not expected: an error for those that change what is computed,
+    /// Looks at the tensors that are not expected: an error for those that change what is computed, as all in layers may,
     /// the names in the file of those that nothing is known of, sorted.
     pub(crate) fn check_others(
         &self,
         path: &Path,
         expected: &HashMap<String, Vec<usize>>,
+        layers: usize,
     ) -> Result<Vec<String>, WeightsError> {
         let names: Vec<&str> = match self {
             ModelFiles::Gguf(gguf) => gguf.tensors().map(|(name, _)| name).collect(),
@@ -128,9 +138,10 @@ impl ModelFiles {
                     shards.gptq_matrix(name).unwrap_or_else(|| name.to_owned())
                 }
             };
-            // RoPE's divisors were read with the configuration; its frequencies follow from it.
-            let is_rope = name == ROPE_DIVISORS || name.ends_with(".rotary_emb.inv_freq");
-            if expected.contains_key(&hf_name) || is_rope {
+            // RoPE's divisors were read with the configuration; its frequencies follow from it. Masks follow from nothing.
+            let ends = |end: &&str| name.ends_with(*end);
+            let follows = name == ROPE_DIVISORS || OF_NO_MATTER.iter().any(ends);
+            if expected.contains_key(&hf_name) || follows {
                 continue;
             }
             let unexpected = |reason: &str| WeightsError::UnexpectedTensor {
@@ -154,12 +165,30 @@ impl ModelFiles {
                         "the configuration has no such bias or norm: the result would silently be wrong",
                     ));
                 }
-                _ => unknown.push(name.to_owned()),
+                _ => match layer(name) {
+                    Some(layer) if layer < layers => {
+                        return Err(unexpected(
+                            "nothing is known of such a part of a layer: the result would silently be wrong",
+                        ));
+                    }
+                    Some(_) => {
+                        return Err(unexpected(&format!(
+                            "the configuration has {layers} layers, from 0 on: the result would silently be wrong"
+                        )));
+                    }
+                    None => unknown.push(name.to_owned()),
+                },
             }
         }
         unknown.sort_unstable();
         Ok(unknown)
     }
+}
+
+/// The number of the layer that a tensor of either format belongs to.
+fn layer(name: &str) -> Option<usize> {
+    let rest = (name.strip_prefix("model.layers.")).or_else(|| name.strip_prefix("blk."))?;
+    rest.split_once('.')?.0.parse().ok()
 }
 
 /// A bias of a module of the model, or a norm of the heads of one of its layers.

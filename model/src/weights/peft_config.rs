@@ -10,9 +10,10 @@ use crate::linear::lora::{self, LoraConfig};
 
 /// Keys that change nothing here: where the adapter came from, which modules it names (the tensors tell), how the
 /// matrices began.
-const OF_NO_MATTER: [&str; 14] = [
+const OF_NO_MATTER: [&str; 15] = [
     "auto_mapping",
     "base_model_name_or_path",
+    "eva_config",
     "exclude_modules",
     "inference_mode",
     "layers_pattern",
@@ -41,6 +42,9 @@ const READ: [&str; 9] = [
 
 /// Initialisations that leave the base as it was; others subtract from it what the adapter begins with.
 const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
+/// A larger `lora_alpha` is a mistake: the product would leave the range of numbers.
+const LARGEST_ALPHA: f64 = 65536.0;
 
 /// PEFT's, where `r` is left out.
 const PEFT_RANK: usize = 8;
@@ -110,7 +114,27 @@ pub(crate) fn read(fields: &JsonFields, json: &Value) -> Result<Scales, WeightsE
             &accepted,
         ));
     }
+    for key in ["alpha_pattern", "rank_pattern"] {
+        if fields.value(key).is_some_and(|value| !value.is_object()) {
+            return Err(fields.wrong(key, "values by names of modules"));
+        }
+    }
     let alphas = patterns(fields, "alpha_pattern", Value::as_f64)?;
+    let alpha = fields.required_float("lora_alpha")?;
+    let is_large = |alpha: &f64| alpha.is_nan() || alpha.abs() > LARGEST_ALPHA;
+    let expected = format!("numbers of at most {LARGEST_ALPHA}");
+    if is_large(&alpha) {
+        return Err(fields.wrong("lora_alpha", &expected));
+    }
+    if let Some((module, alpha)) = alphas.iter().find(|(_, alpha)| is_large(alpha)) {
+        let key = format!("`alpha_pattern` of `{module}`");
+        return Err(WeightsError::unsupported(
+            path,
+            key,
+            alpha.to_string(),
+            expected,
+        ));
+    }
     let whole = |value: &Value| value.as_u64().and_then(|rank| rank.try_into().ok());
     // The tensors tell the ranks; what can be read here must agree with them.
     let ranks = patterns(fields, "rank_pattern", whole).ok();
@@ -118,7 +142,7 @@ pub(crate) fn read(fields: &JsonFields, json: &Value) -> Result<Scales, WeightsE
         .value("r")
         .map_or(PEFT_RANK, |r| whole(r).unwrap_or(0));
     Ok(Scales {
-        alpha: fields.required_float("lora_alpha")?,
+        alpha,
         patterns: alphas,
         rslora: fields.boolean("use_rslora")?.unwrap_or(false),
         rank,

@@ -93,7 +93,8 @@ impl Account {
         price: Option<Price>,
         budget: Budget,
     ) -> Result<Self, RemoteError> {
-        let spent = store.spent(stage)?;
+        let mut spent = Spending::default();
+        spent += store.spent(stage)?;
         Ok(Self {
             stage: stage.to_owned(),
             store,
@@ -201,18 +202,23 @@ impl Account {
 }
 
 impl Reservation<'_> {
-    /// The request goes out: noted now, so that even a crash leaves a trace of it.
-    pub fn sent(&mut self, is_retry: bool) {
-        self.sent = true;
+    /// The request is about to go out. It is noted on the disk when this returns, so that even a crash leaves a trace of it.
+    ///
+    /// # Errors
+    /// [`RemoteError::Store`].
+    pub async fn sent(&mut self, is_retry: bool) -> Result<(), RemoteError> {
         let counted = Spending {
             requests: 1,
             retries: i64::from(is_retry),
             ..Spending::default()
         };
-        self.account.state().spent += counted;
         let mut noted = counted;
         noted += self.estimate;
-        self.account.store.note(&self.account.stage, noted);
+        let account = self.account;
+        account.store.note(&account.stage, noted).await?;
+        account.state().spent += counted;
+        self.sent = true;
+        Ok(())
     }
 
     fn without_estimate(&self) -> Spending {
@@ -239,11 +245,14 @@ impl Reservation<'_> {
     }
 
     /// The server has refused: nothing is paid.
-    pub fn refused(self) {
-        let change = self.without_estimate();
-        self.account.store.note(&self.account.stage, change);
-        self.account.settle(change);
+    ///
+    /// # Errors
+    /// [`RemoteError::Store`].
+    pub async fn refused(self) -> Result<(), RemoteError> {
+        let (account, change) = (self.account, self.without_estimate());
+        account.settle(change);
         std::mem::forget(self);
+        account.store.note(&account.stage, change).await
     }
 }
 
@@ -290,14 +299,16 @@ mod tests {
                 .reserve(usage(10, 50))
                 .await
                 .unwrap_or_else(|e| panic!("{e}"));
-            first.sent(false);
+            first.sent(false).await.unwrap();
+            // It is on the disk before it goes out.
+            assert_eq!(account.store.spent("s").unwrap().requests, 1);
             // The second waits for what the first does not use.
             let second = async {
                 let mut second = account
                     .reserve(usage(10, 50))
                     .await
                     .unwrap_or_else(|e| panic!("{e}"));
-                second.sent(true);
+                second.sent(true).await.unwrap();
                 drop(second);
             };
             let finish = async { first.answered(usage(10, 5)) };
@@ -323,7 +334,7 @@ mod tests {
                 .reserve(usage(10, 10))
                 .await
                 .unwrap_or_else(|e| panic!("{e}"));
-            third.refused();
+            third.refused().await.unwrap();
         });
         let spent = account.spent();
         assert_eq!((spent.requests, spent.retries, spent.answers), (2, 1, 1));
@@ -346,7 +357,7 @@ mod tests {
                 .reserve(usage(200_000, 100_000))
                 .await
                 .unwrap_or_else(|e| panic!("{e}"));
-            request.sent(false);
+            request.sent(false).await.unwrap();
             let change = request.answered(usage(200_000, 50_000));
             first
                 .store()
@@ -355,9 +366,14 @@ mod tests {
                 .unwrap();
         });
         assert!((first.spent().dollars - 0.3).abs() < 1e-12);
+        let residue = Spending {
+            possibly_dollars: 1e-17,
+            ..Spending::default()
+        };
+        block(first.store().note("s", residue)).unwrap();
         let again = Account::open("s", first.store.clone(), Some(price), budget).unwrap();
         let spent = again.spent();
-        assert!((spent.dollars - 0.3).abs() < 1e-12 && spent.possibly_dollars.abs() < 1e-12);
+        assert!((spent.dollars - 0.3).abs() < 1e-12 && spent.possibly_dollars == 0.0);
         let error = block(again.reserve(usage(0, 400_000)))
             .err()
             .unwrap()

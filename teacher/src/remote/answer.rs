@@ -63,7 +63,13 @@ impl Answer {
         let Some(choices) = body.get("choices").and_then(Value::as_array) else {
             return Err("an answer without `choices`".into());
         };
-        let choices: Vec<Choice> = choices.iter().map(Choice::read).collect();
+        let number =
+            |(at, choice): &(usize, &Value)| choice["index"].as_u64().unwrap_or(*at as u64);
+        let mut numbered: Vec<(usize, &Value)> = choices.iter().enumerate().collect();
+        numbered.sort_by_key(number);
+        let choices: Vec<Choice> = (numbered.iter())
+            .map(|(_, choice)| Choice::read(choice))
+            .collect();
         if choices.is_empty() {
             return Err("an answer whose `choices` are empty".into());
         }
@@ -251,6 +257,11 @@ mod tests {
         let token = &choice.logprobs[0];
         assert_eq!((token.id, token.logprob), (Some(17), Some(-0.5)));
         assert_eq!(token.top[1].id, Some(4));
+
+        let mixed =
+            json!({ "choices": [{ "index": 1, "text": "b" }, { "index": 0, "text": "a" }] });
+        let texts = Answer::read(&mixed).unwrap().choices;
+        assert_eq!((texts[0].text.as_str(), texts[1].text.as_str()), ("a", "b"));
 
         let text = json!({ "choices": [{ "text": "ab", "logprobs": {
             "tokens": ["a", "b"], "token_logprobs": [null, -1.5], "top_logprobs": [null, { "b": -1.5, "c": -2.5 }],

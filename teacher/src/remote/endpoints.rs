@@ -62,7 +62,7 @@ impl Endpoints {
             let endpoint = &all[number];
             let wait = endpoint.not_before.filter(|&at| at > now);
             let left_out = endpoint.left_out_until.is_some_and(|until| until > now);
-            (wait, left_out, endpoint.in_flight)
+            (left_out, wait, endpoint.in_flight)
         })?;
         let endpoint = &mut all[number];
         endpoint.in_flight += 1;
@@ -170,6 +170,15 @@ mod tests {
         endpoints.failed(&second, Some(later + Duration::from_secs(1)));
         let third = endpoints.choose().unwrap();
         assert_eq!((third.url.as_str(), third.at), ("http://a/v1", later));
+        // It is waited for rather than asking one that is ill.
+        endpoints.well(&third);
+        let ill = Endpoints::new(&["http://a/v1".into(), "http://b/v1".into()]);
+        let patient = ill.choose().unwrap();
+        ill.failed(&patient, Some(later));
+        for _ in 0..FAILURES {
+            ill.failed(&ill.choose().unwrap(), None);
+        }
+        assert_eq!(ill.choose().unwrap().url, "http://a/v1");
     }
 
     #[test]

@@ -56,14 +56,22 @@ impl Failure {
         }
     }
 
-    /// Of a status other than 2xx, with what the server says.
-    pub fn of_status(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
+    /// Of a status other than 2xx, with what the server says, after `clean`.
+    pub fn of_status(
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        clean: impl Fn(&str) -> String,
+    ) -> Self {
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let said = json.as_ref().and_then(|json| {
             let plain = || json.get("message").or(json.get("detail"));
             error_message(json).or_else(|| Some(plain()?.as_str()?.to_owned()))
         });
-        let message = said.unwrap_or_else(|| shortened(&String::from_utf8_lossy(body)));
+        let message = match said {
+            Some(said) => clean(&said),
+            None => shortened(&clean(&String::from_utf8_lossy(body))),
+        };
         // An account without money answers 429, too; patience does not help.
         let is_broke = json
             .as_ref()
@@ -131,7 +139,7 @@ mod tests {
     fn of(status: u16, body: &str) -> Failure {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, "2".parse().unwrap());
-        Failure::of_status(status, &headers, body.as_bytes())
+        Failure::of_status(status, &headers, body.as_bytes(), str::to_owned)
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
+use super::answer::Answer;
 use super::error::RemoteError;
 
 /// Where a key is to be found: `{ env = "NAME" }` or `{ file = "PATH" }`. A recipe holds this and never the key itself.
@@ -34,6 +35,9 @@ impl TryFrom<Place> for KeySource {
         }
     }
 }
+
+/// What is shorter is a word that stands for no key (`EMPTY`, `ollama`), and may well be one of an answer.
+const SHORTEST_SECRET: usize = 16;
 
 /// A key. It has neither `Debug` nor `Serialize`: what cannot be shown is not shown by mistake.
 pub struct Key(String);
@@ -86,32 +90,32 @@ impl Key {
         Some(header)
     }
 
-    /// The bytes of an answer without the key: some servers repeat it in what they complain of.
-    pub(super) fn redact(&self, text: Vec<u8>) -> Vec<u8> {
-        let key = self.0.as_bytes();
-        let mut from = 0;
-        let mut clean = Vec::new();
-        let mut at = 0;
-        while at + key.len() <= text.len() {
-            if text[at..].starts_with(key) {
-                clean.extend_from_slice(&text[from..at]);
-                clean.extend_from_slice(b"[key]");
-                at += key.len();
-                from = at;
-            } else {
-                at += 1;
+    /// What a server complains of, without the key: some repeat it.
+    pub(super) fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "[key]")
+    }
+
+    /// Takes the key out of the texts of an answer, if it is one that nobody writes by chance.
+    pub(super) fn redact_answer(&self, answer: &mut Answer) {
+        if self.0.len() < SHORTEST_SECRET {
+            return;
+        }
+        for choice in &mut answer.choices {
+            let tokens = choice.logprobs.iter_mut().flat_map(|place| {
+                let top = place.top.iter_mut().map(|token| &mut token.token);
+                top.chain([&mut place.token])
+            });
+            for text in tokens.chain([&mut choice.text]) {
+                if text.contains(&self.0) {
+                    *text = self.redact(text);
+                }
             }
         }
-        if from == 0 {
-            return text;
-        }
-        clean.extend_from_slice(&text[from..]);
-        clean
     }
 }
-
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Choice;
     use super::*;
 
     #[test]
@@ -158,11 +162,23 @@ mod tests {
 
     #[test]
     fn a_key_in_an_answer_is_blotted_out() {
-        let key = Key("sk-1".into());
-        assert_eq!(
-            key.redact(b"bad key sk-1, sk-1".to_vec()),
-            b"bad key [key], [key]"
-        );
-        assert_eq!(key.redact(b"bad key".to_vec()), b"bad key");
+        let said = |key: &str, text: &str| {
+            let mut answer = Answer {
+                choices: vec![Choice {
+                    text: text.into(),
+                    ..Choice::default()
+                }],
+                ..Answer::default()
+            };
+            Key(key.into()).redact_answer(&mut answer);
+            answer.choices.remove(0).text
+        };
+        let key = "sk-0123456789-abc";
+        assert_eq!(Key("sk-1".into()).redact("sk-1, sk-1"), "[key], [key]");
+        assert_eq!(said(key, &format!("it is {key}")), "it is [key]");
+        // Words that stand where no key is asked for.
+        for word in ["EMPTY", "none", "0"] {
+            assert_eq!(said(word, "none is EMPTY: 0"), "none is EMPTY: 0");
+        }
     }
 }

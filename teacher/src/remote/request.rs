@@ -203,9 +203,12 @@ impl Request {
         hex_digest(described.to_string().as_bytes())
     }
 
-    /// Tokens that are read, guessed from bytes; rather too many than too few.
+    /// Tokens that are read, guessed: one for three bytes of text or schema. Of English that is too many; of digits or
+    /// rare scripts it may be too few.
     pub fn estimated_input(&self) -> u64 {
-        let bytes = match &self.input {
+        let schema = self.schema.as_ref();
+        let schema = schema.map_or(0, |schema| schema.to_string().len());
+        let bytes: usize = match &self.input {
             Input::Chat(messages) => {
                 let sizes = messages.iter().map(|message| message.content.len() + 24);
                 sizes.sum()
@@ -213,7 +216,7 @@ impl Request {
             Input::Text(text) | Input::Given(Given::Text(text)) => text.len(),
             Input::Given(Given::Ids(ids)) => return ids.len() as u64,
         };
-        bytes.div_ceil(3) as u64
+        (bytes + schema).div_ceil(3) as u64
     }
 
     /// The most tokens that are written.
@@ -273,6 +276,10 @@ mod tests {
         let expected = r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Why is the sky blue?"}],"temperature":0.7,"top_p":0.95,"max_tokens":64,"seed":7,"stop":["END"],"n":2,"logprobs":true,"top_logprobs":5,"response_format":{"type":"json_schema","json_schema":{"name":"answer","schema":{"type":"object"},"strict":true}},"stream":true,"stream_options":{"include_usage":true}}"#;
         assert_eq!(chat.body("m", dialect(true)).to_string(), expected);
         assert_eq!(chat.path(), "chat/completions");
+        assert_eq!(
+            chat.estimated_input(),
+            (9 + 20 + 2 * 24 + 17_u64).div_ceil(3)
+        );
 
         let mut text = request(Input::Text("Once".into()));
         text.top_logprobs = Some(0);

@@ -45,7 +45,7 @@ struct Write {
     change: Spending,
     /// Key and answer.
     answer: Option<(String, String)>,
-    done: Option<oneshot::Sender<Result<(), String>>>,
+    done: oneshot::Sender<Result<(), String>>,
 }
 
 impl Store {
@@ -139,7 +139,8 @@ impl Store {
         Ok(spent.unwrap_or_default())
     }
 
-    /// Keeps an answer together with what it cost; it is on the disk when this returns.
+    /// Keeps an answer together with what it cost; it is on the disk when this returns. What is kept under the key is
+    /// returned: an answer that is there already stays, for it may have been used.
     ///
     /// # Errors
     /// [`RemoteError::Store`], a full disk for one.
@@ -149,35 +150,42 @@ impl Store {
         answer: &Answer,
         stage: &str,
         change: Spending,
-    ) -> Result<(), RemoteError> {
+    ) -> Result<Answer, RemoteError> {
         let text = serde_json::to_string(answer).map_err(|error| self.failed(error.to_string()))?;
+        let kept = Some((key.to_owned(), text));
+        self.write(stage, change, kept).await?;
+        let gone = || self.failed(format!("the answer {key} is gone"));
+        self.get(key)?.ok_or_else(gone)
+    }
+
+    /// Notes what a stage has spent; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`RemoteError::Store`].
+    pub async fn note(&self, stage: &str, change: Spending) -> Result<(), RemoteError> {
+        self.write(stage, change, None).await
+    }
+
+    async fn write(
+        &self,
+        stage: &str,
+        change: Spending,
+        answer: Option<(String, String)>,
+    ) -> Result<(), RemoteError> {
         let (done, written) = oneshot::channel();
-        self.send(Write {
+        let write = Write {
             stage: stage.to_owned(),
             change,
-            answer: Some((key.to_owned(), text)),
-            done: Some(done),
-        });
+            answer,
+            done,
+        };
+        if let Some(writes) = &self.writes {
+            // If the thread has ended, the wait tells.
+            let _ = writes.send(write);
+        }
         match written.await {
             Ok(result) => result.map_err(|reason| self.failed(reason)),
             Err(_) => Err(self.failed("the thread that writes has ended".into())),
-        }
-    }
-
-    /// Notes what a stage has spent, soon.
-    pub fn note(&self, stage: &str, change: Spending) {
-        self.send(Write {
-            stage: stage.to_owned(),
-            change,
-            answer: None,
-            done: None,
-        });
-    }
-
-    fn send(&self, write: Write) {
-        if let Some(writes) = &self.writes {
-            // If the thread has ended, whoever waits for it is told.
-            let _ = writes.send(write);
         }
     }
 }
@@ -201,12 +209,9 @@ fn write_all(mut connection: Connection, incoming: &Receiver<Write>) {
         let mut batch = vec![first];
         batch.extend(incoming.try_iter().take(AT_A_TIME - 1));
         let written = write_batch(&mut connection, &batch).map_err(|error| reason(&error));
-        if let Err(reason) = &written {
-            tracing::debug!("answers cannot be written: {reason}");
-        }
-        for done in batch.into_iter().filter_map(|write| write.done) {
+        for write in batch {
             // Who asked may have gone away.
-            let _ = done.send(written.clone());
+            let _ = write.done.send(written.clone());
         }
     }
 }
@@ -215,7 +220,7 @@ fn write_batch(connection: &mut Connection, batch: &[Write]) -> rusqlite::Result
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
         let mut keep = transaction.prepare_cached(
-            "INSERT OR REPLACE INTO answers (key, stage, answer) VALUES (?1, ?2, ?3)",
+            "INSERT OR IGNORE INTO answers (key, stage, answer) VALUES (?1, ?2, ?3)",
         )?;
         let mut add = transaction.prepare_cached(
             "INSERT INTO spending VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (stage) DO UPDATE SET
@@ -301,14 +306,15 @@ mod tests {
         {
             let store = Store::open(&path).unwrap();
             assert!(store.get("k").unwrap().is_none());
-            store.note(
-                "s",
-                Spending {
-                    retries: 2,
-                    ..Spending::default()
-                },
-            );
+            let retries = Spending {
+                retries: 2,
+                ..Spending::default()
+            };
+            block(store.note("s", retries)).unwrap();
             block(store.put("k", &answer("hi"), "s", change)).unwrap();
+            // It may have been used: a later one is paid for, and the first stays.
+            let kept = block(store.put("k", &answer("ho"), "s", Spending::default())).unwrap();
+            assert_eq!(kept, answer("hi"));
             assert_eq!(store.get("k").unwrap().unwrap(), answer("hi"));
         }
         let store = Store::open(&path).unwrap();

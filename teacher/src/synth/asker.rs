@@ -91,7 +91,10 @@ impl Asker {
             .under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        under_way.remove(&key);
+        // The next of those that wait may have to ask: who comes now waits with them. The map holds the other one.
+        if Arc::strong_count(&turn) == 2 {
+            under_way.remove(&key);
+        }
         asked
     }
 
@@ -115,14 +118,14 @@ impl Asker {
                     output: request.most_output(),
                 };
                 let mut reservation = self.account.reserve(most).await?;
-                reservation.sent(false);
+                reservation.sent(false).await?;
                 match queue.ask(request).await {
                     Ok(answer) => {
                         let spent = reservation.answered(answer.usage);
                         (answer, spent)
                     }
                     Err(error) => {
-                        reservation.refused();
+                        reservation.refused().await?;
                         return Err(error);
                     }
                 }
@@ -144,7 +147,7 @@ impl Asker {
                 hint: "leave out `logprobs`, or ask a server that has them: vLLM, SGLang and llama.cpp do".into(),
             }));
         }
-        store.put(&key, &answer, stage, spent).await?;
+        let answer = store.put(&key, &answer, stage, spent).await?;
         Ok(Asked { answer, key })
     }
 }

@@ -57,20 +57,26 @@ pub async fn answer_seed(
         requests: Vec::new(),
         finish_reason: String::new(),
     };
-    let mut candidate = 0;
+    let (mut candidate, mut at_a_time) = (0, plan.candidates);
     while candidate < plan.candidates {
         // A server may give fewer answers than it is asked for: the rest is asked for again.
         let left = plan.candidates - candidate;
-        let request = plan.request(opening.clone(), left, candidate);
+        let wanted = left.min(at_a_time);
+        let request = plan.request(opening.clone(), wanted, candidate);
         let asked = match asker.ask(&request).await {
             Ok(asked) => asked,
+            // Perhaps for their number: llama.cpp gives no more at a time than it has slots.
+            Err(TeacherError::Remote(error)) if wanted > 1 && error.is_of_the_request() => {
+                at_a_time = wanted / 2;
+                continue;
+            }
             Err(error) => {
                 let why = dropped_by(error)?;
                 answered.dropped.extend((0..left).map(|_| why.clone()));
                 return Ok(answered);
             }
         };
-        for choice in asked.answer.choices.into_iter().take(left as usize) {
+        for choice in asked.answer.choices.into_iter().take(wanted as usize) {
             let lineage = Lineage {
                 candidate,
                 requests: vec![asked.key.clone()],

@@ -100,6 +100,8 @@ pub struct Outcome {
     /// Of the records, those whose answer ends at `max_tokens`.
     pub cut: usize,
     pub dropped: BTreeMap<Dropped, usize>,
+    /// Seeds of which an answer is missing.
+    pub unanswered: usize,
     /// What the teacher said of the first of each.
     pub said: BTreeMap<Dropped, String>,
     /// Set when not all seeds were asked.
@@ -112,12 +114,14 @@ pub struct Recording<'a, R> {
     pub stop: &'a AtomicBool,
     /// Tells the teacher to send nothing more.
     pub stopping: &'a AtomicBool,
+    /// Seeds that may stay without an answer.
+    pub allow_failed: usize,
     pub on_record: &'a mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
     /// How many are done.
     pub on_seed: &'a mut (dyn FnMut(usize) + Send),
 }
 
-/// After so many seeds in a row without an answer there is no server.
+/// After so many seeds in a row without an answer, and more than may be missing, there is no server.
 const OUTAGE: usize = 5;
 
 /// Between two looks at whether to stop.
@@ -135,6 +139,13 @@ pub struct Answered<R> {
     pub dropped: Vec<(Dropped, String)>,
 }
 
+impl<R> Answered<R> {
+    fn lacks_an_answer(&self) -> bool {
+        let mut dropped = self.dropped.iter();
+        dropped.any(|(why, _)| *why == Dropped::NoAnswer)
+    }
+}
+
 impl<R> Default for Answered<R> {
     fn default() -> Self {
         Self {
@@ -148,25 +159,28 @@ impl<R> Default for Answered<R> {
 /// Asks for the seeds `0..seeds`, `at_a_time` of them, and hands on their records in the order of the seeds, as they come.
 ///
 /// `at_a_time` is no more than may be asked at a time: what waits to be stored counts as under way, and a kill loses no more.
-/// `stop` is looked at all the time; `stopping` tells the teacher to send nothing more. Whatever ends this early, answers
-/// under way are waited for, and kept.
+/// Whatever ends this early, answers under way are waited for, and kept.
 ///
 /// # Errors
 /// Those of `ask`, which end all: a teacher that cannot be asked, a budget that is reached, a store that cannot be written;
-/// a record that cannot be written; too many seeds in a row without an answer.
+/// a record that cannot be written; many seeds in a row without an answer, and more of them than may be missing.
 pub async fn ask_in_order<R, Work>(
     seeds: usize,
     at_a_time: usize,
     ask: &(dyn Fn(usize) -> Work + Sync),
-    stop: &AtomicBool,
-    stopping: &AtomicBool,
-    on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
-    on_seed: &mut (dyn FnMut(usize) + Send),
+    recording: Recording<'_, R>,
 ) -> (Outcome, Result<(), TeacherError>)
 where
     R: Send + 'static,
     Work: Future<Output = Result<Answered<R>, TeacherError>> + Send + 'static,
 {
+    let Recording {
+        stop,
+        stopping,
+        allow_failed,
+        on_record,
+        on_seed,
+    } = recording;
     let mut outcome = Outcome {
         seeds,
         ..Outcome::default()
@@ -175,7 +189,8 @@ where
     let mut running: JoinSet<(usize, Result<Answered<R>, TeacherError>)> = JoinSet::new();
     // The seeds from `written` on: those that are done out of turn.
     let mut done: VecDeque<Option<Answered<R>>> = VecDeque::new();
-    let (mut started, mut written, mut silent) = (0, 0, 0);
+    let (mut started, mut written) = (0, 0);
+    let (mut failed, mut silent) = (0, 0);
     loop {
         if error.is_some() || stop.load(Ordering::Relaxed) {
             stopping.store(true, Ordering::Relaxed);
@@ -195,15 +210,14 @@ where
         };
         match joined {
             Some(Ok((number, Ok(answered)))) => {
-                let answer_came = answered
-                    .dropped
-                    .iter()
-                    .all(|(why, _)| *why != Dropped::NoAnswer);
-                silent = if answer_came { 0 } else { silent + 1 };
+                let lacks = answered.lacks_an_answer();
+                failed += usize::from(lacks);
+                silent = if lacks { silent + 1 } else { 0 };
                 if silent >= OUTAGE
+                    && failed > allow_failed
                     && let Some((_, last)) = answered.dropped.last()
                 {
-                    let gone = format!("{last} (so it is with {OUTAGE} prompts in a row)");
+                    let gone = format!("{last} (so it is with {silent} prompts in a row)");
                     error.get_or_insert(TeacherError::Sampling(gone));
                 }
                 done[number - written] = Some(answered);
@@ -248,6 +262,7 @@ impl Outcome {
     pub fn add(&mut self, round: Outcome) {
         self.seeds += round.seeds;
         self.stopped |= round.stopped;
+        self.unanswered += round.unanswered;
         for (why, count) in round.dropped {
             *self.dropped.entry(why).or_default() += count;
         }
@@ -261,6 +276,7 @@ impl Outcome {
         answered: Answered<R>,
         on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
     ) -> Result<(), TeacherError> {
+        self.unanswered += usize::from(answered.lacks_an_answer());
         for (why, said) in answered.dropped {
             self.drop(why, said);
         }

@@ -159,7 +159,7 @@ fn prompt_ids(teacher: &LocalTeacher, request: &Request) -> Result<Vec<u32>, Tea
         Input::Text(text) => Prompt::Text(text.clone()),
         Input::Given(_) => return only_remote("scoring a given text here", "see `distill score`"),
     };
-    teacher.prompt_ids(0, &prompt)
+    teacher.prompt_ids(None, &prompt)
 }
 
 fn answer(input: usize, completions: Vec<Completion>) -> Answer {
@@ -227,7 +227,10 @@ mod tests {
                 let second = queue.ask(&request("a b ", 1, 4)).await.unwrap();
                 assert_eq!(both.choices[1], second.choices[0]);
                 let empty = queue.ask(&request("", 1, 4)).await.unwrap_err();
-                assert!(empty.to_string().contains("no tokens"), "{empty}");
+                assert!(
+                    empty.to_string().starts_with("the prompt has no tokens"),
+                    "{empty}"
+                );
                 let mut scored = request("a b ", 1, 4);
                 scored.top_logprobs = Some(1);
                 let error = queue.ask(&scored).await.unwrap_err().to_string();

@@ -135,8 +135,6 @@ pub struct Asking {
     pub system: Option<String>,
     /// Its seed is that of everything random.
     pub sampling: Sampling,
-    /// Requests that may stay without an answer.
-    pub allow_failed: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -215,19 +213,21 @@ pub async fn self_instruct(
             requests.len(),
             asker.concurrency(),
             &ask,
-            recording.stop,
-            recording.stopping,
-            &mut |list: &List| {
-                lists.push(list.clone());
-                Ok(())
+            Recording {
+                stop: recording.stop,
+                stopping: recording.stopping,
+                allow_failed: recording.allow_failed,
+                on_record: &mut |list: &List| {
+                    lists.push(list.clone());
+                    Ok(())
+                },
+                on_seed: &mut |_| {},
             },
-            &mut |_| {},
         )
         .await;
         outcome.add(round);
         // What is missing would change every later request: a run that goes on asks for it first.
-        let failed = outcome.dropped.get(&Dropped::NoAnswer).copied();
-        let ends = outcome.stopped || failed.unwrap_or(0) > asking.allow_failed;
+        let ends = outcome.stopped || outcome.unanswered > recording.allow_failed;
         if result.is_err() || ends {
             return (outcome, result);
         }

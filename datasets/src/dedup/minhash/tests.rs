@@ -160,6 +160,34 @@ fn the_first_of_a_cluster_stays_and_the_rest_are_told() {
     assert_eq!(run(2), (counts, kept, dropped));
 }
 
+/// However many share a band, as files with one licence do.
+#[test]
+fn a_large_bucket_is_not_quadratic() {
+    const COUNT: u32 = 30_000;
+    let mut file = tempfile::tempfile().unwrap();
+    // Each is there once more, with one number of the second half changed.
+    for item in 0..2 * COUNT {
+        let mut signature: Vec<u32> = (0..112)
+            .map(|at| crate::words::mix(u64::from(item % COUNT) << 8 | at) as u32)
+            .collect();
+        signature[..8].fill(7);
+        signature[60] = item;
+        file.write_all(bytemuck::cast_slice(&signature)).unwrap();
+    }
+    let mut signatures = Signatures {
+        file,
+        directory: PathBuf::new(),
+        length: 112,
+        count: 2 * COUNT,
+    };
+    let start = std::time::Instant::now();
+    let mut clusters = signatures.clusters(&defaults()).unwrap();
+    // All pairs would take a minute.
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    assert!((0..COUNT).all(|item| clusters.root(item) == item));
+    assert!((COUNT..2 * COUNT).all(|item| clusters.root(item) == item - COUNT));
+}
+
 #[test]
 fn settings_that_make_no_sense_are_told() {
     let settings = MinHash {
