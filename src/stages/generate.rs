@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use teacher::remote::request::Sampling;
 use teacher::synth::asker::Asker;
 use teacher::synth::evol_instruct::{EvolInstruct, evolve_seed};
 use teacher::synth::generate::{Plan, answer_seed};
