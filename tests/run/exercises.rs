@@ -205,7 +205,7 @@ fn answers_without_any_exercise_are_an_error() {
     let home = home(&server, "");
     let parts = [
         "none of the topics has a usable answer",
-        "9 dropped whose answer is no Python",
+        "10 dropped whose answer is no Python",
     ];
     assert_failure(&home.run(), 1, &parts);
     let set = ["run", RECIPE, "--set", "stage.written.candidates=0"];
