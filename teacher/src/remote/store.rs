@@ -270,7 +270,7 @@ fn reason(error: &rusqlite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::{Choice, Usage};
+    use super::super::answer::{Choice, TokenLogprob, Usage};
     use super::*;
 
     fn answer(text: &str) -> Answer {
@@ -315,6 +315,19 @@ mod tests {
             // It may have been used: a later one is paid for, and the first stays.
             let kept = block(store.put("k", &answer("ho"), "s", Spending::default())).unwrap();
             assert_eq!(kept, answer("hi"));
+            // Its numbers are those that a later run will read, to the last bit.
+            for number in 1..1000 {
+                let key = format!("logprob {number}");
+                let mut told = answer("hi");
+                told.choices[0].logprobs = vec![TokenLogprob {
+                    token: "hi".into(),
+                    id: None,
+                    logprob: Some(-(f64::from(number)).ln() * 1e-3),
+                    top: Vec::new(),
+                }];
+                let kept = block(store.put(&key, &told, "s", Spending::default())).unwrap();
+                assert_eq!(kept, store.get(&key).unwrap().unwrap());
+            }
             assert_eq!(store.get("k").unwrap().unwrap(), answer("hi"));
         }
         let store = Store::open(&path).unwrap();
