@@ -5,6 +5,7 @@
 
 mod capture;
 mod code_quality;
+mod consistency;
 mod data;
 mod document;
 mod exercises;
@@ -21,6 +22,7 @@ mod problem;
 mod quantize;
 mod rate;
 mod read;
+mod secret;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -232,35 +234,19 @@ impl Recipe {
                 problem,
             ))
         });
-        let limits = (self.data.iter())
-            .filter(|(_, data)| data.limit == Some(0))
-            .map(|(name, _)| {
-                invalid::Invalid::new(format!("data.{name}.limit"), "`limit` must be at least 1")
-            });
+        let in_data = self
+            .data
+            .iter()
+            .flat_map(|(name, data)| data_problems(name, data));
         let remotes = self
             .models
             .iter()
             .flat_map(|(name, model)| remote_problems(name, model));
-        let prices = (self.stages.iter().enumerate())
-            .filter_map(|(at, stage)| self.missing_price(at, stage));
-        let exports = (self.stages.iter().enumerate())
-            .filter_map(|(at, stage)| self.impossible_export(at, stage));
-        let captures = (self.stages.iter().enumerate()).filter_map(|(at, stage)| {
-            let Action::Capture(capture) = &stage.action else {
-                return None;
-            };
-            let model = self.models.get(&capture.teacher)?;
-            let is_remote = matches!(model.source, ModelSource::Remote(_));
-            let invalid = is_remote.then(|| capture.check_remote(model.tokenizer.is_some()))??;
-            Some(invalid.under(&stage_path(at)))
-        });
         (in_stages
-            .chain(exports)
-            .chain(limits)
+            .chain(in_data)
             .chain(adapters)
             .chain(remotes)
-            .chain(prices)
-            .chain(captures))
+            .chain(self.contradictions()))
         .map(|invalid| Problem {
             span: Some(self.locate(&invalid.key)),
             message: invalid.message,
@@ -269,40 +255,6 @@ impl Recipe {
         })
         .chain(in_sources)
         .collect()
-    }
-
-    /// Money can only be counted at a known price.
-    fn missing_price(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
-        let (teacher, budget) = stage.action.asks()?;
-        budget.dollars?;
-        let says = match &self.models.get(teacher)?.source {
-            ModelSource::Remote(remote) if remote.price.is_some() => return None,
-            ModelSource::Remote(_) => "a budget in dollars needs the model's `price`",
-            ModelSource::Stored(_) | ModelSource::Random(_) => {
-                "a model on this machine costs no dollars"
-            }
-        };
-        let key = format!("{}.budget.dollars", stage_path(at));
-        Some(invalid::Invalid::new(key, says))
-    }
-
-    /// An export that would fail only when what it exports has been made.
-    fn impossible_export(&self, at: usize, stage: &Stage) -> Option<invalid::Invalid> {
-        let Action::Export(export) = &stage.action else {
-            return None;
-        };
-        let makes = |stage: &&Stage| stage.name.as_ref() == Some(&export.inputs.model);
-        let Action::Quantize(made) = &self.stages[..at].iter().rfind(makes)?.action else {
-            return None;
-        };
-        let says = match export.format {
-            ExportFormat::Gptq { .. } => made.method.beyond_gptq()?,
-            _ => return None,
-        };
-        Some(invalid::Invalid::new(
-            format!("{}.to", stage_path(at)),
-            says,
-        ))
     }
 
     fn locate(&self, path: &str) -> Range<usize> {
@@ -345,6 +297,22 @@ fn remote_problems(name: &str, model: &ModelConfig) -> Vec<invalid::Invalid> {
     wrong
         .map(|(key, says)| invalid::Invalid::new(format!("models.{name}.source.{key}"), says))
         .collect()
+}
+
+fn data_problems(name: &str, data: &DataConfig<Source>) -> Vec<invalid::Invalid> {
+    let wrong = data.check(data.source.file_name()).into_iter();
+    let mut found: Vec<invalid::Invalid> = wrong
+        .map(|(key, says)| invalid::Invalid::new(format!("data.{name}.{key}"), says))
+        .collect();
+    if let Source::HuggingFace(hub) = &data.source
+        && !hub.is_data
+        && hub.file.is_none()
+    {
+        let says = format!("`{hub}` is a model, data is wanted here");
+        let hint = format!("write hf:datasets/{}/FILE", hub.repo);
+        found.push(invalid::Invalid::new(format!("data.{name}.source"), says).hint(hint));
+    }
+    found
 }
 
 fn keep<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>, store: impl FnOnce(T)) {

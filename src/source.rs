@@ -64,6 +64,19 @@ impl Source {
         }
     }
 
+    /// The name of the file, where the source is a single one.
+    pub fn file_name(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => (!path.is_dir()).then_some(path),
+            Self::HuggingFace(hub) => hub.file.as_deref().map(Path::new),
+            Self::Https(https) => Some(Path::new(&https.url)),
+            Self::Pip(pip) => match pip.files.as_slice() {
+                [only] => Some(Path::new(only)),
+                _ => None,
+            },
+        }
+    }
+
     /// The path that holds the source, fetched into the cache where that is not done yet: a file,
     /// or a directory for a model of a hub.
     pub fn resolve(&self, cache: &Cache) -> Result<PathBuf, SourceError> {
@@ -102,6 +115,12 @@ impl ModelSource {
 
     pub fn check(&self) -> Result<(), SourceError> {
         match self {
+            Self::Stored(Source::HuggingFace(hub)) if hub.is_data => {
+                Err(SourceError::Syntax(format!(
+                    "`{hub}` is data, a model is wanted here\nhint: write hf:{}",
+                    hub.repo
+                )))
+            }
             Self::Stored(source) => source.check(),
             Self::Random(random) => random.check(),
             // What is wrong with it has keys of its own.

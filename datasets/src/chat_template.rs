@@ -65,6 +65,11 @@ impl ChatTemplate {
         })
     }
 
+    /// Whether the template looks at the conversation at all.
+    pub fn shows_messages(&self) -> bool {
+        self.source.contains("messages")
+    }
+
     /// The template that a tokenizer carries, if it does.
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, DataError> {
         (tokenizer.chat_template())

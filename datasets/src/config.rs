@@ -1,6 +1,10 @@
 //! How a recipe describes data.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::files::format_of_name;
 
 /// A data set. `S` is where it comes from: the recipe's own source type when written, a local path once resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +47,48 @@ impl<S> DataConfig<S> {
             limit: self.limit,
             chunk: self.chunk,
         }
+    }
+}
+
+impl<S> DataConfig<S> {
+    /// What reads well and makes no sense: the key that it stands under, and what is wrong. `name` is the file's, where the
+    /// source is one file.
+    pub fn check(&self, name: Option<&Path>) -> Vec<(&'static str, &'static str)> {
+        let format = self.format.or_else(|| format_of_name(name?));
+        let columns = self.columns.as_ref();
+        let wrong = [
+            (self.limit == Some(0), "limit", "`limit` must be at least 1"),
+            (
+                columns.is_some_and(|columns| !columns.is_whole()),
+                "columns",
+                "`columns` takes { text }, { prompt, completion } or { messages }",
+            ),
+            (
+                self.chunk != Chunk::File && format.is_some_and(Format::is_table),
+                "chunk",
+                "`chunk` has no part here: it cuts plain text, and this is a table",
+            ),
+        ];
+        (wrong.into_iter().filter(|(holds, _, _)| *holds))
+            .map(|(_, key, says)| (key, says))
+            .collect()
+    }
+}
+
+impl ColumnMapping {
+    fn is_whole(&self) -> bool {
+        let Self {
+            text,
+            prompt,
+            completion,
+            messages,
+        } = self;
+        matches!(
+            (text, prompt, completion, messages),
+            (Some(_), None, None, None)
+                | (None, Some(_), Some(_), None)
+                | (None, None, None, Some(_))
+        )
     }
 }
 
@@ -100,6 +146,32 @@ pub struct ColumnMapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_part_in_the_format_is_told() {
+        for (json, name, key) in [
+            (
+                r#"{"source": "a", "columns": {"prompt": "q"}}"#,
+                "a",
+                "columns",
+            ),
+            (r#"{"source": "a", "columns": {}}"#, "a", "columns"),
+            (
+                r#"{"source": "a", "chunk": "lines"}"#,
+                "a.jsonl.gz",
+                "chunk",
+            ),
+            (r#"{"source": "a", "limit": 0}"#, "a", "limit"),
+        ] {
+            let config: DataConfig<String> = serde_json::from_str(json).unwrap();
+            let found = config.check(Some(Path::new(name)));
+            assert!(found.len() == 1 && found[0].0 == key, "{json}: {found:?}");
+        }
+        let config: DataConfig<String> =
+            serde_json::from_str(r#"{"source": "a", "columns": {"text": "q"}}"#).unwrap();
+        assert!(config.check(Some(Path::new("a.json"))).is_empty());
+        assert!(config.check(None).is_empty());
+    }
 
     #[test]
     fn reads_defaults_and_refuses_unknown_keys() {

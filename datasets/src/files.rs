@@ -79,26 +79,35 @@ pub(crate) fn is_packed(path: &Path) -> bool {
         .any(|end| name.ends_with(end))
 }
 
+fn extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_lowercase()
+}
+
+/// The format, where a file's name tells it.
+pub(crate) fn format_of_name(path: &Path) -> Option<Format> {
+    if is_packed(path) {
+        return Some(Format::Jsonl);
+    }
+    match extension(path).as_str() {
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "csv" => Some(Format::Csv),
+        "parquet" => Some(Format::Parquet),
+        "txt" | "text" | "md" | "rst" | "py" => Some(Format::Text),
+        _ => None,
+    }
+}
+
 /// The format by extension, else by the first bytes.
 fn recognise(path: &Path) -> Result<Format, DataError> {
-    if is_packed(path) {
-        return Ok(Format::Jsonl);
-    }
-    let extension = path
-        .extension()
-        .map(|e| e.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
-    Ok(match extension.as_str() {
-        "jsonl" | "ndjson" => Format::Jsonl,
-        "csv" => Format::Csv,
-        "parquet" => Format::Parquet,
-        "txt" | "text" | "md" | "rst" | "py" => Format::Text,
-        _ => {
+    Ok(match format_of_name(path) {
+        Some(format) => format,
+        None => {
             let mut head = Vec::new();
             fs::File::open(path)
                 .and_then(|file| file.take(4096).read_to_end(&mut head))
                 .map_err(DataError::io("read", path))?;
-            let json = extension == "json";
+            let json = extension(path) == "json";
             match head.iter().find(|b| !b.is_ascii_whitespace()) {
                 _ if head.starts_with(b"PAR1") => Format::Parquet,
                 Some(b'{') => Format::Jsonl,

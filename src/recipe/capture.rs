@@ -7,6 +7,7 @@ use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use teacher::remote::account::Budget;
 use teacher::shards::{Encoding, ShardError};
+use trainer::config::invalid_chat_template;
 use trainer::loss::LossConfig;
 use trainer::loss::sparse::is_defined;
 
@@ -90,6 +91,7 @@ impl Capture {
             "`shard_tokens` must be between 1 and 4194304",
         );
         found.extend(invalid_packing(self.packing));
+        found.extend(invalid_chat_template(self.chat_template.as_deref()));
         found
     }
 }
@@ -114,6 +116,19 @@ impl Capture {
         (self.temperature != 1.0).then(|| {
             let says = "a server tells probabilities at temperature 1, and those of a list at another one follow only from all logits";
             Invalid::new("temperature", says).hint("leave out `temperature`, or capture from the model itself")
+        })
+    }
+}
+
+impl Capture {
+    /// What has no part in a capture from a model on this machine.
+    pub fn check_local(&self) -> Option<Invalid> {
+        (self.budget != Budget::default()).then(|| {
+            Invalid::new(
+                "budget",
+                "`budget` has no part here: a model on this machine costs nothing",
+            )
+            .hint("leave it out")
         })
     }
 }

@@ -5,9 +5,9 @@ use serde_json::Value;
 use teacher::remote::account::Budget;
 use teacher::remote::request::Sampling;
 use teacher::synth::educational_value::{LEAST, MOST};
-use teacher::synth::prompt::PromptFile;
+use teacher::synth::prompt::{PromptFile, VARIABLES};
 
-use super::generate::{SchemaFile, invalid_asking};
+use super::generate::{SchemaFile, invalid_asking, invalid_prompt, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -103,6 +103,9 @@ impl CodeQuality {
         for (key, given) in [
             ("prompt", self.prompt.is_some()),
             ("schema", self.schema.is_some()),
+            ("sampling", self.sampling != Sampling::default()),
+            ("labelled", self.labelled != labelled_records()),
+            ("budget", self.budget != Budget::default()),
         ] {
             let says = format!("`{key}` is for a `teacher`, and there is none");
             check(by_teacher || !given, key, &says);
@@ -142,11 +145,22 @@ impl CodeQuality {
             "high_from",
             "`high_from` is above 1 and at most 5: else all records are of one class",
         );
+        found.extend(invalid_prompt("prompt", self.prompt.as_ref(), &VARIABLES));
+        let shown = ["prompt", "messages"];
+        found.extend(
+            (self.prompt.as_ref()).and_then(|prompt| invalid_question("prompt", prompt, &shown)),
+        );
+        let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
         let values = self.labels.as_ref().and_then(|labels| labels.high.as_ref());
         check(
             values.is_none_or(|values| !values.is_empty()),
             "labels.high",
             "`high` lists no value",
+        );
+        check(
+            values.is_none() || self.high_from == middle(),
+            "high_from",
+            "`high_from` has no part here: `high` lists what counts as high",
         );
         found
     }

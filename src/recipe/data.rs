@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::invalid::{Invalid, require};
@@ -38,13 +38,40 @@ impl<'de> Deserialize<'de> for DataMix {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<DataMix, A::Error> {
                 let mut shares = Vec::new();
-                while let Some(share) = list.next_element()? {
+                while let Some(Weighted(share)) = list.next_element()? {
                     shares.push(share);
                 }
                 Ok(DataMix(shares))
             }
         }
         deserializer.deserialize_any(Mix)
+    }
+}
+
+/// One of a list.
+struct Weighted(DataShare);
+
+impl<'de> Deserialize<'de> for Weighted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Share;
+        impl<'de> Visitor<'de> for Share {
+            type Value = Weighted;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("{ name, weight }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Weighted, E> {
+                Err(E::custom(format!(
+                    "data of a list has a weight\nhint: write {{ name = \"{name}\", weight = 1 }}"
+                )))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Weighted, A::Error> {
+                DataShare::deserialize(MapAccessDeserializer::new(map)).map(Weighted)
+            }
+        }
+        deserializer.deserialize_any(Share)
     }
 }
 

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::problem::Problem;
+use super::secret::{self, masked, secrets};
 
 /// A value and the bytes that it stands in.
 #[derive(Clone, Debug)]
@@ -82,7 +83,9 @@ impl Node {
 
 /// One text and where it begins in the document.
 struct Segment {
+    /// The text is shown after it where it is a flag's.
     label: String,
+    is_flag: bool,
     text: String,
     start: usize,
 }
@@ -96,25 +99,45 @@ pub struct Document {
 impl Document {
     /// Adds a text and reads it as a TOML document.
     pub fn parse(&mut self, label: &str, text: &str) -> Result<Node, Problem> {
-        let start = self.add(label, text);
+        let start = self.add(label, text, false);
         parse_at(start, text)
     }
 
-    /// Adds a text and returns where it starts.
-    pub fn add(&mut self, label: &str, text: &str) -> usize {
+    /// Adds the value of a flag and returns where it starts.
+    pub fn add_flag(&mut self, flag: &str, text: &str) -> usize {
+        self.add(flag, text, true)
+    }
+
+    fn add(&mut self, label: &str, text: &str, is_flag: bool) -> usize {
         let start = (self.segments.last()).map_or(0, |s| s.start + s.text.len() + 1);
         self.segments.push(Segment {
             label: label.to_string(),
+            is_flag,
             text: text.to_string(),
             start,
         });
         start
     }
 
-    /// Binds a problem to its place in the text.
-    pub fn error(&self, problem: Problem) -> RecipeError {
+    /// Binds a problem to its place in the text. What is secret there is neither shown nor repeated.
+    pub fn error(&self, mut problem: Problem) -> RecipeError {
         let place = problem.span.as_ref().and_then(|span| self.place(span));
+        if let Some(span) = &problem.span
+            && let Some(segment) = self.segment(span)
+        {
+            let here = span.start - segment.start..span.end.saturating_sub(segment.start);
+            let touches =
+                |secret: &Range<usize>| secret.start <= here.end && here.start <= secret.end;
+            for secret in secrets(&segment.text).into_iter().filter(touches) {
+                problem.message = problem.message.replace(&segment.text[secret], "***");
+                problem.hint = Some(secret::HINT.to_string());
+            }
+        }
         RecipeError { problem, place }
+    }
+
+    fn segment(&self, span: &Range<usize>) -> Option<&Segment> {
+        self.segments.iter().rev().find(|s| s.start <= span.start)
     }
 
     pub fn line_of(&self, span: &Range<usize>) -> Option<String> {
@@ -123,16 +146,20 @@ impl Document {
     }
 
     fn place(&self, span: &Range<usize>) -> Option<Place> {
-        let segment = self.segments.iter().rev().find(|s| s.start <= span.start)?;
-        let text = &segment.text;
+        let segment = self.segment(span)?;
+        let text = &masked(&segment.text);
         let offset = (span.start - segment.start).min(text.len());
         let offset = (0..=offset).rev().find(|&i| text.is_char_boundary(i))?;
         let line_start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
         let line_end = text[offset..].find('\n').map_or(text.len(), |i| offset + i);
         let end = (offset + span.len()).min(line_end);
         let end = (offset..=end).rev().find(|&i| text.is_char_boundary(i))?;
+        let label = match segment.is_flag {
+            true => format!("{} {text}", segment.label),
+            false => segment.label.clone(),
+        };
         Some(Place {
-            label: segment.label.clone(),
+            label,
             line: text[..offset].matches('\n').count() + 1,
             before: text[line_start..offset].to_string(),
             marked: text[offset..end].to_string(),
@@ -155,7 +182,11 @@ fn convert(value: Spanned<DeValue<'_>>, start: usize) -> Result<Node, Problem> {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Integer(_) => Value::Integer(
-            i64::deserialize(ValueDeserializer::from(value.clone())).map_err(number)?,
+            i64::deserialize(ValueDeserializer::from(value.clone())).map_err(|_| {
+                let says =
+                    "a whole number lies between -9223372036854775808 and 9223372036854775807";
+                Problem::new(says).at(span.clone())
+            })?,
         ),
         DeValue::Float(_) => {
             Value::Float(f64::deserialize(ValueDeserializer::from(value.clone())).map_err(number)?)
@@ -286,7 +317,7 @@ mod tests {
     #[test]
     fn broken_toml_and_odd_characters_are_placed() {
         let mut document = Document::default();
-        document.add("first", "a = 1");
+        document.parse("first", "a = 1").unwrap();
         let problem = document
             .parse("r.toml", "ü = 1\n\tname = \"é\n")
             .unwrap_err();

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 use teacher::remote::request::Sampling;
-use teacher::synth::prompt::PromptFile;
+use teacher::synth::prompt::{PromptFile, VARIABLES};
 
-use super::generate::{SchemaFile, invalid_asking};
+use super::generate::{
+    SchemaFile, invalid_asking, invalid_candidates, invalid_prompt, invalid_question,
+};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -45,6 +47,20 @@ impl Exercises {
             "candidates",
             "`candidates` lies between 1 and 1024",
         );
+        let has_code = |schema: &SchemaFile| schema.0["properties"]["code"].is_object();
+        require(
+            &mut found,
+            self.schema.as_ref().is_none_or(has_code),
+            "schema",
+            "the schema has no `properties.code`: the function is read from there",
+        );
+        found.extend(invalid_candidates(self.candidates, &self.sampling));
+        found.extend(invalid_prompt("prompt", Some(&self.prompt), &VARIABLES));
+        found.extend(invalid_question(
+            "prompt",
+            &self.prompt,
+            &["prompt", "messages"],
+        ));
         found
     }
 }

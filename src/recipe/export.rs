@@ -134,6 +134,9 @@ impl Export {
     pub(super) fn check(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
         let max_kl = self.inputs.verify.as_ref().and_then(|verify| verify.max_kl);
+        let path = self.inputs.path.as_ref();
+        let is_path = path.is_none_or(|path| !path.as_os_str().is_empty());
+        require(&mut found, is_path, "path", "`path` is empty");
         let says = "`max_kl` must be at least 0";
         require(
             &mut found,

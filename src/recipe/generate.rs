@@ -102,6 +102,9 @@ impl From<SchemaFile> for String {
     }
 }
 
+/// Above it all tokens are as good as equally probable.
+const MOST_TEMPERATURE: f64 = 100.0;
+
 fn one() -> u32 {
     1
 }
@@ -115,7 +118,11 @@ impl Generate {
             "candidates",
             "`candidates` lies between 1 and 1024",
         );
-        check(self.turns >= 1, "turns", "`turns` must be at least 1");
+        check(
+            (1..=64).contains(&self.turns),
+            "turns",
+            "`turns` lies between 1 and 64",
+        );
         check(
             self.turns <= 1 || self.user.is_some(),
             "turns",
@@ -141,11 +148,23 @@ impl Generate {
             }
         }
         found.extend(self.mode.check());
+        found.extend(invalid_candidates(self.candidates, &self.sampling));
         found.extend(invalid_prompt("prompt", self.prompt.as_ref(), &VARIABLES));
         found.extend(invalid_prompt("user", self.user.as_ref(), &VARIABLES));
         found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }
+}
+
+/// A template that shows nothing of what it asks about; one of `variables` does.
+pub fn invalid_question(key: &str, prompt: &PromptFile, variables: &[&str]) -> Option<Invalid> {
+    let named = variables.join("` or `");
+    let says = format!(
+        "{}: the template does not name `{named}`: it asks the same of all",
+        prompt.path.display()
+    );
+    let hint = format!("write {{{{ {} }}}} where it is to be shown", variables[0]);
+    (!prompt.shows(variables)).then(|| Invalid::new(key, says).hint(hint))
 }
 
 /// A template that names what it cannot have.
@@ -156,6 +175,14 @@ pub fn invalid_prompt(
 ) -> Option<Invalid> {
     let error = prompt?.check(variables).err()?;
     Some(Invalid::new(key, error.to_string()))
+}
+
+/// Several answers to a question are wanted, and all would be the same.
+pub fn invalid_candidates(candidates: u32, sampling: &Sampling) -> Option<Invalid> {
+    (candidates > 1 && sampling.temperature == 0.0).then(|| {
+        let says = "several `candidates` at temperature 0 are one and the same";
+        Invalid::new("candidates", says).hint("add `sampling = { temperature = 0.8 }`")
+    })
 }
 
 /// What every stage that asks a teacher has.
@@ -170,5 +197,13 @@ pub fn invalid_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
         "budget.dollars",
         "`dollars` must be above 0",
     );
+    require(
+        &mut found,
+        !(sampling.temperature > MOST_TEMPERATURE),
+        "sampling.temperature",
+        format!("`temperature` is at most {MOST_TEMPERATURE}"),
+    );
+    let says = "`tokens` must be at least 1";
+    require(&mut found, budget.tokens != Some(0), "budget.tokens", says);
     found
 }

@@ -6,7 +6,7 @@ use teacher::remote::request::Sampling;
 use teacher::synth::judge::JUDGE_VARIABLES;
 use teacher::synth::prompt::PromptFile;
 
-use super::generate::{invalid_asking, invalid_prompt};
+use super::generate::{invalid_asking, invalid_prompt, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -50,6 +50,12 @@ impl Judge {
             Some(&self.prompt),
             &JUDGE_VARIABLES,
         ));
+        let answers = ["answer_a", "answer_b"];
+        found.extend(
+            answers
+                .iter()
+                .find_map(|answer| invalid_question("prompt", &self.prompt, &[answer])),
+        );
         found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }

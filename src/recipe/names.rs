@@ -37,7 +37,14 @@ struct Definition {
 pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut defined: HashMap<&str, Definition> = HashMap::new();
-    let mut define = |name, definition: Definition, problems: &mut Vec<Problem>| {
+    let mut define = |name, mut definition: Definition, problems: &mut Vec<Problem>| {
+        if let Origin::Stage(at) = definition.origin
+            && let Some(sifted) = recipe.stages[at].action.sifts()
+            && let Some(sifted) = defined.get(sifted)
+            && fits(sifted.thing, Thing::Data)
+        {
+            definition.thing = sifted.thing;
+        }
         let place = recipe.locate(&definition.path);
         if let Some(first) = defined.get(name) {
             let line = recipe.line_of(&first.path).unwrap_or_default();
@@ -52,6 +59,28 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
             defined.insert(name, definition);
         }
     };
+    let declared = (recipe
+        .models
+        .keys()
+        .map(|name| (name, format!("models.{name}"))))
+    .chain(
+        recipe
+            .data
+            .keys()
+            .map(|name| (name, format!("data.{name}"))),
+    );
+    let made = recipe.stages.iter().enumerate().filter_map(|(at, stage)| {
+        let name = stage.name.as_ref()?;
+        Some((name, format!("{}.as", stage_path(at))))
+    });
+    for (name, path) in declared.chain(made) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !name.chars().all(is_plain) {
+            let problem = Problem::new(format!("`{name}` is no name"))
+                .hint("a name is made of letters, digits, `_` and `-`");
+            problems.push(problem.at(recipe.locate(&path)));
+        }
+    }
     for (name, model) in &recipe.models {
         let (origin, path) = (Origin::Model(name.clone()), format!("models.{name}"));
         let thing = match model.source {
@@ -70,7 +99,7 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
     }
     for name in recipe.data.keys() {
         let (origin, path) = (Origin::Data(name.clone()), format!("data.{name}"));
-        let thing = Thing::Data;
+        let thing = Thing::Samples;
         define(
             name,
             Definition {
@@ -135,6 +164,12 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
             }) => Problem::new(format!(
                 "`{tokenizer}` is remote: its tokenizer is not here"
             )),
+            Some(ModelConfig {
+                source: ModelSource::Random(_),
+                ..
+            }) => Problem::new(format!(
+                "`{tokenizer}` is random: it has no tokenizer to lend"
+            )),
             Some(_) => continue,
         };
         problems.push(problem.at(recipe.locate(&format!("models.{name}.tokenizer"))));
@@ -147,7 +182,24 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
 }
 
 fn fits(thing: Thing, wanted: Thing) -> bool {
-    thing == wanted || (wanted == Thing::Writer && [Thing::Model, Thing::Remote].contains(&thing))
+    let also: &[Thing] = match wanted {
+        Thing::Writer => &[Thing::Model, Thing::Remote],
+        Thing::Data => &[Thing::Samples, Thing::Pairs, Thing::Instructions],
+        Thing::Questions => &[Thing::Samples, Thing::Instructions],
+        _ => &[],
+    };
+    thing == wanted || also.contains(&thing)
+}
+
+/// How to come from records of one kind to those that are wanted.
+fn way_out(thing: Thing) -> Option<&'static str> {
+    match thing {
+        Thing::Pairs => {
+            Some("`keep = \"best\"` in the stage `rate` keeps the best answers, as conversations")
+        }
+        Thing::Instructions => Some("let a stage `generate` answer them first"),
+        _ => None,
+    }
 }
 
 fn look_up(
@@ -187,11 +239,25 @@ fn look_up(
         .hint("name a model with weights here, or let this one write data with a stage `generate` and learn from that with `sft`, or tell targets with a stage `capture`"));
     }
     if !fits(definition.thing, *wanted) {
-        return Err(Problem::new(format!(
-            "`{name}` is {}, {} is wanted here",
-            definition.thing.described(),
-            wanted.described()
-        )));
+        let found = match (definition.thing, *wanted) {
+            (Thing::Samples, wanted) if !fits(Thing::Samples, wanted) => Thing::Data,
+            (found, _) => found,
+        };
+        let wanted = match (*wanted, fits(found, Thing::Data)) {
+            (Thing::Samples | Thing::Questions, false) => Thing::Data,
+            (wanted, _) => wanted,
+        };
+        let (is, wanted) = (found.described(), wanted.described());
+        let verb = if matches!(found, Thing::Pairs | Thing::Instructions) {
+            "holds"
+        } else {
+            "is"
+        };
+        let problem = Problem::new(format!("`{name}` {verb} {is}, {wanted} is wanted here"));
+        return Err(match way_out(found) {
+            Some(hint) if fits(found, Thing::Data) => problem.hint(hint),
+            _ => problem,
+        });
     }
     if !earlier(definition) {
         let line = recipe.line_of(&definition.path).unwrap_or_default();

@@ -39,7 +39,7 @@ pub fn apply_preset(root: &mut Node, presets: &[Entry], name: &str) -> Result<()
 
 /// Lays one `--set key=value` over the recipe.
 pub fn apply_set(root: &mut Node, document: &mut Document, flag: &str) -> Result<(), Problem> {
-    let start = document.add(&format!("--set {flag}"), flag);
+    let start = document.add_flag("--set", flag);
     let Some((key, value)) = flag.split_once('=') else {
         return Err(Problem::new("`--set` takes key=value")
             .at(start..start + flag.len())

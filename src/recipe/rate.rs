@@ -6,7 +6,7 @@ use teacher::remote::request::Sampling;
 use teacher::synth::prompt::PromptFile;
 use teacher::synth::rate::RATING_VARIABLES;
 
-use super::generate::{invalid_asking, invalid_prompt};
+use super::generate::{invalid_asking, invalid_prompt, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -77,6 +77,11 @@ impl Rate {
             check(once, &format!("answers.{i}"), &says);
         }
         check(
+            self.keep == Keep::Pairs || self.seed.is_none(),
+            "seed",
+            "`seed` has no part here: it draws the rejected answers, and `keep = \"best\"` keeps none",
+        );
+        check(
             !self.aspects.is_empty(),
             "aspects",
             "`aspects` names none: there is nothing to rate",
@@ -94,6 +99,7 @@ impl Rate {
             Some(&self.prompt),
             &RATING_VARIABLES,
         ));
+        found.extend(invalid_question("prompt", &self.prompt, &["completion"]));
         found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }

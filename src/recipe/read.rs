@@ -42,14 +42,23 @@ impl<'de> Parts<'de> {
     }
 
     /// Fails if a key is left that no part knows. To be asked before the parts are unwrapped: a
-    /// misspelt key explains why another one is missing.
-    pub fn finish(self) -> Result<(), Problem> {
-        match (self.entries.iter()).find(|entry| !self.known.contains(&entry.key.as_str())) {
-            None => Ok(()),
-            Some(entry) => Err(Problem::new(format!("unknown key `{}`", entry.key))
-                .accepting(&entry.key, &self.known)
-                .at(entry.key_span.clone())),
-        }
+    /// misspelt key explains why another one is missing. `inner` are keys of tables below: each with its table.
+    pub fn finish(self, inner: &[(&str, &str)]) -> Result<(), Problem> {
+        let is_unknown = |entry: &&Entry| !self.known.contains(&entry.key.as_str());
+        let Some(entry) = self.entries.iter().find(is_unknown) else {
+            return Ok(());
+        };
+        let problem = Problem::new(format!("unknown key `{}`", entry.key))
+            .accepting(&entry.key, &self.known)
+            .at(entry.key_span.clone());
+        let belongs =
+            |(key, table): &&(&str, &str)| *key == entry.key && self.known.contains(table);
+        Err(match inner.iter().find(belongs) {
+            Some((key, table)) => problem.hint(format!(
+                "`{key}` belongs to `{table}`: {table} = {{ {key} = … }}"
+            )),
+            None => problem,
+        })
     }
 }
 
@@ -91,12 +100,42 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
         match &self.0.value {
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Integer(number) => visitor.visit_i64(*number),
-            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Float(number) => visitor.visit_f64(*number).map_err(|problem: Problem| {
+                let is_whole = number.fract() == 0.0 && number.abs() < 1e15;
+                match is_whole && problem.message.starts_with("expected a whole number") {
+                    true => problem.hint(format!("write {number:.0}")),
+                    false => problem,
+                }
+            }),
             Value::Boolean(value) => visitor.visit_bool(*value),
-            Value::Array(items) => visitor.visit_seq(List(items.iter())),
+            Value::Array(items) => {
+                let mut list = List(items.iter());
+                visitor.visit_seq(&mut list).and_then(|value| {
+                    let taken = items.len() - list.0.len();
+                    let too_much = |extra: &Node| {
+                        let message = format!(
+                            "a list of {taken} is wanted here, this one has {}",
+                            items.len()
+                        );
+                        Problem::new(message).at(extra.span.clone())
+                    };
+                    list.0
+                        .next()
+                        .map_or(Ok(value), |extra| Err(too_much(extra)))
+                })
+            }
             Value::Table(entries) => visitor.visit_map(Table::new(entries.iter().collect())),
         }
         .map_err(|problem| problem.or_at(&self.0.span))
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let is_list = matches!(self.0.value, Value::Array(_));
+        self.deserialize_any(visitor)
+            .map_err(|problem| match is_list {
+                true => problem,
+                false => problem.hint("put it in brackets: [ … ]"),
+            })
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -121,16 +160,25 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
         let (tag, rest) = match &self.0.value {
             Value::String(text) => ((text.as_str(), &self.0.span), Vec::new()),
             Value::Table(entries) => {
-                let Some(kind) = self.0.get(KIND) else {
-                    let problem = Problem::new(format!("missing key `{KIND}`"));
-                    return Err(problem.accepting("", variants).at(self.0.span.clone()));
-                };
-                let Some(name) = kind.string() else {
-                    let problem = Problem::new(format!("`{KIND}` is not a string"));
-                    return Err(problem.accepting("", variants).at(kind.span.clone()));
+                let tag = match (self.0.get(KIND), variants) {
+                    (Some(kind), _) => match kind.string() {
+                        Some(name) => (name, &kind.span),
+                        None => {
+                            let problem = Problem::new(format!("`{KIND}` is not a string"));
+                            return Err(problem.accepting("", variants).at(kind.span.clone()));
+                        }
+                    },
+                    // There is only one: it goes without saying.
+                    (None, [only]) => (*only, &self.0.span),
+                    (None, _) => {
+                        let problem = Problem::new(format!("missing key `{KIND}`"));
+                        let problem = problem.accepting("", variants).at(self.0.span.clone());
+                        let first = variants.first().copied().unwrap_or_default();
+                        return Err(problem.hint(format!("add {KIND} = \"{first}\", for example")));
+                    }
                 };
                 let rest = entries.iter().filter(|entry| entry.key != KIND).collect();
-                ((name, &kind.span), rest)
+                (tag, rest)
             }
             _ => {
                 let problem = Problem::new(format!("expected a table with the key `{KIND}`"));
@@ -143,7 +191,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit unit_struct tuple tuple_struct map struct identifier ignored_any
     }
 }
 

@@ -15,13 +15,13 @@ use super::exercises::Exercises;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
 use super::filter::{Decontaminate, Dedup, Filter};
-use super::generate::Generate;
+use super::generate::{Generate, Mode};
 use super::invalid::{Invalid, require};
 use super::judge::Judge;
 use super::keep_layers::KeepLayers;
 use super::problem::Problem;
 use super::quantize::Quantize;
-use super::rate::Rate;
+use super::rate::{Keep, Rate};
 use super::read::{KIND, Parts};
 
 /// A link of the chain: what it does and the name that later stages know its result by.
@@ -132,7 +132,16 @@ pub enum Thing {
     Remote,
     /// As something wanted: a model of either kind, that only writes or tells probabilities.
     Writer,
+    /// As something wanted: records of any kind.
     Data,
+    /// Texts, answers and conversations: what can be learned, measured and rated.
+    Samples,
+    /// Prompts, each with a chosen and a rejected answer.
+    Pairs,
+    /// Conversations that nobody has answered yet.
+    Instructions,
+    /// As something wanted: samples or instructions.
+    Questions,
     Targets,
     Scores,
     Files,
@@ -144,6 +153,10 @@ impl Thing {
             Self::Model | Self::Writer => "a model",
             Self::Remote => "a remote model",
             Self::Data => "data",
+            Self::Samples => "data with texts or answers",
+            Self::Pairs => "pairs of a chosen and a rejected answer",
+            Self::Instructions => "instructions without answers",
+            Self::Questions => "data with texts or prompts",
             Self::Targets => "stored targets",
             Self::Scores => "a table of scores",
             Self::Files => "exported files",
@@ -168,6 +181,23 @@ struct Head {
     name: Option<String>,
 }
 
+/// Keys that are easily taken for a stage's own, and the tables that they stand in.
+const INNER_KEYS: [(&str, &str); 13] = [
+    ("lr", "optimizer"),
+    ("betas", "optimizer"),
+    ("eps", "optimizer"),
+    ("weight_decay", "optimizer"),
+    ("warmup_steps", "schedule"),
+    ("min_lr_ratio", "schedule"),
+    ("rank", "adapter"),
+    ("alpha", "adapter"),
+    ("targets", "adapter"),
+    ("max_tokens", "sampling"),
+    ("temperature", "sampling"),
+    ("top_p", "sampling"),
+    ("dollars", "budget"),
+];
+
 impl Stage {
     pub fn read(node: &Node) -> Result<Self, Problem> {
         let mut parts = Parts::new(node)?;
@@ -176,7 +206,11 @@ impl Stage {
         let tag = node
             .get(KIND)
             .ok_or_else(|| missing().at(node.span.clone()))?;
-        let action = match tag.string().unwrap_or_default() {
+        let not_a_string = || {
+            let problem = Problem::new(format!("`{KIND}` is not a string"));
+            problem.accepting("", Action::KINDS).at(tag.span.clone())
+        };
+        let action = match tag.string().ok_or_else(not_a_string)? {
             "prune" => parts.take().map(Action::Prune),
             "gqa" => parts.take().map(Action::Gqa),
             "capture" => parts.take().map(Action::Capture),
@@ -215,7 +249,7 @@ impl Stage {
                     .at(tag.span.clone()));
             }
         };
-        parts.finish()?;
+        parts.finish(&INNER_KEYS)?;
         Ok(Self {
             name: head?.name,
             action: action?,
@@ -264,6 +298,7 @@ impl Action {
         }
     }
 
+    /// What the stage makes; for one that only sifts data, where that is not known to be of another kind.
     pub fn makes(&self) -> Thing {
         match self {
             Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) | Self::Quantize(_) => {
@@ -272,10 +307,23 @@ impl Action {
             Self::Capture(_) => Thing::Targets,
             Self::Eval(_) | Self::Judge(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
+            Self::Generate(stage) if stage.mode != Mode::Answer => Thing::Instructions,
+            Self::Rate(stage) if stage.keep == Keep::Pairs => Thing::Pairs,
             Self::Generate(_) | Self::Rate(_) | Self::CodeQuality(_) | Self::Exercises(_) => {
-                Thing::Data
+                Thing::Samples
             }
-            Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => Thing::Data,
+            Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => Thing::Samples,
+        }
+    }
+
+    /// The data whose records the stage sifts and leaves as they are.
+    pub fn sifts(&self) -> Option<&str> {
+        match self {
+            Self::Filter(stage) => Some(&stage.data),
+            Self::Dedup(stage) => Some(&stage.data),
+            Self::Decontaminate(stage) => Some(&stage.data),
+            Self::CodeQuality(stage) => Some(&stage.data),
+            _ => None,
         }
     }
 
@@ -308,7 +356,7 @@ impl Action {
         }
     }
 
-    fn training(&self) -> Option<&TrainConfig> {
+    pub(super) fn training(&self) -> Option<&TrainConfig> {
         match self {
             Self::Sft(stage) => Some(&stage.train),
             Self::Distill(stage) => Some(&stage.train),
@@ -330,20 +378,20 @@ impl Action {
             Self::Prune(prune) => {
                 uses("model", &prune.model, Thing::Model);
                 if let Some(data) = prune.keep_layers.as_ref().and_then(KeepLayers::data) {
-                    uses("keep_layers.data", data, Thing::Data);
+                    uses("keep_layers.data", data, Thing::Samples);
                 }
                 if let Some(narrower) = &prune.ffn_width {
-                    uses("ffn_width.data", &narrower.data, Thing::Data);
+                    uses("ffn_width.data", &narrower.data, Thing::Samples);
                 }
             }
             Self::Gqa(gqa) => uses("model", &gqa.model, Thing::Model),
             Self::Capture(capture) => {
                 uses("teacher", &capture.teacher, Thing::Writer);
-                (capture.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+                (capture.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Samples));
             }
             Self::Sft(Sft { inputs, .. }) => {
                 uses("model", &inputs.model, Thing::Model);
-                (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+                (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Samples));
             }
             Self::Distill(Distill { inputs, .. }) => {
                 uses("student", &inputs.student, Thing::Model);
@@ -351,46 +399,46 @@ impl Action {
                     TeacherChoice::Model(name) => uses("teacher", name, Thing::Model),
                     TeacherChoice::Shards(name) => uses("teacher.shards", name, Thing::Targets),
                 }
-                (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Data));
+                (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Samples));
             }
             Self::Quantize(quantize) => {
                 uses("model", &quantize.model, Thing::Model);
                 if let Some(calibration) = &quantize.calibration {
-                    uses("calibration.data", &calibration.data, Thing::Data);
+                    uses("calibration.data", &calibration.data, Thing::Samples);
                 }
-                uses("heldout", &quantize.heldout, Thing::Data);
+                uses("heldout", &quantize.heldout, Thing::Samples);
             }
             Self::Eval(eval) => {
                 for (i, model) in eval.models.iter().enumerate() {
                     uses(&format!("models.{i}"), model, Thing::Model);
                 }
-                uses("data", &eval.data, Thing::Data);
+                uses("data", &eval.data, Thing::Samples);
             }
             Self::Export(Export { inputs, .. }) => {
                 uses("model", &inputs.model, Thing::Model);
                 let verify = inputs.verify.as_ref();
                 if let Some(data) = verify.and_then(|verify| verify.data.as_deref()) {
-                    uses("verify.data", data, Thing::Data);
+                    uses("verify.data", data, Thing::Samples);
                 }
             }
             Self::Generate(generate) => {
                 uses("teacher", &generate.teacher, Thing::Writer);
-                uses("prompts", &generate.prompts, Thing::Data);
+                uses("prompts", &generate.prompts, Thing::Questions);
             }
             Self::Rate(rate) => {
                 uses("teacher", &rate.teacher, Thing::Writer);
                 for (i, answers) in rate.answers.iter().enumerate() {
-                    uses(&format!("answers.{i}"), answers, Thing::Data);
+                    uses(&format!("answers.{i}"), answers, Thing::Samples);
                 }
             }
             Self::Judge(judge) => {
                 uses("teacher", &judge.teacher, Thing::Writer);
-                uses("a", &judge.a, Thing::Data);
-                uses("b", &judge.b, Thing::Data);
+                uses("a", &judge.a, Thing::Samples);
+                uses("b", &judge.b, Thing::Samples);
             }
             Self::Exercises(exercises) => {
                 uses("teacher", &exercises.teacher, Thing::Writer);
-                uses("topics", &exercises.topics, Thing::Data);
+                uses("topics", &exercises.topics, Thing::Samples);
             }
             Self::CodeQuality(quality) => {
                 uses("data", &quality.data, Thing::Data);
@@ -407,7 +455,7 @@ impl Action {
             }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
-            uses("heldout", heldout, Thing::Data);
+            uses("heldout", heldout, Thing::Samples);
         }
         found
     }
@@ -453,6 +501,11 @@ impl Action {
                 let mut check =
                     |holds, key: &str, says: &str| require(&mut found, holds, key, says);
                 check(!eval.models.is_empty(), "models", "`models` names none");
+                for (i, name) in eval.models.iter().enumerate() {
+                    let once = !eval.models[..i].contains(name);
+                    let says = format!("`{name}` is listed twice");
+                    check(once, &format!("models.{i}"), &says);
+                }
                 check(
                     eval.window.is_none_or(|window| window >= 2),
                     "window",
@@ -489,7 +542,18 @@ fn invalid_losses(losses: &[LossConfig]) -> Vec<Invalid> {
         };
         Some(Invalid::new(key, error.to_string()))
     };
-    let found: Vec<Invalid> = losses.iter().enumerate().filter_map(invalid).collect();
+    let mut found: Vec<Invalid> = losses.iter().enumerate().filter_map(invalid).collect();
+    for (i, loss) in losses.iter().enumerate() {
+        let described = |loss: &LossConfig| {
+            let layers = loss.layers().map(<[_]>::to_vec);
+            (loss.name(), loss.temperature().map(f64::to_bits), layers)
+        };
+        let is_same = |earlier: &LossConfig| described(earlier) == described(loss);
+        if losses[..i].iter().any(is_same) {
+            let says = format!("`{}` is listed twice", loss.name());
+            found.push(Invalid::new(format!("loss.{i}"), says).hint("add up their weights"));
+        }
+    }
     match LossEntries::new(losses) {
         Err(error) if found.is_empty() && !losses.is_empty() => {
             vec![Invalid::new("loss", error.to_string())]

@@ -21,7 +21,7 @@ use trainer::config::TrainConfig;
 
 use super::Chain;
 use crate::plan::PlannedStage;
-use crate::recipe::{Action, DataMix, Origin};
+use crate::recipe::{DataMix, Origin};
 
 /// What a stage that makes data leaves in its directory.
 pub const DATA: &str = "data.jsonl";
@@ -122,16 +122,9 @@ impl Chain<'_> {
                 self.recipe.data[declared].with_source(self.data[declared].clone())
             }
             (Origin::Stage(_), Some(maker)) => {
-                let sifts = matches!(
-                    maker.action,
-                    Action::Filter(_)
-                        | Action::Dedup(_)
-                        | Action::Decontaminate(_)
-                        | Action::CodeQuality(_)
-                );
-                let columns = match sifts {
-                    true => self.data_config(maker, "data")?.1.columns,
-                    false => None,
+                let columns = match maker.action.sifts() {
+                    Some(_) => self.data_config(maker, "data")?.1.columns,
+                    None => None,
                 };
                 DataConfig {
                     columns,

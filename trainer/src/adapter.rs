@@ -1,6 +1,6 @@
 //! Which adapter a recipe asks for.
 
-use model::linear::lora::LoraConfig;
+use model::linear::lora::{LoraConfig, matches_module};
 use serde::{Deserialize, Serialize};
 
 use crate::invalid::{Invalid, require};
@@ -10,6 +10,17 @@ use crate::invalid::{Invalid, require};
 pub enum Adapter {
     Lora(LoraConfig),
 }
+
+/// The linear layers of a block.
+const MODULES: [&str; 7] = [
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.0.self_attn.k_proj",
+    "model.layers.0.self_attn.v_proj",
+    "model.layers.0.self_attn.o_proj",
+    "model.layers.0.mlp.gate_proj",
+    "model.layers.0.mlp.up_proj",
+    "model.layers.0.mlp.down_proj",
+];
 
 impl Adapter {
     pub fn check(&self) -> Vec<Invalid> {
@@ -42,6 +53,15 @@ impl Adapter {
             "targets",
             "`targets` names nothing; left out, it is every linear layer of the blocks",
         );
+        for (i, pattern) in targets.iter().enumerate() {
+            let matches = |name: &&str| matches_module(pattern, name);
+            if !MODULES.iter().any(|name| matches(&name)) && !pattern.contains("layers.") {
+                let says = format!("`{pattern}` matches no linear layer of a block");
+                let names = MODULES.map(|name| name.rsplit_once('.').map_or(name, |(_, end)| end));
+                let hint = format!("there are {}", names.join(", "));
+                found.push(Invalid::new(format!("targets.{i}"), says).hint(hint));
+            }
+        }
         found
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use datasets::chat_template::ChatTemplate;
 use datasets::packing::Packing;
 
 use crate::adapter::Adapter;
@@ -52,6 +53,9 @@ pub struct TrainConfig {
 /// Tokens of the largest step: far above what anybody trains with, far below what memory holds.
 const MOST_TOKENS: usize = 1 << 26;
 
+/// More passes than anybody makes are a typing error.
+const MOST_EPOCHS: f64 = 1e5;
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -99,9 +103,9 @@ impl TrainConfig {
         check(self.steps != Some(0), "steps", "`steps` must be at least 1");
         check(
             self.epochs
-                .is_none_or(|epochs| epochs > 0.0 && epochs.is_finite()),
+                .is_none_or(|epochs| epochs > 0.0 && epochs <= MOST_EPOCHS),
             "epochs",
-            "`epochs` must be above 0",
+            &format!("`epochs` must be above 0 and at most {MOST_EPOCHS}"),
         );
         check(
             self.sequence_length >= 2,
@@ -181,6 +185,7 @@ impl TrainConfig {
                 "`min_lr_ratio` must lie between 0 and 1",
             );
         }
+        found.extend(invalid_chat_template(self.chat_template.as_deref()));
         if let Some(adapter) = &self.adapter {
             let inner = adapter.check().into_iter();
             found.extend(inner.map(|invalid| invalid.under("adapter")));
@@ -194,7 +199,7 @@ impl TrainConfig {
                         "quantization_aware",
                         "`quantization_aware` trains the matrices, which stay frozen beneath an `adapter`",
                     )
-                    .hint("keep one; an adapter on a base of 4 bits is `adapter = { base = \"nf4\" }`"),
+                    .hint("keep one; an adapter on a base of 4 bits is `adapter = { kind = \"lora\", base = \"nf4\" }`"),
                 );
             }
         }
@@ -206,6 +211,19 @@ impl TrainConfig {
         );
         found
     }
+}
+
+/// A text that is no template of a conversation.
+pub fn invalid_chat_template(text: Option<&str>) -> Option<Invalid> {
+    let says = match ChatTemplate::new(text?, Vec::new()) {
+        Ok(template) if template.shows_messages() => return None,
+        Ok(_) => {
+            "this chat template does not name `messages`: it shows nothing of a conversation".into()
+        }
+        Err(error) => error.to_string(),
+    };
+    let hint = "the key takes the text of a template, not a path";
+    Some(Invalid::new("chat_template", says).hint(hint))
 }
 
 #[cfg(test)]
@@ -320,6 +338,37 @@ mod tests {
                     ..base()
                 },
                 "schedule.warmup_steps",
+            ),
+            (
+                TrainConfig {
+                    chat_template: Some("{% for".into()),
+                    ..base()
+                },
+                "chat_template",
+            ),
+            (
+                TrainConfig {
+                    chat_template: Some("recipes/chat.jinja".into()),
+                    ..base()
+                },
+                "chat_template",
+            ),
+            (
+                TrainConfig {
+                    adapter: Some(Adapter::Lora(LoraConfig {
+                        targets: vec!["*_proj".into(), "query".into()],
+                        ..LoraConfig::default()
+                    })),
+                    ..base()
+                },
+                "adapter.targets.1",
+            ),
+            (
+                TrainConfig {
+                    optimizer: adamw(1e3, [0.9, 0.99]),
+                    ..base()
+                },
+                "optimizer.lr",
             ),
             (
                 TrainConfig {

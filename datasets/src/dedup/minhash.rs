@@ -76,9 +76,9 @@ impl MinHash {
             "`bands` must divide `permutations`: each band has as many rows",
         );
         require(
-            (0.0..=1.0).contains(&self.threshold),
+            self.threshold > 0.0 && self.threshold <= 1.0,
             "threshold",
-            "`threshold` must lie between 0 and 1",
+            "`threshold` must lie above 0 and be at most 1",
         );
         found
     }

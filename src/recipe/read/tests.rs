@@ -18,6 +18,8 @@ struct Drawing {
     shape: Shape,
     #[serde(default)]
     sizes: Vec<u32>,
+    #[serde(default)]
+    corners: Vec<[f64; 2]>,
 }
 
 fn drawing(text: &str) -> Result<Drawing, String> {
@@ -77,7 +79,23 @@ fn errors_name_the_place_and_the_accepted_names() {
             "shape = \"point\"\nsizes = [1, -2]",
             "expected a whole number from 0 to 4294967295, found `-2`\n --> d:2:13",
         ),
+        (
+            "shape = \"point\"\nsizes = 3",
+            "expected a list, found `3`\n --> d:2:9\n  |\n2 | sizes = 3\n  |         ^\nhint: put it in brackets: [ … ]",
+        ),
+        (
+            "shape = \"point\"\nsizes = [1e3]",
+            "found `1000.0`\n --> d:2:10\n  |\n2 | sizes = [1e3]\n  |          ^^^\nhint: write 1000",
+        ),
         ("shap = \"point\"", "hint: did you mean `shape`?"),
+        (
+            "shape = \"point\"\ncorners = [[1, 2], [3, 4, \"x\"]]",
+            "a list of 2 is wanted here, this one has 3\n --> d:2:27",
+        ),
+        (
+            "shape = \"point\"\ncorners = [[1]]",
+            "expected an array of length 2, found 1 elements\n --> d:2:12",
+        ),
     ] {
         let error = drawing(text).unwrap_err();
         assert!(error.contains(wanted), "{text}\n{error}");
@@ -101,14 +119,14 @@ fn parts_share_a_table() {
         parts.take::<Left>().unwrap(),
         parts.take::<Right>().unwrap(),
     );
-    parts.finish().unwrap();
+    parts.finish(&[]).unwrap();
     assert_eq!((left.size, right.weight), (1, 2));
 
     let node = document.parse("d", "weight = 2\nsiez = 1").unwrap();
     let mut parts = Parts::new(&node).unwrap();
     assert!(parts.take::<Left>().is_err());
     parts.take::<Right>().unwrap();
-    let problem = parts.finish().unwrap_err();
+    let problem = parts.finish(&[]).unwrap_err();
     assert_eq!(problem.accepted, ["size", "weight"]);
     assert_eq!(problem.hint.as_deref(), Some("did you mean `size`?"));
 }

@@ -80,6 +80,17 @@ impl PromptFile {
         }
     }
 
+    /// Whether the template looks at one of these variables.
+    pub fn shows(&self, variables: &[&str]) -> bool {
+        // The engine's own list lacks what stands in a slice.
+        let tags = self.text.split('{').filter_map(|rest| {
+            let end = rest.find('}')?;
+            Some(&rest[..end])
+        });
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        (tags.flat_map(|tag| tag.split(|c| !is_part(c)))).any(|word| variables.contains(&word))
+    }
+
     /// # Errors
     /// What the template cannot do with these variables.
     pub fn render(&self, variables: &impl Serialize) -> Result<String, TeacherError> {
@@ -204,6 +215,9 @@ mod tests {
         let messages = variables.with_prompt("three".into());
         let texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
         assert_eq!(texts, ["new", "one", "first", "three"]);
+
+        let prompt = file("completion {% if prompt %}{{ messages[:1] }}{% endif %}").unwrap();
+        assert!(prompt.shows(&["messages"]) && !prompt.shows(&["completion"]));
 
         let error = file("{{ question }}").unwrap_err();
         assert!(
