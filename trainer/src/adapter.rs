@@ -55,7 +55,7 @@ impl Adapter {
         );
         for (i, pattern) in targets.iter().enumerate() {
             let matches = |name: &&str| matches_module(pattern, name);
-            if !MODULES.iter().any(|name| matches(&name)) && !pattern.contains("layers.") {
+            if !MODULES.iter().any(matches) && !pattern.contains("layers.") {
                 let says = format!("`{pattern}` matches no linear layer of a block");
                 let names = MODULES.map(|name| name.rsplit_once('.').map_or(name, |(_, end)| end));
                 let hint = format!("there are {}", names.join(", "));
