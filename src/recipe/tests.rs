@@ -503,7 +503,7 @@ fn stages_that_contradict_what_they_use() {
         ),
         (
             "kind = \"rate\"\nteacher = \"stored\"\nanswers = [\"train\"]\nschema = true".into(),
-            "`schema` is for remote models, and this teacher is on this machine",
+            "`schema` needs a remote teacher, and this one is on this machine",
         ),
         (
             "kind = \"rate\"\nteacher = \"server\"\nanswers = [\"train\"]\nprompt = \"recipes/prompts/exercise.jinja\"".into(),
@@ -523,7 +523,7 @@ fn stages_that_contradict_what_they_use() {
         ),
         (
             format!("{ask}\"tuned\"\nlogprobs = 3"),
-            "`logprobs` is for remote models, and this teacher is on this machine\n  --> r.toml:58:12",
+            "`logprobs` needs a remote teacher, and this one is on this machine\n  --> r.toml:58:12",
         ),
         (
             format!("{ask}\"server\"\ncandidates = 3"),
