@@ -206,7 +206,7 @@ pub fn invalid_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
     );
     require(
         &mut found,
-        !(sampling.temperature > MOST_TEMPERATURE),
+        sampling.temperature <= MOST_TEMPERATURE || !sampling.temperature.is_finite(),
         "sampling.temperature",
         format!("`temperature` is at most {MOST_TEMPERATURE}"),
     );
