@@ -330,6 +330,36 @@ fn bad_recipes() {
             "did you mean `stage`?",
         ),
         ("limit = 10", "limit = 0", "`limit` must be at least 1"),
+        (
+            "limit = 10",
+            "chunk = \"lines\"",
+            "`chunk` has no part here: it cuts plain text, and this is a table\n  --> r.toml:12:9",
+        ),
+        (
+            "limit = 10",
+            "columns = { prompt = \"q\" }",
+            "`columns` takes { text }, { prompt, completion } or { messages }",
+        ),
+        (
+            "hf:datasets/org/name/a.parquet",
+            "hf:org/name",
+            "is a model, data is wanted here",
+        ),
+        (
+            "source = { kind = \"random\"",
+            "source = \"hf:datasets/a/b/c.parquet\" #",
+            "is data, a model is wanted here",
+        ),
+        (
+            "tokenizer = \"teacher\"\n",
+            "",
+            "a random model has no tokenizer\n --> r.toml:5:9",
+        ),
+        (
+            "seed = 7",
+            "seed = 18446744073709551615",
+            "a whole number lies between",
+        ),
         ("limit = 10", "limit = 10 x", "not valid TOML"),
         ("limit = 10", "limit = 1979-05-27", "no use for dates"),
         ("limit = 10", "limit = 99999999999999999999", "r.toml:12:9"),
