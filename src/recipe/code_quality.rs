@@ -7,7 +7,7 @@ use teacher::remote::request::Sampling;
 use teacher::synth::educational_value::{LEAST, MOST};
 use teacher::synth::prompt::{PromptFile, VARIABLES};
 
-use super::generate::{SchemaFile, invalid_asking, invalid_prompt, invalid_question};
+use super::generate::{SchemaFile, invalid_asking, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -145,11 +145,10 @@ impl CodeQuality {
             "high_from",
             "`high_from` is above 1 and at most 5: else all records are of one class",
         );
-        found.extend(invalid_prompt("prompt", self.prompt.as_ref(), &VARIABLES));
-        let shown = ["prompt", "messages"];
-        found.extend(
-            (self.prompt.as_ref()).and_then(|prompt| invalid_question("prompt", prompt, &shown)),
-        );
+        if let Some(prompt) = &self.prompt {
+            let shown = ["prompt", "messages"];
+            found.extend(invalid_question(prompt, &VARIABLES, &shown));
+        }
         let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
         let values = self.labels.as_ref().and_then(|labels| labels.high.as_ref());
         check(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use model::config::DecoderConfig;
 use teacher::shards::shard_file::shard_path;
-use trainer::adapter::Adapter;
+use trainer::config::TrainConfig;
 use trainer::loss::LossConfig;
 
 use super::capture::{Capture, TeacherChoice};
@@ -113,7 +113,7 @@ impl Recipe {
         .into_iter()
         .filter(|(given, _, _)| *given)
         .map(|(_, key, hint)| {
-            let says = format!("`{key}` is for remote models, and this teacher is on this machine");
+            let says = format!("`{key}` needs a remote teacher, and this one is on this machine");
             Invalid::new(key, says).hint(hint)
         })
         .collect()
@@ -404,21 +404,23 @@ impl Recipe {
                     found.push(Invalid::new("kv_heads", says));
                 }
             }
-            Action::Sft(stage) => {
-                found.extend(self.random_adapter(&stage.inputs.model, &stage.train.adapter));
+            Action::Sft(sft) => {
+                found.extend(self.random_adapter(&sft.inputs.model, &sft.train));
             }
-            Action::Distill(stage) => {
-                found.extend(self.random_adapter(&stage.inputs.student, &stage.train.adapter));
+            Action::Distill(distill) => {
+                found.extend(self.random_adapter(&distill.inputs.student, &distill.train));
             }
             _ => {}
         }
         found
     }
 
-    fn random_adapter(&self, name: &str, adapter: &Option<Adapter>) -> Option<Invalid> {
+    fn random_adapter(&self, name: &str, train: &TrainConfig) -> Option<Invalid> {
         let model = self.models.get(name)?;
         let is_random = matches!(model.source, ModelSource::Random(_));
-        (adapter.is_some() && is_random).then(|| {
+        // With both, that is told first.
+        let has_adapter = train.adapter.is_some() && train.quantization_aware.is_none();
+        (has_adapter && is_random).then(|| {
             let says = format!("an adapter needs a model that is stored, and `{name}` is random");
             Invalid::new("adapter", says).hint("leave out `adapter`")
         })

@@ -5,9 +5,7 @@ use teacher::remote::account::Budget;
 use teacher::remote::request::Sampling;
 use teacher::synth::prompt::{PromptFile, VARIABLES};
 
-use super::generate::{
-    SchemaFile, invalid_asking, invalid_candidates, invalid_prompt, invalid_question,
-};
+use super::generate::{SchemaFile, invalid_asking, invalid_candidates, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -55,12 +53,8 @@ impl Exercises {
             "the schema has no `properties.code`: the function is read from there",
         );
         found.extend(invalid_candidates(self.candidates, &self.sampling));
-        found.extend(invalid_prompt("prompt", Some(&self.prompt), &VARIABLES));
-        found.extend(invalid_question(
-            "prompt",
-            &self.prompt,
-            &["prompt", "messages"],
-        ));
+        let shown = ["prompt", "messages"];
+        found.extend(invalid_question(&self.prompt, &VARIABLES, &shown));
         found
     }
 }

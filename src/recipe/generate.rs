@@ -156,15 +156,23 @@ impl Generate {
     }
 }
 
-/// A template that shows nothing of what it asks about; one of `variables` does.
-pub fn invalid_question(key: &str, prompt: &PromptFile, variables: &[&str]) -> Option<Invalid> {
-    let named = variables.join("` or `");
+/// A template that names what it cannot have, or shows nothing of what it asks about: it names one of `shown`.
+pub fn invalid_question(
+    prompt: &PromptFile,
+    variables: &[&str],
+    shown: &[&str],
+) -> Option<Invalid> {
+    let unknown = invalid_prompt("prompt", Some(prompt), variables);
+    if unknown.is_some() || prompt.shows(shown) {
+        return unknown;
+    }
     let says = format!(
-        "{}: the template does not name `{named}`: it asks the same of all",
-        prompt.path.display()
+        "{}: the template does not name `{}`: it asks the same of all",
+        prompt.path.display(),
+        shown.join("` or `")
     );
-    let hint = format!("write {{{{ {} }}}} where it is to be shown", variables[0]);
-    (!prompt.shows(variables)).then(|| Invalid::new(key, says).hint(hint))
+    let hint = format!("write {{{{ {} }}}} where it is to be shown", shown[0]);
+    Some(Invalid::new("prompt", says).hint(hint))
 }
 
 /// A template that names what it cannot have.
@@ -199,7 +207,7 @@ pub fn invalid_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
     );
     require(
         &mut found,
-        !(sampling.temperature > MOST_TEMPERATURE),
+        sampling.temperature <= MOST_TEMPERATURE || !sampling.temperature.is_finite(),
         "sampling.temperature",
         format!("`temperature` is at most {MOST_TEMPERATURE}"),
     );

@@ -6,7 +6,7 @@ use teacher::remote::request::Sampling;
 use teacher::synth::judge::JUDGE_VARIABLES;
 use teacher::synth::prompt::PromptFile;
 
-use super::generate::{invalid_asking, invalid_prompt, invalid_question};
+use super::generate::{invalid_asking, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -45,17 +45,8 @@ impl Judge {
             "b",
             "`a` and `b` are the same data: there is nothing to compare",
         );
-        found.extend(invalid_prompt(
-            "prompt",
-            Some(&self.prompt),
-            &JUDGE_VARIABLES,
-        ));
-        let answers = ["answer_a", "answer_b"];
-        found.extend(
-            answers
-                .iter()
-                .find_map(|answer| invalid_question("prompt", &self.prompt, &[answer])),
-        );
+        let shows = |answer| invalid_question(&self.prompt, &JUDGE_VARIABLES, &[answer]);
+        found.extend(["answer_a", "answer_b"].into_iter().find_map(shows));
         found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }

@@ -6,7 +6,7 @@ use teacher::remote::request::Sampling;
 use teacher::synth::prompt::PromptFile;
 use teacher::synth::rate::RATING_VARIABLES;
 
-use super::generate::{invalid_asking, invalid_prompt, invalid_question};
+use super::generate::{invalid_asking, invalid_question};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -77,11 +77,6 @@ impl Rate {
             check(once, &format!("answers.{i}"), &says);
         }
         check(
-            self.keep == Keep::Pairs || self.seed.is_none(),
-            "seed",
-            "`seed` has no part here: it draws the rejected answers, and `keep = \"best\"` keeps none",
-        );
-        check(
             !self.aspects.is_empty(),
             "aspects",
             "`aspects` names none: there is nothing to rate",
@@ -94,12 +89,8 @@ impl Rate {
             let says = format!("`{name}` is listed twice");
             check(!self.aspects[..i].contains(name), &key, &says);
         }
-        found.extend(invalid_prompt(
-            "prompt",
-            Some(&self.prompt),
-            &RATING_VARIABLES,
-        ));
-        found.extend(invalid_question("prompt", &self.prompt, &["completion"]));
+        let (prompt, shown) = (&self.prompt, ["completion"]);
+        found.extend(invalid_question(prompt, &RATING_VARIABLES, &shown));
         found.extend(invalid_asking(&self.sampling, &self.budget));
         found
     }

@@ -330,6 +330,36 @@ fn bad_recipes() {
             "did you mean `stage`?",
         ),
         ("limit = 10", "limit = 0", "`limit` must be at least 1"),
+        (
+            "limit = 10",
+            "chunk = \"lines\"",
+            "`chunk` has no part here: it cuts plain text, and this is a table\n  --> r.toml:12:9",
+        ),
+        (
+            "limit = 10",
+            "columns = { prompt = \"q\" }",
+            "`columns` takes { text }, { prompt, completion } or { messages }",
+        ),
+        (
+            "hf:datasets/org/name/a.parquet",
+            "hf:org/name",
+            "is a model, data is wanted here",
+        ),
+        (
+            "source = { kind = \"random\"",
+            "source = \"hf:datasets/a/b/c.parquet\" #",
+            "is data, a model is wanted here",
+        ),
+        (
+            "tokenizer = \"teacher\"\n",
+            "",
+            "a random model has no tokenizer\n --> r.toml:5:9",
+        ),
+        (
+            "seed = 7",
+            "seed = 18446744073709551615",
+            "a whole number lies between",
+        ),
         ("limit = 10", "limit = 10 x", "not valid TOML"),
         ("limit = 10", "limit = 1979-05-27", "no use for dates"),
         ("limit = 10", "limit = 99999999999999999999", "r.toml:12:9"),
@@ -503,7 +533,7 @@ fn stages_that_contradict_what_they_use() {
         ),
         (
             "kind = \"rate\"\nteacher = \"stored\"\nanswers = [\"train\"]\nschema = true".into(),
-            "`schema` is for remote models, and this teacher is on this machine",
+            "`schema` needs a remote teacher, and this one is on this machine",
         ),
         (
             "kind = \"rate\"\nteacher = \"server\"\nanswers = [\"train\"]\nprompt = \"recipes/prompts/exercise.jinja\"".into(),
@@ -523,7 +553,7 @@ fn stages_that_contradict_what_they_use() {
         ),
         (
             format!("{ask}\"tuned\"\nlogprobs = 3"),
-            "`logprobs` is for remote models, and this teacher is on this machine\n  --> r.toml:58:12",
+            "`logprobs` needs a remote teacher, and this one is on this machine\n  --> r.toml:58:12",
         ),
         (
             format!("{ask}\"server\"\ncandidates = 3"),

@@ -168,9 +168,17 @@ fn what_makes_no_sense_is_told_with_its_place() {
         ),
         (
             "targets = [\"query_proj\"]",
+            2,
+            &[
+                "`query_proj` matches no linear layer",
+                "hint: there are q_proj",
+            ],
+        ),
+        (
+            "targets = [\"layers.9.self_attn.q_proj\"]",
             1,
             &[
-                "stage 1 (sft): model `tiny`: `adapter` (r.toml:14): `targets`: `query_proj` names no linear layer",
+                "stage 1 (sft): model `tiny`: `adapter` (r.toml:14): `targets`: `layers.9.self_attn.q_proj` names no linear layer",
                 "self_attn.q_proj",
                 "hint: whole names work, too: model.layers.1.mlp.down_proj",
             ],
@@ -193,11 +201,7 @@ fn what_makes_no_sense_is_told_with_its_place() {
     let fresh = random("fresh", 64, 80, "tiny", 1);
     let more = adapt("fresh", "rank = 2", "tuned");
     home.write(RECIPE, format!("{TINY}{fresh}{DATA}{more}"));
-    assert_failure(
-        &home.run(),
-        1,
-        &["model `fresh`", "this one is random", "hint: "],
-    );
+    assert_failure(&home.run(), 2, &["`fresh` is random", "hint: "]);
 
     let twice = adapt("tuned", "rank = 3", "further");
     home.write(RECIPE, recipe("rank = 2") + &twice);

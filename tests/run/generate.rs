@@ -117,7 +117,13 @@ fn a_killed_run_asks_again_only_what_was_under_way() {
         Reply::json(chat(hit))
     };
     let server = Server::start(slow);
-    recipe(&home, &server, ", concurrency = 8", 200, "candidates = 2");
+    recipe(
+        &home,
+        &server,
+        ", concurrency = 8",
+        200,
+        "candidates = 2\nsampling = { temperature = 0.8 }",
+    );
     for at_least in [30, 90, 150] {
         let mut run = home.spawn("runs");
         assert!(run.wait_until(|| server.answered().len() >= at_least));
@@ -745,7 +751,7 @@ sampling = {{ temperature = 1.0, max_tokens = 8 }}
     );
     assert_eq!(records(&home, "again"), first);
     home.write(RECIPE, stage("logprobs = 1"));
-    assert_failure(&home.run(), 1, &["`logprobs` needs a remote teacher"]);
+    assert_failure(&home.run(), 2, &["`logprobs` needs a remote teacher"]);
 }
 
 #[test]

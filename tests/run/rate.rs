@@ -352,7 +352,7 @@ fn a_judge_on_this_machine_is_asked_without_a_schema() {
     let with = [set.as_slice(), &["--set", "stage.rated.schema=true"]].concat();
     assert_failure(
         &home.distill(&with),
-        1,
+        2,
         &["`schema` needs a remote teacher"],
     );
     assert!(server.hits().is_empty());

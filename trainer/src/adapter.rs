@@ -54,8 +54,9 @@ impl Adapter {
             "`targets` names nothing; left out, it is every linear layer of the blocks",
         );
         for (i, pattern) in targets.iter().enumerate() {
-            let matches = |name: &&str| matches_module(pattern, name);
-            if !MODULES.iter().any(matches) && !pattern.contains("layers.") {
+            // Which layers there are, the model says.
+            let is_known = MODULES.iter().any(|name| matches_module(pattern, name));
+            if !is_known && !pattern.contains("layers.") {
                 let says = format!("`{pattern}` matches no linear layer of a block");
                 let names = MODULES.map(|name| name.rsplit_once('.').map_or(name, |(_, end)| end));
                 let hint = format!("there are {}", names.join(", "));
