@@ -265,7 +265,7 @@ fn bad_recipes() {
         (
             "lr = 3e-4",
             "lr = 0",
-            "`lr` must be above 0 and at most 100\n  --> r.toml:24:36",
+            "`lr` must be above 0\n  --> r.toml:24:36",
         ),
         ("lr = 3e-4", "rl = 3e-4", "unknown key `rl`"),
         ("steps = 24", "steps = 0", "`steps` must be at least 1"),

@@ -190,10 +190,21 @@ logprobs = 2
     }
 }
 
-/// The recipe's short form. A model as small as this one rates everything alike, which makes no pairs, but a best answer.
+/// The recipe's short form, made shorter. A model as small as this one rates everything alike, which makes no pairs, but a
+/// best answer.
 fn answers_are_rated_and_compared(server: &LlamaServer, at: &Path) {
     let out = at.join("rated");
-    let mut sets = vec![r#"stage.rated.keep = "best""#.to_string()];
+    let mut sets = vec![
+        "data.questions.limit = 3".to_string(),
+        r#"stage.rated.keep = "best""#.to_string(),
+        "stage.judge.sampling.temperature = 0.0".to_string(),
+    ];
+    for stage in ["rated", "rated_best"] {
+        sets.push(format!("stage.{stage}.sampling.temperature = 0.0"));
+        sets.push(format!(
+            r#"stage.{stage}.aspects = ["helpfulness", "truthfulness"]"#
+        ));
+    }
     for model in ["large", "judge"] {
         sets.push(format!(
             r#"models.{model}.source.model = "{}""#,

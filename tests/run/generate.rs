@@ -392,7 +392,8 @@ fn what_is_wrong_is_told() {
         "no JSON",
         "allow_failed = 3",
     ];
-    run(&nonsense, quick, "candidates = 4", 1, &parts);
+    let drawn = "candidates = 4\nsampling = { temperature = 0.8 }";
+    run(&nonsense, quick, drawn, 1, &parts);
     let parts = ["cannot tell log-probabilities", "leave out `logprobs`"];
     run(&good, "", "logprobs = 3", 1, &parts);
     // They were paid for: without log-probabilities the answers are there.
@@ -499,7 +500,8 @@ fn a_server_that_gives_few_answers_at_a_time_is_asked_for_few() {
         Some(3..) => Reply::refused(400, "Value must be between 1 <= value <= 2"),
         _ => Reply::json(chat(hit)),
     });
-    recipe(&home, &server, "", 2, "candidates = 5");
+    let drawn = "candidates = 5\nsampling = { temperature = 0.8 }";
+    recipe(&home, &server, "", 2, drawn);
     assert_success(&home.run());
     let records = records(&home, "runs");
     let candidates: Vec<&Value> = records.iter().map(|r| &r["lineage"]["candidate"]).collect();

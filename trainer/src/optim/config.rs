@@ -27,11 +27,7 @@ impl Optimizer {
         }) = self;
         let mut found = Vec::new();
         let mut check = |holds, key: &str, message: &str| require(&mut found, holds, key, message);
-        check(
-            *lr > 0.0 && *lr <= 100.0,
-            "lr",
-            "`lr` must be above 0 and at most 100",
-        );
+        check(*lr > 0.0 && lr.is_finite(), "lr", "`lr` must be above 0");
         check(
             (1e-30..1.0).contains(eps),
             "eps",
