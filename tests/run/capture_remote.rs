@@ -292,7 +292,9 @@ fn what_a_server_cannot_tell_is_named() {
         "GGUF",
     ];
     assert_failure(&home.run(), 1, &parts);
-    assert_eq!(neither.hits().len() / 8, 2, "no second try");
+    // Of at most eight requests under way each tries both ways once; the first that fails ends the others.
+    let hits = neither.hits().len();
+    assert!((2..=16).contains(&hits), "{hits}");
     for (edit, parts) in [
         (
             "other token",
