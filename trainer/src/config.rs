@@ -365,7 +365,7 @@ mod tests {
             ),
             (
                 TrainConfig {
-                    optimizer: adamw(1e3, [0.9, 0.99]),
+                    optimizer: adamw(f64::INFINITY, [0.9, 0.99]),
                     ..base()
                 },
                 "optimizer.lr",
