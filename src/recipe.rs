@@ -23,6 +23,7 @@ mod quantize;
 mod rate;
 mod read;
 mod secret;
+mod shape;
 mod stage;
 
 use std::collections::BTreeMap;

@@ -2,35 +2,15 @@
 
 use std::path::Path;
 
-use model::config::DecoderConfig;
 use teacher::shards::shard_file::shard_path;
-use trainer::config::TrainConfig;
 use trainer::loss::LossConfig;
 
 use super::capture::{Capture, TeacherChoice};
 use super::export::ExportFormat;
 use super::invalid::Invalid;
-use super::keep_layers::KeepLayers;
 use super::stage::{Action, Stage, Thing};
 use super::{Recipe, stage_path};
 use crate::source::ModelSource;
-
-/// What is known of a random model, and of what stages make of it, before it is there.
-struct Shape {
-    layers: usize,
-    kv_heads: usize,
-    context: usize,
-}
-
-impl From<DecoderConfig> for Shape {
-    fn from(config: DecoderConfig) -> Self {
-        Self {
-            layers: config.num_hidden_layers,
-            kv_heads: config.num_key_value_heads,
-            context: config.max_position_embeddings,
-        }
-    }
-}
 
 impl Recipe {
     pub(super) fn contradictions(&self) -> Vec<Invalid> {
@@ -52,7 +32,7 @@ impl Recipe {
     }
 
     /// The stage before the `before`-th whose result is called so.
-    fn maker(&self, name: &str, before: usize) -> Option<(usize, &Action)> {
+    pub(super) fn maker(&self, name: &str, before: usize) -> Option<(usize, &Action)> {
         let earlier = self.stages[..before].iter();
         let at = earlier
             .rev()
@@ -63,10 +43,9 @@ impl Recipe {
 
     /// Whether the model behind the name runs on this machine; not known of a name that is nobody's.
     fn is_local(&self, name: &str) -> Option<bool> {
-        let made = || self.maker(name, self.stages.len()).map(|_| true);
         match self.models.get(name) {
             Some(model) => Some(!matches!(model.source, ModelSource::Remote(_))),
-            None => made(),
+            None => self.maker(name, self.stages.len()).map(|_| true),
         }
     }
 
@@ -309,138 +288,4 @@ impl Recipe {
             })
             .collect()
     }
-
-    fn shape(&self, name: &str, before: usize) -> Option<Shape> {
-        if let Some(model) = self.models.get(name) {
-            let ModelSource::Random(random) = &model.source else {
-                return None;
-            };
-            return random.decoder_config().ok().map(Shape::from);
-        }
-        let (at, made) = self.maker(name, before)?;
-        let same = |name: &str| self.shape(name, at);
-        match made {
-            Action::Prune(prune) => same(&prune.model).map(|shape| Shape {
-                layers: match &prune.keep_layers {
-                    None => shape.layers,
-                    Some(KeepLayers::Every(n)) => shape.layers.div_ceil(*n),
-                    Some(KeepLayers::These(layers)) => layers.len(),
-                    Some(KeepLayers::Best(best)) => best.count,
-                },
-                ..shape
-            }),
-            Action::Gqa(gqa) => same(&gqa.model).map(|shape| Shape {
-                kv_heads: gqa.kv_heads,
-                ..shape
-            }),
-            Action::Sft(sft) => same(&sft.inputs.model),
-            Action::Distill(distill) => same(&distill.inputs.student),
-            Action::Quantize(quantize) => same(&quantize.model),
-            _ => None,
-        }
-    }
-
-    /// What a model of known shape has no room for.
-    fn beyond_shape(&self, at: usize, stage: &Stage) -> Vec<Invalid> {
-        let mut found = Vec::new();
-        let mut length = |key: &str, tokens: Option<usize>, name: &str| {
-            let context = self.shape(name, at).map(|shape| shape.context);
-            if let (Some(tokens), Some(context)) = (tokens, context)
-                && tokens > context
-            {
-                let says = format!("{tokens} tokens, but `{name}` sees {context} at most");
-                let hint = "lower it, or raise `max_position_embeddings` in the model's `config`";
-                found.push(Invalid::new(key, says).hint(hint));
-            }
-        };
-        match &stage.action {
-            Action::Capture(stage) => {
-                length(
-                    "sequence_length",
-                    Some(stage.sequence_length),
-                    &stage.teacher,
-                );
-            }
-            Action::Sft(stage) => length(
-                "sequence_length",
-                Some(stage.train.sequence_length),
-                &stage.inputs.model,
-            ),
-            Action::Distill(stage) => {
-                let tokens = Some(stage.train.sequence_length);
-                length("sequence_length", tokens, &stage.inputs.student);
-                if let TeacherChoice::Model(teacher) = &stage.inputs.teacher
-                    && *teacher != stage.inputs.student
-                {
-                    length("sequence_length", tokens, teacher);
-                }
-            }
-            Action::Eval(stage) => {
-                (stage.models.iter()).for_each(|model| length("window", stage.window, model));
-            }
-            Action::Quantize(stage) => {
-                length("window", stage.window, &stage.model);
-                let calibration = stage.calibration.as_ref();
-                let tokens = calibration.map(|calibration| calibration.sequence_length);
-                length("calibration.sequence_length", tokens, &stage.model);
-            }
-            _ => {}
-        }
-        match &stage.action {
-            Action::Prune(prune) => {
-                if let Some(shape) = self.shape(&prune.model, at) {
-                    found.extend(beyond_layers(prune.keep_layers.as_ref(), shape.layers));
-                }
-            }
-            Action::Gqa(gqa) => {
-                if let Some(Shape { kv_heads, .. }) = self.shape(&gqa.model, at)
-                    && gqa.kv_heads > 0
-                    && !kv_heads.is_multiple_of(gqa.kv_heads)
-                {
-                    let says = format!(
-                        "`kv_heads` must divide the {kv_heads} key/value heads of `{}`",
-                        gqa.model
-                    );
-                    found.push(Invalid::new("kv_heads", says));
-                }
-            }
-            Action::Sft(sft) => {
-                found.extend(self.random_adapter(&sft.inputs.model, &sft.train));
-            }
-            Action::Distill(distill) => {
-                found.extend(self.random_adapter(&distill.inputs.student, &distill.train));
-            }
-            _ => {}
-        }
-        found
-    }
-
-    fn random_adapter(&self, name: &str, train: &TrainConfig) -> Option<Invalid> {
-        let model = self.models.get(name)?;
-        let is_random = matches!(model.source, ModelSource::Random(_));
-        // With both, that is told first.
-        let has_adapter = train.adapter.is_some() && train.quantization_aware.is_none();
-        (has_adapter && is_random).then(|| {
-            let says = format!("an adapter needs a model that is stored, and `{name}` is random");
-            Invalid::new("adapter", says).hint("leave out `adapter`")
-        })
-    }
-}
-
-fn beyond_layers(keep: Option<&KeepLayers>, layers: usize) -> Option<Invalid> {
-    let (key, says) = match keep? {
-        KeepLayers::These(kept) => {
-            let at = kept.iter().position(|layer| *layer >= layers)?;
-            (
-                at.to_string(),
-                format!("the model has {layers} layers, 0 to {}", layers - 1),
-            )
-        }
-        KeepLayers::Best(best) if best.count > layers => (
-            "count".to_string(),
-            format!("the model has {layers} layers"),
-        ),
-        _ => return None,
-    };
-    Some(Invalid::new(key, says).under("keep_layers"))
 }
