@@ -78,7 +78,7 @@ fn answered(
     let text = |name: &str| match fields.get(name) {
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text.clone())),
         None | Some(Value::Null | Value::String(_)) => Ok(None),
-        Some(other) => Err(unexpected(record, name, other, "a text")),
+        Some(other) => Err(record.unexpected(name, other, "a text")),
     };
     let pair = |prompt: Option<String>, answer: Option<String>| {
         (prompt.zip(answer)).map(|(prompt, answer)| (vec![Message::new("user", prompt)], answer))
@@ -130,9 +130,9 @@ fn of_turns(
         Value::String(text) => serde_json::from_str(text),
         other => Vec::deserialize(other),
     };
-    let turns = turns.map_err(|_| unexpected(record, column, value, expected))?;
+    let turns = turns.map_err(|_| record.unexpected(column, value, expected))?;
     let read = conversation(turns)
-        .map_err(|role| unexpected(record, column, &Value::String(role), ROLES))?;
+        .map_err(|role| record.unexpected(column, &Value::String(role), ROLES))?;
     let Ok(mut messages) = read else {
         return Ok(None);
     };
@@ -143,21 +143,6 @@ fn of_turns(
     messages.truncate(last);
     let usable = !messages.is_empty() && !answer.trim().is_empty();
     Ok(usable.then_some((messages, answer)))
-}
-
-fn unexpected(record: &Record, column: &str, found: &Value, expected: &str) -> DataError {
-    let mut found = found.to_string();
-    if let Some((cut, _)) = found.char_indices().nth(60) {
-        found.truncate(cut);
-        found.push('…');
-    }
-    DataError::Row {
-        path: record.path.to_path_buf(),
-        row: record.row,
-        column: column.to_string(),
-        found,
-        expected: expected.into(),
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,24 @@ pub struct Record {
     pub line: String,
 }
 
+impl Record {
+    /// A value of this record that is no `expected`; a long one is shown by its beginning.
+    pub fn unexpected(&self, column: &str, value: &Value, expected: &str) -> DataError {
+        let mut found = value.to_string();
+        if let Some((cut, _)) = found.char_indices().nth(60) {
+            found.truncate(cut);
+            found.push('…');
+        }
+        DataError::Row {
+            path: self.path.to_path_buf(),
+            row: self.row,
+            column: column.to_string(),
+            found,
+            expected: expected.into(),
+        }
+    }
+}
+
 /// Takes a batch; [`ControlFlow::Break`] when no more are wanted.
 type Take<'a> = &'a mut dyn FnMut(Vec<Record>) -> Step;
 

@@ -10,6 +10,8 @@ use crate::records::Record;
 /// The texts of a record in their order, or why there are none.
 pub type Texts = Result<Vec<String>, DropReason>;
 
+const EXPECTED: &str = "a text, or a list of {role, content}";
+
 /// Parses a record.
 pub fn fields(record: &Record) -> Result<Map<String, Value>, DataError> {
     let found = match serde_json::from_str(&record.line) {
@@ -107,10 +109,10 @@ pub fn texts_of(
         },
         Value::Array(turns) => turns.clone(),
         Value::Object(_) => vec![value.clone()],
-        other => return Err(unexpected(record, column, other)),
+        other => return Err(record.unexpected(column, other, EXPECTED)),
     };
     match text_of_turns(&turns) {
-        None => Err(unexpected(record, column, value)),
+        None => Err(record.unexpected(column, value, EXPECTED)),
         Some(texts) if texts.is_empty() => Ok(Err(DropReason::EmptyConversation)),
         Some(texts) => Ok(Ok(texts)),
     }
@@ -127,19 +129,4 @@ fn text_of_turns(turns: &[Value]) -> Option<Vec<String>> {
         }
     }
     Some(texts)
-}
-
-fn unexpected(record: &Record, column: &str, value: &Value) -> DataError {
-    let mut found = value.to_string();
-    if let Some((cut, _)) = found.char_indices().nth(60) {
-        found.truncate(cut);
-        found.push('…');
-    }
-    DataError::Row {
-        path: record.path.to_path_buf(),
-        row: record.row,
-        column: column.to_string(),
-        found,
-        expected: "a text, or a list of {role, content}".into(),
-    }
 }

@@ -5,13 +5,14 @@
 
 use std::fs::{self, File};
 use std::future::Future;
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use teacher::TeacherError;
 use teacher::local::LocalTeacher;
@@ -297,6 +298,19 @@ fn check_outcome(outcome: &Outcome, questions: &Questions) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The JSON lines of a finished file, `what` it is said to hold, one after another.
+pub(super) fn read_records<R: DeserializeOwned>(
+    path: &Path,
+    what: &str,
+) -> Result<impl Iterator<Item = Result<R>>> {
+    let failed = || format!("cannot read {}", path.display());
+    let lines = BufReader::new(File::open(path).with_context(failed)?).lines();
+    Ok(lines.map(move |line| {
+        serde_json::from_str(&line.with_context(failed)?)
+            .with_context(|| format!("{} holds something else than {what}", path.display()))
+    }))
 }
 
 /// JSON lines on their way into a file.

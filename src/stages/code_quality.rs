@@ -118,16 +118,12 @@ impl Chain<'_> {
             }
             Ok(())
         })?;
-        let plan = Arc::new(Plan {
-            system: None,
-            prompt: config.prompt.clone(),
-            user: None,
-            turns: 1,
-            candidates: 1,
-            sampling: self.sampling(&config.sampling),
-            top_logprobs: None,
-            schema: config.schema.clone().map(|file| file.0),
-        });
+        let plan = Arc::new(Plan::question(
+            config.prompt.clone(),
+            1,
+            self.sampling(&config.sampling),
+            config.schema.clone().map(|file| file.0),
+        ));
         let questions = Questions {
             count: asked.len(),
             seed: "records",

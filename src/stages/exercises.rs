@@ -22,16 +22,12 @@ impl Chain<'_> {
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
         let topics = Arc::new(self.samples(stage, "topics")?);
-        let plan = Arc::new(Plan {
-            system: None,
-            prompt: Some(config.prompt.clone()),
-            user: None,
-            turns: 1,
-            candidates: config.candidates,
-            sampling: self.sampling(&config.sampling),
-            top_logprobs: None,
-            schema: config.schema.clone().map(|file| file.0),
-        });
+        let plan = Arc::new(Plan::question(
+            Some(config.prompt.clone()),
+            config.candidates,
+            self.sampling(&config.sampling),
+            config.schema.clone().map(|file| file.0),
+        ));
         let questions = Questions {
             count: topics.len(),
             seed: "topics",

@@ -1,16 +1,14 @@
 //! Stage `judge`: a teacher compares the answers of two data to the same prompts, in both orders.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use datasets::selection::COUNTS;
 use teacher::synth::asker::Asker;
 use teacher::synth::judge::{Comparison, Plan, judge, matches};
 use teacher::synth::verdict::VerdictCounts;
 
-use super::asking::Questions;
+use super::asking::{Questions, read_records};
 use super::{Chain, DATA, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
@@ -71,15 +69,12 @@ impl Chain<'_> {
 
 fn count_verdicts(stage: &PlannedStage, asked: u64, unmatched: u64) -> Result<()> {
     let path = stage.directory.join(DATA);
-    let failed = || format!("cannot read {}", path.display());
     let mut counts = VerdictCounts {
         unmatched,
         ..VerdictCounts::default()
     };
-    for line in BufReader::new(File::open(&path).with_context(failed)?).lines() {
-        let comparison: Comparison = serde_json::from_str(&line.with_context(failed)?)
-            .with_context(|| format!("{} holds something else than comparisons", path.display()))?;
-        counts.count(&comparison);
+    for comparison in read_records::<Comparison>(&path, "comparisons")? {
+        counts.count(&comparison?);
     }
     counts.dropped = asked - counts.judged();
     write_json(

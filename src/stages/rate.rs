@@ -1,7 +1,5 @@
 //! Stage `rate`: a teacher rates answers, and the ratings become pairs of a better and a worse answer, or the best answers.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +9,7 @@ use teacher::synth::asker::Asker;
 use teacher::synth::pairs::{Best, RatingCounts, Unpaired, best, pair};
 use teacher::synth::rate::{Plan, Rating, candidates, rate};
 
-use super::asking::{Lines, Questions};
+use super::asking::{Lines, Questions, read_records};
 use super::{Chain, DATA, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
@@ -83,15 +81,13 @@ impl Chain<'_> {
         mut counts: RatingCounts,
     ) -> Result<()> {
         let path = stage.directory.join(RATINGS);
-        let failed = || format!("cannot read {}", path.display());
         let partial = stage.directory.join(format!("{DATA}.partial"));
         let mut out = Lines::create(&partial)?;
         let seed = config.seed.unwrap_or(self.recipe.seed);
         let mut group: Vec<Rating> = Vec::new();
         let mut seen = 0;
-        for line in BufReader::new(File::open(&path).with_context(failed)?).lines() {
-            let rating: Rating = serde_json::from_str(&line.with_context(failed)?)
-                .with_context(|| format!("{} holds something else than ratings", path.display()))?;
+        for rating in read_records::<Rating>(&path, "ratings")? {
+            let rating = rating?;
             counts.count(&rating);
             if group.last().is_some_and(|last| last.group != rating.group) {
                 keep(&group, config.keep, seed, &mut out, &mut counts)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stdout};
-use crate::server::{Hit, Reply, Server, chat, question};
+use crate::server::{Hit, Reply, Server, chat, question, saying};
 
 const COUNT: usize = 60;
 
@@ -71,9 +71,7 @@ const BY_TEACHER: &str = "teacher = \"judge\"\nprompt = \"value.jinja\"\nlabelle
 
 fn scoring(hit: &Hit) -> Reply {
     let said = json!({ "rationale": "so it is", "score": score(&question(hit)) });
-    let mut answer = chat(hit);
-    answer["choices"][0]["message"]["content"] = said.to_string().into();
-    Reply::json(answer)
+    saying(hit, &said.to_string())
 }
 
 fn lines(home: &Home, out: &str, file: &str) -> Vec<Value> {
@@ -148,10 +146,7 @@ fn other_answers_get_other_vectors() {
     let server = Server::start(move |hit| match question(hit).starts_with("Write") {
         true => {
             let number: usize = question(hit)[6..].parse().unwrap();
-            let written = text(number + turn_there.load(Ordering::Relaxed));
-            let mut answer = chat(hit);
-            answer["choices"][0]["message"]["content"] = written.into();
-            Reply::json(answer)
+            saying(hit, &text(number + turn_there.load(Ordering::Relaxed)))
         }
         false => scoring(hit),
     });

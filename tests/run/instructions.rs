@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
-use crate::server::{Hit, Reply, Server, chat, question};
+use crate::server::{Hit, Server, question, saying};
 
 const SELF_INSTRUCT: &str = r#"mode = { kind = "self_instruct", prompt = "list.jinja", instructions = 30, shots = 4, requests_per_round = 5, max_requests = 60 }
 sampling = { temperature = 0.7 }"#;
@@ -51,12 +51,6 @@ as = "made"
             server.endpoint()
         ),
     );
-}
-
-fn answer(hit: &Hit, text: &str) -> Reply {
-    let mut answer = chat(hit);
-    answer["choices"][0]["message"]["content"] = text.into();
-    Reply::json(answer)
 }
 
 /// A number that follows from the question and the seed.
@@ -126,7 +120,7 @@ fn a_pool_grows_the_same_whichever_answer_comes_first() {
         let home = Home::new();
         let server = Server::start(move |hit| {
             std::thread::sleep(Duration::from_millis(delay(hash(hit))));
-            answer(hit, &list(hit))
+            saying(hit, &list(hit))
         });
         let source = format!(", concurrency = {concurrency}");
         recipe(&home, &server, &source, SELF_INSTRUCT);
@@ -185,7 +179,7 @@ fn a_pool_grows_the_same_whichever_answer_comes_first() {
 #[test]
 fn a_pool_ends_with_its_requests() {
     let home = Home::new();
-    let server = Server::start(|hit| answer(hit, &list(hit)));
+    let server = Server::start(|hit| saying(hit, &list(hit)));
     let stage = SELF_INSTRUCT.replace("max_requests = 60", "max_requests = 7");
     recipe(&home, &server, "", &stage);
     assert_success(&home.run());
@@ -193,7 +187,7 @@ fn a_pool_ends_with_its_requests() {
     assert!(records(&home, "runs").len() < 10);
 
     let home = Home::new();
-    let nothing = Server::start(|hit| answer(hit, "1. Two words"));
+    let nothing = Server::start(|hit| saying(hit, "1. Two words"));
     recipe(&home, &nothing, "", &stage);
     let parts = ["none of the requests has a usable answer", "too short"];
     assert_failure(&home.run(), 1, &parts);
@@ -208,7 +202,7 @@ fn killed_runs_ask_again_only_what_was_under_way() {
         let start = || {
             Server::start(move |hit| {
                 std::thread::sleep(Duration::from_millis(30));
-                answer(hit, &say(hit))
+                saying(hit, &say(hit))
             })
         };
         let (home, whole) = (Home::new(), start());
@@ -237,7 +231,7 @@ fn killed_runs_ask_again_only_what_was_under_way() {
 #[test]
 fn seeds_evolve_level_by_level_and_losses_are_counted() {
     let home = Home::new();
-    let server = Server::start(|hit| answer(hit, &evolve(hit)));
+    let server = Server::start(|hit| saying(hit, &evolve(hit)));
     recipe(&home, &server, "", EVOL_INSTRUCT);
     let output = home.run();
     assert_success(&output);
@@ -280,8 +274,8 @@ fn seeds_evolve_level_by_level_and_losses_are_counted() {
 fn a_chain_from_seeds_to_a_student() {
     let home = Home::new();
     let server = Server::start(|hit| match question(hit) {
-        asked if asked.starts_with("list") => answer(hit, &list(hit)),
-        _ => answer(hit, &evolve(hit)),
+        asked if asked.starts_with("list") => saying(hit, &list(hit)),
+        _ => saying(hit, &evolve(hit)),
     });
     let stage = format!(
         r#"{}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
-use crate::server::{Hit, Reply, Server, chat, question};
+use crate::server::{Hit, Reply, Server, question, saying};
 
 fn answers(home: &Home, name: &str, records: &[(&str, &str)]) {
     let lines = records
@@ -40,12 +40,6 @@ as = "verdicts"
             server.endpoint()
         ),
     );
-}
-
-fn saying(hit: &Hit, text: &str) -> Reply {
-    let mut answer = chat(hit);
-    answer["choices"][0]["message"]["content"] = text.into();
-    Reply::json(answer)
 }
 
 fn verdict(hit: &Hit, winner: &str) -> Reply {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
-use crate::server::{Hit, Reply, Server, chat, question};
+use crate::server::{Hit, Reply, Server, question, saying};
 
 /// Records of one `[data.answers]`: (prompt, answer, model).
 fn answers(home: &Home, name: &str, records: &[(&str, &str, &str)]) {
@@ -46,13 +46,6 @@ as = "rated"
             server.endpoint()
         ),
     );
-}
-
-/// Says this in place of the test server's usual answer.
-fn saying(hit: &Hit, text: &str) -> Reply {
-    let mut answer = chat(hit);
-    answer["choices"][0]["message"]["content"] = text.into();
-    Reply::json(answer)
 }
 
 /// The answer that is to be rated.

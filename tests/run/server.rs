@@ -99,6 +99,13 @@ pub fn question(hit: &Hit) -> String {
         .unwrap_or_default()
 }
 
+/// An answer whose text is this in place of the usual one.
+pub fn saying(hit: &Hit, text: &str) -> Reply {
+    let mut answer = chat(hit);
+    answer["choices"][0]["message"]["content"] = text.into();
+    Reply::json(answer)
+}
+
 /// An answer as the OpenAI API has it; its text follows from the question and the seed.
 pub fn chat(hit: &Hit) -> Value {
     let candidates = hit.body["n"].as_u64().unwrap_or(1);

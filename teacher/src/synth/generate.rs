@@ -29,6 +29,27 @@ pub struct Plan {
     pub schema: Option<Value>,
 }
 
+impl Plan {
+    /// One question a candidate, and its answer.
+    pub fn question(
+        prompt: Option<PromptFile>,
+        candidates: u32,
+        sampling: Sampling,
+        schema: Option<Value>,
+    ) -> Self {
+        Self {
+            system: None,
+            prompt,
+            user: None,
+            turns: 1,
+            candidates,
+            sampling,
+            top_logprobs: None,
+            schema,
+        }
+    }
+}
+
 /// All conversations of one seed.
 ///
 /// # Errors
