@@ -202,8 +202,10 @@ impl Progress {
         bar
     }
 
-    pub fn scoring(&mut self, model: &str) -> ProgressBar {
-        let bar = bar("      {bar:24} {msg}: {pos}/{len} tokens, {eta} left");
+    pub fn scoring(&mut self, model: &str, what: &str) -> ProgressBar {
+        let bar = bar(&format!(
+            "      {{bar:24}} {{msg}}: {{pos}}/{{len}} {what}, {{eta}} left"
+        ));
         bar.set_message(model.to_string());
         bar
     }

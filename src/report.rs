@@ -1,6 +1,7 @@
 //! What a run ends with: tables of scores, where the models lie, what to type next.
 
 mod preferences;
+pub mod scores;
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use indicatif::{FormattedDuration, HumanBytes};
 use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
-use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, Scores, export_target};
+use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, export_target};
 use preferences::{judged, rated};
+use scores::table;
 
 /// The closing text of a finished run.
 ///
@@ -124,35 +126,6 @@ fn forest(report: &ForestReport) -> String {
     )
 }
 
-fn table(scores: &Scores) -> String {
-    let mut text = format!("{} on {}\n", scores.task, scores.data);
-    let wide = scores
-        .rows
-        .iter()
-        .map(|row| row.model.len())
-        .max()
-        .unwrap_or(0)
-        .max(5);
-    let head = format!(
-        "{:wide$}  {:>10}  {:>10}  {:>11}  {:>10}  {:>13}\n",
-        "model", "parameters", "nll/token", "(std error)", "perplexity", "bits per byte"
-    );
-    text += &head;
-    for row in &scores.rows {
-        let score = &row.perplexity;
-        text += &format!(
-            "{:wide$}  {:>10}  {:>10.4}  {:>11.4}  {:>10.2}  {:>13.4}\n",
-            row.model,
-            millions(row.parameters),
-            score.nll,
-            score.standard_error,
-            score.perplexity,
-            score.bits_per_byte
-        );
-    }
-    text
-}
-
 fn quantization_table(scores: &[QuantizationScore]) -> String {
     let wide = |least: usize, column: fn(&QuantizationScore) -> &str| {
         let widths = scores.iter().map(|score| column(score).chars().count());
@@ -181,8 +154,4 @@ fn quantization_table(scores: &[QuantizationScore]) -> String {
         );
     }
     text
-}
-
-fn millions(parameters: u64) -> String {
-    format!("{:.1} M", parameters as f64 / 1e6)
 }

@@ -44,7 +44,7 @@ use crate::source::{Cache, ModelSource, digest_of_path};
 
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
-pub use evaluate::Scores;
+pub use evaluate::{Measured, Scores};
 pub use export::export_target;
 pub use quantize::QuantizationScore;
 
@@ -192,7 +192,7 @@ impl<'a> Chain<'a> {
             Action::Sft(config) => self.sft(stage, config, progress),
             Action::Distill(config) => self.distill(stage, config, progress),
             Action::Quantize(config) => self.quantize(stage, config, progress).map(|()| None),
-            Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
+            Action::Eval(config) => self.evaluate(stage, config, progress),
             Action::Export(config) => self.export(stage, config).map(|()| None),
             Action::Generate(config) => self.generate(stage, config, progress),
             Action::Rate(config) => self.rate(stage, config, progress),

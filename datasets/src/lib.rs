@@ -37,7 +37,7 @@ pub mod sample;
 pub mod scan;
 pub mod selection;
 mod space_prefix;
-mod texts;
+pub mod texts;
 pub mod tokenizer;
 mod tokenizer_files;
 mod turns;

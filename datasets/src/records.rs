@@ -181,6 +181,23 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
     Ok(ControlFlow::Continue(()))
 }
 
+/// The rows of a csv file that has no header line.
+///
+/// # Errors
+/// A file that cannot be read or is not UTF-8.
+pub fn csv_rows(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
+    let mut found = Vec::new();
+    while let Some(fields) = rows.next_row().map_err(DataError::io("read", path))? {
+        let texts: Result<Vec<String>, _> = fields.into_iter().map(String::from_utf8).collect();
+        let number = found.len() + 1;
+        found
+            .push(texts.map_err(|_| malformed(path, "csv", format!("row {number} is not UTF-8")))?);
+    }
+    Ok(found)
+}
+
 /// Every column stays text: a completion "42" is no number.
 fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
     let file = File::open(path).map_err(DataError::io("open", path))?;

@@ -1,8 +1,13 @@
 //! Evaluations of models.
 
+pub mod accuracy;
 pub mod classification;
+pub mod comparison;
+pub mod likelihood;
 pub mod logit_comparison;
 pub mod model_comparison;
+pub mod multiple_choice;
 pub mod perplexity;
+pub mod sample_records;
 
 pub use perplexity::{Perplexity, PerplexityConfig, PerplexityError};

@@ -38,6 +38,29 @@ pub fn label_log_probs(decoder: &Decoder, hidden: &Tensor<2>, targets: &[u32]) -
     out
 }
 
+/// Natural log-probabilities of several tokens at each position: those of `targets[i]` after position i of `hidden`
+/// `[tokens, hidden]`.
+///
+/// # Panics
+/// When a target lies beyond the head's rows.
+pub fn log_probs_of(decoder: &Decoder, hidden: &Tensor<2>, targets: &[Vec<u32>]) -> Vec<Vec<f64>> {
+    let mut out = Vec::with_capacity(targets.len());
+    for_each_chunk(decoder, hidden, |start, logits, vocabulary| {
+        let _span = operation!("log-softmax", Cost::numbers(logits.len(), DType::F32));
+        let rows: Vec<Vec<f64>> = logits
+            .par_chunks(vocabulary)
+            .zip(&targets[start..])
+            .map(|(row, targets)| {
+                let total = log_sum_exp(row);
+                let log_prob = |&target: &u32| f64::from(row[target as usize]) - total;
+                targets.iter().map(log_prob).collect()
+            })
+            .collect();
+        out.extend(rows);
+    });
+    out
+}
+
 /// The `k` largest logits of each position, largest first.
 pub fn top_logits(decoder: &Decoder, hidden: &Tensor<2>, k: usize) -> Vec<Vec<(u32, f32)>> {
     let mut out = Vec::new();

@@ -1,96 +1,33 @@
-//! `distill eval`: one model, one task.
+//! `distill eval`: one model, one task; or two models by what they answered.
 
-use std::io::Write;
+mod choices;
+mod compare;
+mod perplexity;
 
-use datasets::config::DataConfig;
-use datasets::read::read_samples;
-use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use model::load::load_frozen_decoder;
-use serde::Serialize;
-use teacher::tokenizer::load_tokenizer;
 
-use super::open_model::open_model;
-use crate::cli::{EvalArgs, EvalTask};
-use crate::device::place;
-
-#[derive(Serialize)]
-struct Report {
-    task: &'static str,
-    model: String,
-    data: String,
-    window: usize,
-    stride: usize,
-    #[serde(flatten)]
-    result: Perplexity,
-}
+use crate::cli::EvalArgs;
+use crate::source::Cache;
 
 pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
-    match arguments.task {
-        EvalTask::Perplexity => run_perplexity(&arguments),
+    if let [a, b] = arguments.compare.as_slice() {
+        return compare::run(a, b, arguments.json);
     }
-}
-
-fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
-    let config = PerplexityConfig {
-        window: arguments.window,
-        stride: arguments.stride,
-        limit: arguments.limit,
+    let asked = (arguments.task, arguments.model(), &arguments.data);
+    let (Some(task), Some(model), Some(data)) = asked else {
+        // The command line asks for all three where nothing is compared.
+        anyhow::bail!("`distill eval` needs a task, --model and --data");
     };
-    let samples = read_samples(&DataConfig::new(arguments.data.clone()))?.samples;
-    let placement = place(arguments.model.device.device)?;
-    let checkpoint = open_model(&arguments.model)?;
-    let (window, stride) = config.window_and_stride(checkpoint.config().max_position_embeddings)?;
-    let tokenizer = load_tokenizer(&checkpoint)?;
-    let documents = documents(&tokenizer, &samples)?;
-    let decoder = load_frozen_decoder(&checkpoint, &placement)?;
-    let bar = ProgressBar::new(0).with_style(style()?);
-    let result = perplexity(
-        &decoder,
-        &tokenizer,
-        &documents,
-        &config,
-        &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        },
-    )?;
-    bar.finish_and_clear();
-    let report = Report {
-        task: "perplexity",
-        model: arguments.model.stored()?.to_string(),
-        data: arguments.data.display().to_string(),
-        window,
-        stride,
-        result,
-    };
-    let mut out = std::io::stdout().lock();
-    match arguments.json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        false => write_table(&mut out, &report)?,
+    let data = data.resolve(&Cache::from_env()?).context("--data")?;
+    match task.choices() {
+        None => perplexity::run(&arguments, &model, &data),
+        Some(task) => choices::run(&arguments, task, &model, &data),
     }
-    Ok(())
 }
 
 /// Shown on stderr, and only where somebody watches.
-fn style() -> anyhow::Result<ProgressStyle> {
-    Ok(ProgressStyle::with_template(
-        "{wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left",
-    )?)
-}
-
-fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
-    let Report { result, .. } = report;
-    writeln!(out, "perplexity     {:.4}", result.perplexity)?;
-    writeln!(
-        out,
-        "NLL per token  {:.5} ± {:.5} nats",
-        result.nll, result.standard_error
-    )?;
-    writeln!(out, "bits per byte  {:.5}", result.bits_per_byte)?;
-    writeln!(
-        out,
-        "scored         {} tokens, {} bytes (window {}, stride {})",
-        result.tokens, result.bytes, report.window, report.stride
-    )
+fn bar(what: &str) -> anyhow::Result<ProgressBar> {
+    let template = format!("{{wide_bar}} {{pos}}/{{len}} {what}, {{per_sec}}, {{eta}} left");
+    Ok(ProgressBar::new(0).with_style(ProgressStyle::with_template(&template)?))
 }

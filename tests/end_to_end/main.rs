@@ -4,6 +4,7 @@ mod bad_models;
 mod check;
 mod gguf;
 mod llama_cpp;
+mod multiple_choice;
 mod verbs;
 
 use std::path::Path;

@@ -1,0 +1,168 @@
+//! Two evaluations of the same samples, side by side.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// Which samples the two got right. Samples are named by their numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    pub both_right: u64,
+    pub both_wrong: u64,
+    pub only_first: Vec<u64>,
+    pub only_second: Vec<u64>,
+    /// McNemar's exact test, two-sided: how likely so uneven a split of the differing samples would be, if neither were
+    /// better.
+    pub p: f64,
+}
+
+#[derive(Debug, Error)]
+pub enum ComparisonError {
+    #[error("record {line} of the {side} file has no `{key}`")]
+    NoField {
+        side: &'static str,
+        /// From 1.
+        line: usize,
+        key: &'static str,
+    },
+    #[error(
+        "sample {number} is in the {side} file alone\n\
+         hint: evaluate both models with the same data, --limit and --seed"
+    )]
+    Missing { number: u64, side: &'static str },
+    #[error(
+        "sample {number} has another prompt in each file\n\
+         hint: evaluate both models on the same task with the same --shots"
+    )]
+    OtherPrompt { number: u64 },
+}
+
+type Record = Map<String, Value>;
+
+/// Compares records by their `number`, `prompt` and `correct`.
+///
+/// # Errors
+/// Records of other samples, or without these fields.
+pub fn compare(first: &[Record], second: &[Record]) -> Result<Comparison, ComparisonError> {
+    let (first, second) = (by_number("first", first)?, by_number("second", second)?);
+    for (one, other, side) in [(&first, &second, "first"), (&second, &first, "second")] {
+        if let Some(&number) = one.keys().find(|number| !other.contains_key(number)) {
+            return Err(ComparisonError::Missing { number, side });
+        }
+    }
+    let mut found = Comparison {
+        both_right: 0,
+        both_wrong: 0,
+        only_first: Vec::new(),
+        only_second: Vec::new(),
+        p: 1.0,
+    };
+    for (&number, &(right, prompt)) in &first {
+        let (other_right, other_prompt) = second[&number];
+        if prompt != other_prompt {
+            return Err(ComparisonError::OtherPrompt { number });
+        }
+        match (right, other_right) {
+            (true, true) => found.both_right += 1,
+            (false, false) => found.both_wrong += 1,
+            (true, false) => found.only_first.push(number),
+            (false, true) => found.only_second.push(number),
+        }
+    }
+    found.p = mc_nemar(found.only_first.len(), found.only_second.len());
+    Ok(found)
+}
+
+type Verdicts<'a> = BTreeMap<u64, (bool, &'a Value)>;
+
+fn by_number<'a>(
+    side: &'static str,
+    records: &'a [Record],
+) -> Result<Verdicts<'a>, ComparisonError> {
+    (records.iter().enumerate())
+        .map(|(at, record)| {
+            let no = |key| ComparisonError::NoField {
+                side,
+                line: at + 1,
+                key,
+            };
+            let number = record
+                .get("number")
+                .and_then(Value::as_u64)
+                .ok_or(no("number"))?;
+            let right = record
+                .get("correct")
+                .and_then(Value::as_bool)
+                .ok_or(no("correct"))?;
+            Ok((number, (right, record.get("prompt").ok_or(no("prompt"))?)))
+        })
+        .collect()
+}
+
+/// 2 · P(X ≤ min(a, b)) for X binomial with a + b fair draws, 1 at most.
+fn mc_nemar(a: usize, b: usize) -> f64 {
+    let draws = a + b;
+    let mut term = -(draws as f64) * std::f64::consts::LN_2;
+    let mut sum = 0.0;
+    for k in 0..=a.min(b) {
+        sum += term.exp();
+        term += ((draws - k) as f64).ln() - ((k + 1) as f64).ln();
+    }
+    (2.0 * sum).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_test_is_the_exact_binomial_one() {
+        // scipy.stats.binomtest(min(a, b), a + b).pvalue
+        for (a, b, p) in [
+            (0, 0, 1.0),
+            (5, 5, 1.0),
+            (1, 9, 0.021484375),
+            (30, 12, 0.007_914_7),
+            (0, 2000, 0.0),
+        ] {
+            assert!(
+                (mc_nemar(a, b) - p).abs() < 1e-6,
+                "{a} {b}: {}",
+                mc_nemar(a, b)
+            );
+        }
+    }
+
+    #[test]
+    fn samples_are_paired_by_number_and_prompt() {
+        let record = |number: u64, prompt: &str, correct: bool| {
+            let value = json!({ "number": number, "prompt": prompt, "correct": correct });
+            value.as_object().unwrap().clone()
+        };
+        let first = [
+            record(1, "a", true),
+            record(2, "b", true),
+            record(3, "c", false),
+        ];
+        let second = [
+            record(3, "c", true),
+            record(2, "b", true),
+            record(1, "a", false),
+        ];
+        let found = compare(&first, &second).unwrap();
+        assert_eq!((found.both_right, found.both_wrong), (1, 0));
+        assert_eq!((found.only_first, found.only_second), (vec![1], vec![3]));
+        let error = compare(&first, &second[1..]).unwrap_err().to_string();
+        assert!(
+            error.contains("sample 3 is in the first file alone"),
+            "{error}"
+        );
+        let other = [record(1, "x", true), first[1].clone(), first[2].clone()];
+        let error = compare(&first, &other).unwrap_err().to_string();
+        assert!(error.contains("sample 1 has another prompt"), "{error}");
+    }
+}

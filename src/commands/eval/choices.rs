@@ -1,0 +1,129 @@
+//! `distill eval mmlu` and its kin: questions with choices.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use datasets::config::DataConfig;
+use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceScores, ChoiceTask};
+use evals::sample_records::SampleRecords;
+use model::load::load_frozen_decoder;
+use serde::Serialize;
+use serde_json::json;
+use teacher::tokenizer::load_tokenizer;
+
+use super::bar;
+use crate::cli::{EvalArgs, ModelArgs};
+use crate::commands::open_model::open_model;
+use crate::device::place;
+use crate::report::scores::{remarks, share_and_error};
+use crate::source::{Cache, Sha256, digest_of_path};
+
+#[derive(Serialize)]
+struct Report {
+    task: &'static str,
+    model: String,
+    data: String,
+    shots: usize,
+    #[serde(flatten)]
+    scores: ChoiceScores,
+}
+
+pub fn run(
+    arguments: &EvalArgs,
+    task: ChoiceTask,
+    model: &ModelArgs,
+    data: &Path,
+) -> anyhow::Result<()> {
+    let cache = Cache::from_env()?;
+    let settings = ChoiceConfig {
+        shots: arguments.shots.unwrap_or(0),
+        limit: arguments.limit,
+        seed: arguments.seed,
+    };
+    let questions = task
+        .questions(&DataConfig::new(data.to_path_buf()))?
+        .questions;
+    let shots_data = match &arguments.shots_data {
+        Some(source) => Some(source.resolve(&cache).context("--shots-data")?),
+        None => None,
+    };
+    let examples = match &shots_data {
+        Some(path) => task.questions(&DataConfig::new(path.clone()))?.questions,
+        None => Vec::new(),
+    };
+    let asked = Asked::new(task, questions, &examples, &settings)?;
+    let placement = place(model.device.device)?;
+    let records = match &arguments.records {
+        None => SampleRecords::unkept(),
+        Some(path) => {
+            let mut files = vec![model.stored()?.resolve(&cache)?, data.to_path_buf()];
+            files.extend(model.adapter.clone().into_iter().chain(shots_data));
+            let digests: Result<Vec<_>, _> = (files.iter())
+                .map(|file| digest_of_path(file, &cache).map(|digest| digest.to_string()))
+                .collect();
+            let all = json!({ "task": task, "settings": settings, "files": digests? });
+            SampleRecords::open(path, &Sha256::of(all.to_string().as_bytes()).to_string())?
+        }
+    };
+    let checkpoint = open_model(model)?;
+    let tokenizer = load_tokenizer(&checkpoint)?;
+    let decoder = load_frozen_decoder(&checkpoint, &placement)?;
+    let bar = bar("questions")?;
+    bar.set_length(asked.len() as u64);
+    let scores = asked.score(&decoder, &tokenizer, records, &mut |done| {
+        bar.set_position(done as u64);
+        true
+    })?;
+    bar.finish_and_clear();
+    let Some(scores) = scores else {
+        return Ok(());
+    };
+    let report = Report {
+        task: task.name(),
+        model: model.stored()?.to_string(),
+        data: data.display().to_string(),
+        shots: settings.shots,
+        scores,
+    };
+    let mut out = std::io::stdout().lock();
+    match arguments.json {
+        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        false => write_table(&mut out, &report)?,
+    }
+    Ok(())
+}
+
+fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
+    let Report { scores, .. } = report;
+    let [share, error] = share_and_error(&scores.accuracy);
+    let asked = scores.accuracy.questions;
+    writeln!(
+        out,
+        "{}: {asked} questions, {} shots",
+        report.task, report.shots
+    )?;
+    writeln!(out, "accuracy       {share:>8} ± {error}")?;
+    if let Some(normalised) = &scores.normalised {
+        let [share, error] = share_and_error(normalised);
+        writeln!(out, "a character    {share:>8} ± {error}")?;
+    }
+    let rows = scores.categories.iter().chain(&scores.subjects);
+    let wide = rows
+        .clone()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for (at, (name, accuracy)) in rows.enumerate() {
+        if at == 0 || at == scores.categories.len() {
+            writeln!(out)?;
+        }
+        let [share, error] = share_and_error(accuracy);
+        writeln!(
+            out,
+            "{name:wide$}  {:>6}  {share:>8} ± {error}",
+            accuracy.questions
+        )?;
+    }
+    write!(out, "{}", remarks(&report.model, scores))
+}

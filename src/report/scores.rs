@@ -1,0 +1,117 @@
+//! Tables of scores.
+
+use evals::accuracy::Accuracy;
+use evals::multiple_choice::ChoiceScores;
+use evals::perplexity::Perplexity;
+
+use crate::stages::{Measured, Scores};
+
+/// One row a model.
+pub fn table(scores: &Scores) -> String {
+    let names = scores.rows.iter().map(|row| row.model.chars().count());
+    let wide = names.max().unwrap_or(0).max(5);
+    let mut text = format!(
+        "{} on {}\n{:wide$}  {:>10}",
+        scores.task, scores.data, "model", "parameters"
+    );
+    for (name, width) in scores
+        .rows
+        .first()
+        .map_or_else(Vec::new, |row| columns(&row.measured))
+    {
+        text += &format!("  {name:>width$}");
+    }
+    text += "\n";
+    for row in &scores.rows {
+        text += &format!("{:wide$}  {:>10}", row.model, millions(row.parameters));
+        let heads = columns(&row.measured).into_iter();
+        for ((_, width), value) in heads.zip(values(&row.measured)) {
+            text += &format!("  {value:>width$}");
+        }
+        text += "\n";
+    }
+    for row in &scores.rows {
+        if let Measured::Choices(found) = &row.measured {
+            text += &remarks(&row.model, found);
+        }
+    }
+    text
+}
+
+fn columns(measured: &Measured) -> Vec<(String, usize)> {
+    match measured {
+        Measured::Perplexity(_) => [
+            ("nll/token", 10),
+            ("(std error)", 11),
+            ("perplexity", 10),
+            ("bits per byte", 13),
+        ]
+        .map(|(name, width)| (name.to_string(), width))
+        .to_vec(),
+        Measured::Choices(found) => {
+            let mut heads = vec!["questions", "accuracy", "(std error)"];
+            if found.normalised.is_some() {
+                heads.extend(["a character", "(std error)"]);
+            }
+            heads.extend(found.categories.iter().map(|(name, _)| name.as_str()));
+            let width = |name: &str| name.chars().count().max(8);
+            heads
+                .into_iter()
+                .map(|name| (name.to_string(), width(name)))
+                .collect()
+        }
+    }
+}
+
+fn values(measured: &Measured) -> Vec<String> {
+    match measured {
+        Measured::Perplexity(score) => perplexity_values(score),
+        Measured::Choices(found) => {
+            let mut values = vec![found.accuracy.questions.to_string()];
+            values.extend(share_and_error(&found.accuracy));
+            values.extend(found.normalised.iter().flat_map(share_and_error));
+            let of_category = found
+                .categories
+                .iter()
+                .map(|(_, accuracy)| percent(accuracy.share()));
+            values.extend(of_category);
+            values
+        }
+    }
+}
+
+fn perplexity_values(score: &Perplexity) -> Vec<String> {
+    vec![
+        format!("{:.4}", score.nll),
+        format!("{:.4}", score.standard_error),
+        format!("{:.2}", score.perplexity),
+        format!("{:.4}", score.bits_per_byte),
+    ]
+}
+
+pub fn share_and_error(accuracy: &Accuracy) -> [String; 2] {
+    let error = accuracy.standard_error();
+    [percent(accuracy.share()), error.map_or("-".into(), percent)]
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// What a reader of the numbers has to know.
+pub fn remarks(model: &str, found: &ChoiceScores) -> String {
+    let mut text = String::new();
+    if !found.few_examples.is_empty() {
+        let subjects = found.few_examples.join(", ");
+        text += &format!("fewer worked examples than asked for: {subjects}\n");
+    }
+    if found.cut > 0 {
+        let cut = found.cut;
+        text += &format!("{model}: {cut} prompts were cut from the left to fit the context\n");
+    }
+    text
+}
+
+fn millions(parameters: u64) -> String {
+    format!("{:.1} M", parameters as f64 / 1e6)
+}
