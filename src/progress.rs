@@ -202,6 +202,13 @@ impl Progress {
         bar
     }
 
+    pub fn drafting(&mut self, model: &str, prompts: u64) -> ProgressBar {
+        let bar = bar("      {bar:24} {msg}: {pos}/{len} prompts, {eta} left");
+        bar.set_message(model.to_string());
+        bar.set_length(prompts);
+        bar
+    }
+
     pub fn scoring(&mut self, model: &str) -> ProgressBar {
         let bar = bar("      {bar:24} {msg}: {pos}/{len} tokens, {eta} left");
         bar.set_message(model.to_string());

@@ -12,7 +12,7 @@ use indicatif::{FormattedDuration, HumanBytes};
 use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
-use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, Scores, export_target};
+use crate::stages::{Chain, DATA, ForestReport, Measure, QuantizationScore, Scores, export_target};
 use preferences::{judged, rated};
 
 /// The closing text of a finished run.
@@ -125,7 +125,9 @@ fn forest(report: &ForestReport) -> String {
 }
 
 fn table(scores: &Scores) -> String {
-    let mut text = format!("{} on {}\n", scores.task, scores.data);
+    let target = scores.target.iter();
+    let target: String = target.map(|name| format!(", drafts for {name}")).collect();
+    let mut text = format!("{} on {}{target}\n", scores.task, scores.data);
     let wide = scores
         .rows
         .iter()
@@ -133,22 +135,33 @@ fn table(scores: &Scores) -> String {
         .max()
         .unwrap_or(0)
         .max(5);
-    let head = format!(
-        "{:wide$}  {:>10}  {:>10}  {:>11}  {:>10}  {:>13}\n",
-        "model", "parameters", "nll/token", "(std error)", "perplexity", "bits per byte"
-    );
-    text += &head;
+    let columns = match scores.rows.first().map(|row| &row.measure) {
+        Some(Measure::Acceptance(_)) => format!(
+            "{:>14}  {:>8}  {:>6}  {:>6}",
+            "accepted/round", "accepted", "rounds", "tokens"
+        ),
+        _ => format!(
+            "{:>10}  {:>11}  {:>10}  {:>13}",
+            "nll/token", "(std error)", "perplexity", "bits per byte"
+        ),
+    };
+    text += &format!("{:wide$}  {:>10}  {columns}\n", "model", "parameters");
     for row in &scores.rows {
-        let score = &row.perplexity;
-        text += &format!(
-            "{:wide$}  {:>10}  {:>10.4}  {:>11.4}  {:>10.2}  {:>13.4}\n",
-            row.model,
-            millions(row.parameters),
-            score.nll,
-            score.standard_error,
-            score.perplexity,
-            score.bits_per_byte
-        );
+        let columns = match &row.measure {
+            Measure::Perplexity(score) => format!(
+                "{:>10.4}  {:>11.4}  {:>10.2}  {:>13.4}",
+                score.nll, score.standard_error, score.perplexity, score.bits_per_byte
+            ),
+            Measure::Acceptance(score) => format!(
+                "{:>14.3}  {:>6.1} %  {:>6}  {:>6}",
+                score.acceptance_length,
+                100.0 * score.acceptance_rate,
+                score.acceptance.rounds,
+                score.tokens
+            ),
+        };
+        let (model, parameters) = (&row.model, millions(row.parameters));
+        text += &format!("{model:wide$}  {parameters:>10}  {columns}\n");
     }
     text
 }

@@ -25,6 +25,19 @@ impl KvCache {
         }
     }
 
+    /// Forgets all but the first `length` positions.
+    pub fn truncate(&mut self, length: usize) {
+        for layer in &mut self.layers {
+            for tensor in [&mut layer.keys, &mut layer.values] {
+                *tensor = (tensor.take().filter(|_| length > 0)).map(|cached| {
+                    let [rows, _, width] = cached.dims();
+                    cached.slice([0..rows, 0..length, 0..width])
+                });
+            }
+        }
+        self.length = length;
+    }
+
     /// Keeps only the given rows, in the given order.
     pub fn select_rows(&mut self, rows: &[usize]) {
         for layer in &mut self.layers {
@@ -41,6 +54,14 @@ impl KvCache {
 }
 
 impl LayerCache {
+    /// Keys and values `[rows, length, width]`.
+    pub fn from_tensors(keys: Tensor<3>, values: Tensor<3>) -> Self {
+        Self {
+            keys: Some(keys),
+            values: Some(values),
+        }
+    }
+
     /// All cached keys and values, `[rows, length, width]`.
     ///
     /// # Panics

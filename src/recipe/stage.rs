@@ -1,5 +1,6 @@
 //! The stages of a recipe: what each kind takes, names and makes.
 
+use evals::AcceptanceConfig;
 use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
@@ -115,12 +116,24 @@ pub struct Eval {
     pub window: Option<usize>,
     /// Tokens by which the window moves; half of it when left out.
     pub stride: Option<usize>,
+    /// The model that the others draft for.
+    #[serde(skip_serializing)]
+    pub target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     Perplexity,
+    Acceptance,
 }
 
 /// What a name can stand for.
@@ -338,7 +351,8 @@ impl Action {
             Self::Judge(judge) => judge.sampling.seed.is_none(),
             Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
-            Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
+            Self::Eval(eval) => eval.temperature.is_some_and(|temperature| temperature > 0.0),
+            Self::Prune(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
         }
     }
@@ -411,6 +425,9 @@ impl Action {
             Self::Eval(eval) => {
                 for (i, model) in eval.models.iter().enumerate() {
                     uses(&format!("models.{i}"), model, Thing::Model);
+                }
+                if let Some(target) = &eval.target {
+                    uses("target", target, Thing::Model);
                 }
                 uses("data", &eval.data, Thing::Samples);
             }
@@ -517,6 +534,7 @@ impl Action {
                     "stride",
                     "`stride` must lie between 1 and `window`",
                 );
+                found.extend(eval.check_task());
             }
             Self::Quantize(quantize) => found.extend(quantize.check()),
             Self::Export(export) => found.extend(export.check()),
@@ -528,6 +546,69 @@ impl Action {
             Self::Filter(filter) => found.extend(filter.check()),
             Self::Dedup(dedup) => found.extend(dedup.check()),
             Self::Decontaminate(decontaminate) => found.extend(decontaminate.check()),
+        }
+        found
+    }
+}
+
+impl Eval {
+    /// What is measured of drafts; what the recipe leaves open has its default.
+    pub fn acceptance(&self) -> AcceptanceConfig {
+        let open = AcceptanceConfig::default();
+        AcceptanceConfig {
+            draft_tokens: self.draft_tokens.unwrap_or(open.draft_tokens),
+            prompts: self.prompts.unwrap_or(open.prompts),
+            max_tokens: self.max_tokens.unwrap_or(open.max_tokens),
+            temperature: self.temperature.unwrap_or(open.temperature),
+        }
+    }
+
+    /// Keys of the task, and of the other.
+    fn check_task(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
+        let of_acceptance = [
+            ("target", self.target.is_some()),
+            ("draft_tokens", self.draft_tokens.is_some()),
+            ("prompts", self.prompts.is_some()),
+            ("max_tokens", self.max_tokens.is_some()),
+            ("temperature", self.temperature.is_some()),
+        ];
+        let of_perplexity = [
+            ("window", self.window.is_some()),
+            ("stride", self.stride.is_some()),
+        ];
+        let (others, task): (&[(&str, bool)], _) = match self.task {
+            Task::Perplexity => (&of_acceptance, "acceptance"),
+            Task::Acceptance => (&of_perplexity, "perplexity"),
+        };
+        for (key, given) in others {
+            let says = format!("`{key}` is a key of the task `{task}`");
+            check(!given, key, &says);
+        }
+        if self.task == Task::Acceptance {
+            let config = self.acceptance();
+            check(
+                self.target.is_some(),
+                "",
+                "`acceptance` needs `target`: the model that the others draft for",
+            );
+            for (key, number) in [
+                ("draft_tokens", config.draft_tokens),
+                ("prompts", config.prompts),
+            ] {
+                check(number > 0, key, &format!("`{key}` must be at least 1"));
+            }
+            check(
+                config.max_tokens > 2,
+                "max_tokens",
+                "`max_tokens` must be at least 3: the first token is not drafted, nor the last",
+            );
+            check(
+                config.temperature >= 0.0 && config.temperature.is_finite(),
+                "temperature",
+                "`temperature` must be 0 or more",
+            );
         }
         found
     }

@@ -3,8 +3,12 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use evals::AcceptanceScore;
+use evals::acceptance::acceptance;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
+use model::decoder::Decoder;
 use serde::{Deserialize, Serialize};
+use teacher::LocalTeacher;
 
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
@@ -16,6 +20,9 @@ use crate::recipe::{Eval, Task};
 pub struct Scores {
     pub task: String,
     pub data: String,
+    /// The model that the others draft for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     pub rows: Vec<Score>,
 }
 
@@ -24,7 +31,14 @@ pub struct Score {
     pub model: String,
     pub parameters: u64,
     #[serde(flatten)]
-    pub perplexity: Perplexity,
+    pub measure: Measure,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Measure {
+    Perplexity(Perplexity),
+    Acceptance(AcceptanceScore),
 }
 
 impl Chain<'_> {
@@ -34,7 +48,61 @@ impl Chain<'_> {
         config: &Eval,
         progress: &mut Progress,
     ) -> Result<()> {
-        let Task::Perplexity = config.task;
+        let (task, rows) = match config.task {
+            Task::Perplexity => ("perplexity", self.perplexities(stage, config, progress)?),
+            Task::Acceptance => ("acceptance", self.acceptances(stage, config, progress)?),
+        };
+        let scores = Scores {
+            task: task.into(),
+            data: config.data.clone(),
+            target: config.target.clone(),
+            rows,
+        };
+        write_json(
+            &stage.directory.join("scores.json"),
+            &serde_json::to_value(scores)?,
+        )
+    }
+
+    /// How each model drafts for the target.
+    fn acceptances(
+        &self,
+        stage: &PlannedStage,
+        config: &Eval,
+        progress: &mut Progress,
+    ) -> Result<Vec<Score>> {
+        let open = |key: &str| {
+            let opened = self.open_model(stage, key)?;
+            Ok::<_, anyhow::Error>(LocalTeacher::new(opened.decoder, opened.tokenizer)?)
+        };
+        let samples = self.samples(stage, "data")?;
+        let settings = config.acceptance();
+        let target = open("target")?;
+        let mut rows = Vec::new();
+        for (i, name) in config.models.iter().enumerate() {
+            let draft = open(&format!("models.{i}"))?;
+            let bar = progress.drafting(name, settings.prompts.min(samples.len()) as u64);
+            let seed = self.recipe.seed;
+            let score = acceptance(&target, &draft, &samples, &settings, seed, &mut |done| {
+                bar.set_position(done);
+            })
+            .with_context(|| format!("model `{name}`"))?;
+            bar.finish_and_clear();
+            rows.push(Score {
+                model: name.clone(),
+                parameters: parameters(draft.decoder()),
+                measure: Measure::Acceptance(score),
+            });
+        }
+        Ok(rows)
+    }
+
+    fn perplexities(
+        &self,
+        stage: &PlannedStage,
+        config: &Eval,
+        progress: &mut Progress,
+    ) -> Result<Vec<Score>> {
         let settings = PerplexityConfig {
             window: config.window,
             stride: config.stride,
@@ -60,23 +128,11 @@ impl Chain<'_> {
             bar.finish_and_clear();
             rows.push(Score {
                 model: name.clone(),
-                parameters: opened
-                    .decoder
-                    .arrays()
-                    .map(|array| array.elements() as u64)
-                    .sum(),
-                perplexity: score,
+                parameters: parameters(&opened.decoder),
+                measure: Measure::Perplexity(score),
             });
         }
-        let scores = Scores {
-            task: "perplexity".into(),
-            data: config.data.clone(),
-            rows,
-        };
-        write_json(
-            &stage.directory.join("scores.json"),
-            &serde_json::to_value(scores)?,
-        )
+        Ok(rows)
     }
 
     /// The scores that a finished stage left.
@@ -90,4 +146,9 @@ impl Chain<'_> {
         serde_json::from_str(&text)
             .with_context(|| format!("{} is not a table of scores", path.display()))
     }
+}
+
+fn parameters(decoder: &Decoder) -> u64 {
+    let arrays = decoder.arrays();
+    arrays.map(|array| array.elements() as u64).sum()
 }

@@ -194,47 +194,63 @@ impl LocalTeacher {
         on_text: &mut OnText<'_>,
     ) -> Vec<Completion> {
         let context = self.decoder.config.max_position_embeddings;
-        let eos = self.eos_token_ids();
         let config = GenerationConfig {
             sampling: request.sampling.clone(),
             max_new_tokens: request.max_new_tokens,
-            eos_token_ids: eos.clone(),
+            eos_token_ids: self.eos_token_ids(),
         };
         let mut streams: Vec<TextStream> = prompts
             .iter()
             .map(|_| TextStream::new(&request.stop))
             .collect();
         let mut keep_going = |prompt: usize, ids: &[u32]| {
-            let text = match ids.last() {
-                Some(&id) if !eos.contains(&id) && !self.tokenizer.is_special(id) => {
-                    let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
-                    streams[prompt].push(&bytes)
-                }
-                _ => "",
-            };
-            on_text(prompt, text);
+            on_text(prompt, self.new_text(&mut streams[prompt], ids));
             streams[prompt].stopped().is_none() && prompts[prompt].len() + ids.len() < context
         };
         let outputs = generate(&self.decoder, prompts, &config, uniform, &mut keep_going);
         (outputs.into_iter().zip(streams).enumerate())
-            .map(|(prompt, (ids, mut stream))| {
-                let rest = stream.finish();
-                if !rest.is_empty() {
-                    on_text(prompt, rest);
-                }
-                let ended = ids.last().is_some_and(|id| eos.contains(id));
-                let finish_reason = match stream.stopped() {
-                    Some(_) => FinishReason::Stop,
-                    None if ended => FinishReason::EndOfSequence,
-                    None => FinishReason::Length,
-                };
-                Completion {
-                    text: stream.into_text(),
-                    ids,
-                    finish_reason,
-                }
+            .map(|(prompt, (ids, stream))| {
+                self.completed(ids, stream, &mut |text| on_text(prompt, text))
             })
             .collect()
+    }
+
+    /// What the last of `ids` adds to their text.
+    pub(crate) fn new_text<'s>(&self, stream: &'s mut TextStream, ids: &[u32]) -> &'s str {
+        match ids.last() {
+            Some(id) if !self.ends_a_text(*id) && !self.tokenizer.is_special(*id) => {
+                stream.push(&self.tokenizer.token_bytes(*id).unwrap_or_default())
+            }
+            _ => "",
+        }
+    }
+
+    /// `on_text` gets what was held back to the end.
+    pub(crate) fn completed(
+        &self,
+        ids: Vec<u32>,
+        mut stream: TextStream,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Completion {
+        let rest = stream.finish();
+        if !rest.is_empty() {
+            on_text(rest);
+        }
+        let ended = ids.last().is_some_and(|id| self.ends_a_text(*id));
+        let finish_reason = match stream.stopped() {
+            Some(_) => FinishReason::Stop,
+            None if ended => FinishReason::EndOfSequence,
+            None => FinishReason::Length,
+        };
+        Completion {
+            text: stream.into_text(),
+            ids,
+            finish_reason,
+        }
+    }
+
+    fn ends_a_text(&self, id: u32) -> bool {
+        self.decoder.config.eos_token_ids.contains(&id) || self.tokenizer.eos_ids().contains(&id)
     }
 }
 

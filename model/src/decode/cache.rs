@@ -1,8 +1,10 @@
 //! Keys and values as the fused step reads them: those of one head lie one behind the other, with room for more.
 
-use burn::tensor::Tensor;
+use std::ops::Range;
 
-use crate::kv_cache::KvCache;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::kv_cache::{KvCache, LayerCache};
 use crate::ops::host::HostTensor;
 
 /// Room that a cache begins with, beyond the prompt.
@@ -64,43 +66,72 @@ impl Cache {
         }
     }
 
-    /// Makes sure that one more position fits; the room doubles when it does not.
-    pub fn make_room(&mut self) {
-        if self.length < self.capacity {
+    /// The first `length` positions as tensors.
+    pub fn to_tensors(&self, device: &Device) -> KvCache {
+        let width = self.kv_heads * self.head_dim;
+        let convert = |values: &[f32]| {
+            let mut out = Vec::with_capacity(self.rows.len() * self.length * width);
+            for row in 0..self.rows.len() {
+                for at in 0..self.length {
+                    for head in 0..self.kv_heads {
+                        let from = self.start(row, head) + at * self.head_dim;
+                        out.extend_from_slice(&values[from..from + self.head_dim]);
+                    }
+                }
+            }
+            let shape = [self.rows.len(), self.length, width];
+            Tensor::from_data(TensorData::new(out, shape), device)
+        };
+        let layers = self.layers.iter();
+        let layers = layers
+            .map(|layer| LayerCache::from_tensors(convert(&layer.keys), convert(&layer.values)));
+        KvCache {
+            layers: layers.collect(),
+            length: self.length,
+        }
+    }
+
+    /// Makes sure that `new` more positions fit; the room at least doubles when they do not.
+    pub fn make_room(&mut self, new: usize) {
+        if self.length + new <= self.capacity {
             return;
         }
-        let (old, new) = (
-            self.capacity * self.head_dim,
-            2 * self.capacity * self.head_dim,
-        );
+        let capacity = (2 * self.capacity).max(self.length + new);
+        let (old, new) = (self.capacity * self.head_dim, capacity * self.head_dim);
         for layer in &mut self.layers {
             for values in [&mut layer.keys, &mut layer.values] {
-                let mut grown = vec![0.0; values.len() * 2];
+                let mut grown = vec![0.0; values.len() / old * new];
                 for (to, from) in grown.chunks_mut(new).zip(values.chunks(old)) {
                     to[..old].copy_from_slice(from);
                 }
                 *values = grown;
             }
         }
-        self.capacity *= 2;
+        self.capacity = capacity;
     }
 
-    /// Writes keys and values `[kv_heads · head_dim]` of one row behind the cached ones. `length` counts them when
-    /// every layer has them.
-    pub fn write(&mut self, layer: usize, row: usize, keys: &[f32], values: &[f32]) {
+    /// Writes keys and values `[kv_heads · head_dim]` of position `at` of one row. `length` counts it when every layer
+    /// has it.
+    pub fn write(&mut self, layer: usize, row: usize, at: usize, keys: &[f32], values: &[f32]) {
         let heads = keys.chunks(self.head_dim).zip(values.chunks(self.head_dim));
         for (head, (key, value)) in heads.enumerate() {
-            let at = self.start(row, head) + self.length * self.head_dim;
+            let at = self.start(row, head) + at * self.head_dim;
             let layer = &mut self.layers[layer];
             layer.keys[at..at + self.head_dim].copy_from_slice(key);
             layer.values[at..at + self.head_dim].copy_from_slice(value);
         }
     }
 
-    /// Keys and values `[positions, head_dim]` of one head from position `first` to the one written last.
-    pub fn read(&self, layer: usize, row: usize, head: usize, first: usize) -> (&[f32], &[f32]) {
+    /// Keys and values `[positions, head_dim]` of one head at some positions.
+    pub fn read(
+        &self,
+        layer: usize,
+        row: usize,
+        head: usize,
+        positions: Range<usize>,
+    ) -> (&[f32], &[f32]) {
         let start = self.start(row, head);
-        let range = start + first * self.head_dim..start + (self.length + 1) * self.head_dim;
+        let range = start + positions.start * self.head_dim..start + positions.end * self.head_dim;
         let layer = &self.layers[layer];
         (&layer.keys[range.clone()], &layer.values[range])
     }

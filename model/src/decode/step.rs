@@ -1,7 +1,10 @@
-//! One new token a row through all blocks, as plain slices: no tensor is made, and what is written is written once.
+//! One new token a row, or a few, through all blocks, as plain slices: no tensor is made, and what is written is
+//! written once.
 //!
 //! A block is five parallel loops with short serial pieces between them: q, k and v; attention; the output projection,
 //! added to the residual; gate, up and their activation; the down projection, added to the residual.
+
+use burn::tensor::Device;
 
 use super::attention::attend;
 use super::cache::Cache;
@@ -26,7 +29,7 @@ pub(super) struct FusedStep {
     scratch: Scratch,
 }
 
-/// All `[rows, …]`.
+/// All `[rows · new, …]`.
 #[derive(Default)]
 struct Scratch {
     x: Vec<f32>,
@@ -71,38 +74,55 @@ impl FusedStep {
         self.padding = kept.iter().map(|&row| self.padding[row]).collect();
     }
 
-    /// Adds one token to each row and writes the `logits` `[rows, vocabulary]` of the next.
-    pub fn advance(&mut self, ids: &[u32], logits: &mut Vec<f32>) {
-        self.cache.make_room();
-        self.prepare(ids);
+    /// Cached positions a row.
+    pub fn length(&self) -> usize {
+        self.cache.length
+    }
+
+    /// Forgets all but the first `length` positions.
+    pub fn truncate(&mut self, length: usize) {
+        self.cache.length = self.cache.length.min(length);
+    }
+
+    /// What is cached, as tensors, and the padding of each row.
+    pub fn to_tensors(&self, device: &Device) -> (KvCache, Vec<usize>) {
+        (self.cache.to_tensors(device), self.padding.clone())
+    }
+
+    /// Adds `ids` `[rows, new]` and writes the `logits` `[rows, wanted, vocabulary]` behind the last of them. Each value
+    /// is that of a step of one token, to the bit.
+    pub fn advance(&mut self, ids: &[u32], wanted: usize, logits: &mut Vec<f32>) {
+        let new = ids.len() / self.padding.len();
+        self.cache.make_room(new);
+        self.prepare(ids, new);
         with_team(|team| {
             for layer in 0..self.weights.blocks.len() {
-                self.attention(team, layer);
+                self.attention(team, layer, new);
                 self.mlp(team, layer);
             }
-            self.logits(team, logits);
+            self.logits(team, [new, wanted], logits);
         });
-        self.cache.length += 1;
+        self.cache.length += new;
     }
 
     /// Embeds the tokens, finds their angles and the room for all that follows.
-    fn prepare(&mut self, ids: &[u32]) {
-        let (config, scratch, rows) = (&self.config, &mut self.scratch, ids.len());
+    fn prepare(&mut self, ids: &[u32], new: usize) {
+        let (config, scratch, tokens) = (&self.config, &mut self.scratch, ids.len());
         let (hidden, queries) = (
             config.hidden_size,
             config.num_attention_heads * config.head_dim,
         );
         let keys = config.num_key_value_heads * config.head_dim;
-        let positions = rows * config.num_attention_heads * (self.cache.length + 1);
+        let positions = tokens * config.num_attention_heads * (self.cache.length + new);
         for (values, count) in [
-            (&mut scratch.x, rows * hidden),
-            (&mut scratch.normed, rows * hidden),
-            (&mut scratch.qkv, rows * (queries + 2 * keys)),
-            (&mut scratch.attended, rows * queries),
+            (&mut scratch.x, tokens * hidden),
+            (&mut scratch.normed, tokens * hidden),
+            (&mut scratch.qkv, tokens * (queries + 2 * keys)),
+            (&mut scratch.attended, tokens * queries),
             (&mut scratch.scores, positions),
-            (&mut scratch.gate, rows * config.intermediate_size),
-            (&mut scratch.up, rows * config.intermediate_size),
-            (&mut scratch.activation, rows * config.intermediate_size),
+            (&mut scratch.gate, tokens * config.intermediate_size),
+            (&mut scratch.up, tokens * config.intermediate_size),
+            (&mut scratch.activation, tokens * config.intermediate_size),
         ] {
             values.resize(count, 0.0);
         }
@@ -112,8 +132,10 @@ impl FusedStep {
         }
         scratch.cos.clear();
         scratch.sin.clear();
-        for padding in &self.padding {
-            let position = (self.cache.length - padding) as f32;
+        let length = self.cache.length;
+        let own = |padding| (length..length + new).map(move |at| at - padding);
+        for position in self.padding.iter().flat_map(own) {
+            let position = position as f32;
             let angles = self.rope_frequencies.iter().map(|f| position * f);
             scratch.cos.extend(angles.clone().map(f32::cos));
             scratch.sin.extend(angles.map(f32::sin));
@@ -121,7 +143,7 @@ impl FusedStep {
     }
 
     /// x += attention(norm(x)).
-    fn attention(&mut self, team: &Team, layer: usize) {
+    fn attention(&mut self, team: &Team, layer: usize, new: usize) {
         let (block, scratch) = (&self.weights.blocks[layer], &mut self.scratch);
         let (config, epsilon) = (&self.config, self.config.rms_norm_eps);
         let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
@@ -141,28 +163,30 @@ impl FusedStep {
             width,
             false,
         );
-        let half = head_dim / 2;
-        for (row, qkv) in scratch.qkv.chunks_mut(width).enumerate() {
+        let (half, cached) = (head_dim / 2, self.cache.length);
+        for (token, qkv) in scratch.qkv.chunks_mut(width).enumerate() {
             let (q, kv) = qkv.split_at_mut(queries);
             let (k, v) = kv.split_at_mut(keys);
             norm_heads(q, &block.q_norm, head_dim, epsilon);
             norm_heads(k, &block.k_norm, head_dim, epsilon);
-            let angles = row * half..(row + 1) * half;
+            let angles = token * half..(token + 1) * half;
             let (cos, sin) = (&scratch.cos[angles.clone()], &scratch.sin[angles]);
             turn_row(q, cos, sin, false);
             turn_row(k, cos, sin, false);
-            self.cache.write(layer, row, k, v);
+            let (row, at) = (token / new, cached + token % new);
+            self.cache.write(layer, row, at, k, v);
         }
-        let (length, group) = (self.cache.length + 1, heads / config.num_key_value_heads);
+        let (length, group) = (cached + new, heads / config.num_key_value_heads);
         let window = config.sliding_windows[layer];
         let scale = 1.0 / (head_dim as f64).sqrt();
         let (cache, padding, qkv) = (&self.cache, &self.padding, &scratch.qkv);
         let out = SharedOutput::new(&mut scratch.attended);
         let scores = SharedOutput::new(&mut scratch.scores);
-        team.run(padding.len() * heads, &|task| {
-            let (row, head) = (task / heads, task % heads);
-            let first = window.map_or(padding[row], |w| padding[row].max(length.saturating_sub(w)));
-            let q = &qkv[row * width + head * head_dim..][..head_dim];
+        team.run(padding.len() * new * heads, &|task| {
+            let (token, head) = (task / heads, task % heads);
+            let (padding, end) = (padding[token / new], cached + token % new + 1);
+            let first = window.map_or(padding, |w| padding.max(end.saturating_sub(w)));
+            let q = &qkv[token * width + head * head_dim..][..head_dim];
             // SAFETY: each task has its own scores and its own columns of the output.
             let (scores, out) = unsafe {
                 (
@@ -170,8 +194,8 @@ impl FusedStep {
                     out.slice(task * head_dim, head_dim),
                 )
             };
-            let cached = cache.read(layer, row, head / group, first);
-            attend(q, cached, scale as f32, scores, out);
+            let seen = cache.read(layer, token / new, head / group, first..end);
+            attend(q, seen, scale as f32, scores, out);
         });
         let (parts, hidden) = ([(&block.o, 0)], config.hidden_size);
         project(
@@ -206,14 +230,18 @@ impl FusedStep {
         );
     }
 
-    fn logits(&mut self, team: &Team, logits: &mut Vec<f32>) {
-        let scratch = &mut self.scratch;
+    /// Of the last `wanted` of `new` tokens a row.
+    fn logits(&mut self, team: &Team, [new, wanted]: [usize; 2], logits: &mut Vec<f32>) {
+        let (scratch, hidden) = (&mut self.scratch, self.config.hidden_size);
         let epsilon = self.config.rms_norm_eps;
-        norm(&scratch.x, &self.weights.norm, epsilon, &mut scratch.normed);
+        let normed = &mut scratch.normed[..self.padding.len() * wanted * hidden];
+        let rows = scratch.x.chunks(new * hidden);
+        for (x, out) in rows.zip(normed.chunks_mut(wanted * hidden)) {
+            norm(&x[(new - wanted) * hidden..], &self.weights.norm, epsilon, out);
+        }
         let head = self.weights.head();
-        let rows = scratch.normed.len() / head.columns();
-        logits.resize(rows * head.rows(), 0.0);
-        multiply(team, head, &scratch.normed, logits);
+        logits.resize(self.padding.len() * wanted * head.rows(), 0.0);
+        multiply(team, head, normed, logits);
     }
 }
 
