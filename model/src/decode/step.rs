@@ -6,23 +6,21 @@
 use super::attention::attend;
 use super::cache::Cache;
 use super::products::{gated, multiply, project};
+use super::prompts::PromptStates;
 use super::weights::{Values, Weights};
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
-use crate::kv_cache::KvCache;
 use crate::ops::host::SharedOutput;
 use crate::ops::rms_norm;
 use crate::ops::rope::turn_row;
 use crate::ops::team::{Team, with_team};
 
-/// A decoder in the middle of sequences of equal cached length.
+/// A decoder in the middle of sequences.
 pub(super) struct FusedStep {
     weights: Weights,
     config: DecoderConfig,
     rope_frequencies: Vec<f32>,
     cache: Cache,
-    /// Positions at the start of each row that are not part of its sequence.
-    padding: Vec<usize>,
     scratch: Scratch,
 }
 
@@ -43,32 +41,26 @@ struct Scratch {
 }
 
 impl FusedStep {
-    /// Goes on behind `cache`, for some `new` tokens a row. Gives the cache back when the decoder is not in `f32` on
-    /// the CPU.
-    pub fn new(
-        decoder: &Decoder,
-        cache: KvCache,
-        padding: &[usize],
-        new: usize,
-    ) -> Result<Self, KvCache> {
-        let Some(weights) = Weights::of(decoder) else {
-            return Err(cache);
-        };
+    /// `None` when the decoder is not in `f32` on the CPU.
+    pub fn new(decoder: &Decoder) -> Option<Self> {
         let config = decoder.config.clone();
         let heads = [config.num_key_value_heads, config.head_dim];
-        Ok(Self {
-            weights,
+        Some(Self {
+            weights: Weights::of(decoder)?,
             rope_frequencies: decoder.rope_frequencies.clone(),
-            cache: Cache::new(cache, heads, padding.len(), new),
+            cache: Cache::new(decoder.blocks.len(), heads),
             config,
-            padding: padding.to_vec(),
             scratch: Scratch::default(),
         })
     }
 
+    /// Goes on behind prompts, too, for some `new` tokens a row.
+    pub fn add_rows(&mut self, prompts: &PromptStates, new: usize) {
+        self.cache.add_rows(prompts, new);
+    }
+
     pub fn keep_rows(&mut self, kept: &[usize]) {
         self.cache.keep_rows(kept);
-        self.padding = kept.iter().map(|&row| self.padding[row]).collect();
     }
 
     /// Adds one token to each row and writes the `logits` `[rows, vocabulary]` of the next.
@@ -82,7 +74,7 @@ impl FusedStep {
             }
             self.logits(team, logits);
         });
-        self.cache.length += 1;
+        self.cache.count_written();
     }
 
     /// Embeds the tokens, finds their angles and the room for all that follows.
@@ -93,7 +85,7 @@ impl FusedStep {
             config.num_attention_heads * config.head_dim,
         );
         let keys = config.num_key_value_heads * config.head_dim;
-        let positions = rows * config.num_attention_heads * (self.cache.length + 1);
+        let positions = rows * config.num_attention_heads * (self.cache.longest() + 1);
         for (values, count) in [
             (&mut scratch.x, rows * hidden),
             (&mut scratch.normed, rows * hidden),
@@ -112,8 +104,8 @@ impl FusedStep {
         }
         scratch.cos.clear();
         scratch.sin.clear();
-        for padding in &self.padding {
-            let position = (self.cache.length - padding) as f32;
+        for row in 0..rows {
+            let position = self.cache.length(row) as f32;
             let angles = self.rope_frequencies.iter().map(|f| position * f);
             scratch.cos.extend(angles.clone().map(f32::cos));
             scratch.sin.extend(angles.map(f32::sin));
@@ -153,20 +145,21 @@ impl FusedStep {
             turn_row(k, cos, sin, false);
             self.cache.write(layer, row, k, v);
         }
-        let (length, group) = (self.cache.length + 1, heads / config.num_key_value_heads);
+        let (longest, group) = (self.cache.longest() + 1, heads / config.num_key_value_heads);
         let window = config.sliding_windows[layer];
         let scale = 1.0 / (head_dim as f64).sqrt();
-        let (cache, padding, qkv) = (&self.cache, &self.padding, &scratch.qkv);
+        let (cache, qkv) = (&self.cache, &scratch.qkv);
         let out = SharedOutput::new(&mut scratch.attended);
         let scores = SharedOutput::new(&mut scratch.scores);
-        team.run(padding.len() * heads, &|task| {
+        team.run(cache.rows() * heads, &|task| {
             let (row, head) = (task / heads, task % heads);
-            let first = window.map_or(padding[row], |w| padding[row].max(length.saturating_sub(w)));
+            let length = cache.length(row) + 1;
+            let first = window.map_or(0, |window| length.saturating_sub(window));
             let q = &qkv[row * width + head * head_dim..][..head_dim];
             // SAFETY: each task has its own scores and its own columns of the output.
             let (scores, out) = unsafe {
                 (
-                    scores.slice(task * length, length),
+                    scores.slice(task * longest, length),
                     out.slice(task * head_dim, head_dim),
                 )
             };
