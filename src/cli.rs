@@ -1,5 +1,6 @@
 //! The command line: the verbs and their arguments.
 
+mod chat;
 mod device;
 mod export;
 mod generate;
@@ -12,9 +13,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use chat::ChatArgs;
 pub use device::DeviceChoice;
 pub use export::ExportArgs;
-pub use generate::GenerateArgs;
+pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::{EvalArgs, EvalTask, ScoreArgs};
 pub use shards::ShardsArgs;
@@ -47,6 +49,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Generate text
     Generate(GenerateArgs),
+    /// Talk with a model
+    Chat(ChatArgs),
     /// Evaluate a model
     Eval(EvalArgs),
     /// Write a model in a format that other programs read
@@ -95,7 +99,7 @@ impl ModelArgs {
         match &self.model {
             ModelSource::Stored(source) => Ok(source),
             _ => anyhow::bail!(
-                "this needs the weights of a model, and a remote one keeps them\nhint: `generate` and `score` take remote models"
+                "this needs the weights of a model, and a remote one keeps them\nhint: `generate`, `chat` and `score` take remote models"
             ),
         }
     }
@@ -130,6 +134,7 @@ mod tests {
             Inspect(InspectArgs),
             Score(ScoreArgs),
             Generate(GenerateArgs),
+            Chat(ChatArgs),
             Eval(EvalArgs),
             Export(ExportArgs),
             Shards(ShardsArgs),

@@ -44,7 +44,7 @@ use crate::source::{Cache, ModelSource, digest_of_path};
 
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
-pub use evaluate::Scores;
+pub use evaluate::{Measure, Scores};
 pub use export::export_target;
 pub use quantize::QuantizationScore;
 

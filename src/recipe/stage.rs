@@ -351,7 +351,9 @@ impl Action {
             Self::Judge(judge) => judge.sampling.seed.is_none(),
             Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
-            Self::Eval(eval) => eval.temperature.is_some_and(|temperature| temperature > 0.0),
+            Self::Eval(eval) => eval
+                .temperature
+                .is_some_and(|temperature| temperature > 0.0),
             Self::Prune(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
         }

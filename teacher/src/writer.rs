@@ -3,7 +3,7 @@
 use datasets::random::Random;
 use model::generate::engine::GenerationConfig;
 use model::generate::sequence::Sequence;
-use model::generate::speculative::{Acceptance, Draw, Drafter, continue_sequence};
+use model::generate::speculative::{Acceptance, Drafter, Draw, continue_sequence};
 
 use crate::error::TeacherError;
 use crate::generation::{Completion, GenerationRequest};
@@ -73,6 +73,8 @@ impl<'a> Writer<'a> {
             sampling: request.sampling.clone(),
             max_new_tokens: request.max_new_tokens.min(room),
             eos_token_ids: self.model.eos_token_ids(),
+            vocabulary: self.model.decoder().config.vocab_size,
+            rows: 1,
         };
         let stage = format!("generate {number}");
         let draws = |token: usize, draw: Draw| {

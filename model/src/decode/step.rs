@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use super::attention::attend;
 use super::cache::Cache;
 use super::products::{gated, multiply, project};
+use super::prompts::PromptStates;
 use super::weights::{Values, Weights};
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
@@ -18,14 +19,12 @@ use crate::ops::rms_norm;
 use crate::ops::rope::turn_row;
 use crate::ops::team::{Team, with_team};
 
-/// A decoder in the middle of sequences of equal cached length.
+/// A decoder in the middle of sequences.
 pub(super) struct FusedStep {
     weights: Weights,
     config: DecoderConfig,
     rope_frequencies: Vec<f32>,
     cache: Cache,
-    /// Positions at the start of each row that are not part of its sequence.
-    padding: Vec<usize>,
     scratch: Scratch,
 }
 
@@ -46,53 +45,42 @@ struct Scratch {
 }
 
 impl FusedStep {
-    /// Goes on behind `cache`, for some `new` tokens a row. Gives the cache back when the decoder is not in `f32` on
-    /// the CPU.
-    pub fn new(
-        decoder: &Decoder,
-        cache: KvCache,
-        padding: &[usize],
-        new: usize,
-    ) -> Result<Self, KvCache> {
-        let Some(weights) = Weights::of(decoder) else {
-            return Err(cache);
-        };
+    /// `None` when the decoder is not in `f32` on the CPU.
+    pub fn new(decoder: &Decoder) -> Option<Self> {
         let config = decoder.config.clone();
         let heads = [config.num_key_value_heads, config.head_dim];
-        Ok(Self {
-            weights,
+        Some(Self {
+            weights: Weights::of(decoder)?,
             rope_frequencies: decoder.rope_frequencies.clone(),
-            cache: Cache::new(cache, heads, padding.len(), new),
+            cache: Cache::new(decoder.blocks.len(), heads),
             config,
-            padding: padding.to_vec(),
             scratch: Scratch::default(),
         })
     }
 
+    /// Goes on behind prompts, too, for some `new` tokens a row.
+    pub fn add_rows(&mut self, prompts: &PromptStates, new: usize) {
+        self.cache.add_rows(prompts, new);
+    }
+
     pub fn keep_rows(&mut self, kept: &[usize]) {
         self.cache.keep_rows(kept);
-        self.padding = kept.iter().map(|&row| self.padding[row]).collect();
     }
 
-    /// Cached positions a row.
-    pub fn length(&self) -> usize {
-        self.cache.length
-    }
-
-    /// Forgets all but the first `length` positions.
+    /// Forgets all but the first `length` positions of each row.
     pub fn truncate(&mut self, length: usize) {
-        self.cache.length = self.cache.length.min(length);
+        self.cache.truncate(length);
     }
 
-    /// What is cached, as tensors, and the padding of each row.
-    pub fn to_tensors(&self, device: &Device) -> (KvCache, Vec<usize>) {
-        (self.cache.to_tensors(device), self.padding.clone())
+    /// What is cached of a row, as tensors.
+    pub fn to_tensors(&self, row: usize, device: &Device) -> KvCache {
+        self.cache.to_tensors(row, device)
     }
 
     /// Adds `ids` `[rows, new]` and writes the `logits` `[rows, wanted, vocabulary]` behind the last of them. Each value
     /// is that of a step of one token, to the bit.
     pub fn advance(&mut self, ids: &[u32], wanted: usize, logits: &mut Vec<f32>) {
-        let new = ids.len() / self.padding.len();
+        let new = ids.len() / self.cache.rows();
         self.cache.make_room(new);
         self.prepare(ids, new);
         with_team(|team| {
@@ -102,7 +90,7 @@ impl FusedStep {
             }
             self.logits(team, [new, wanted], logits);
         });
-        self.cache.length += new;
+        self.cache.count_written(new);
     }
 
     /// Embeds the tokens, finds their angles and the room for all that follows.
@@ -113,7 +101,7 @@ impl FusedStep {
             config.num_attention_heads * config.head_dim,
         );
         let keys = config.num_key_value_heads * config.head_dim;
-        let positions = tokens * config.num_attention_heads * (self.cache.length + new);
+        let positions = tokens * config.num_attention_heads * (self.cache.longest() + new);
         for (values, count) in [
             (&mut scratch.x, tokens * hidden),
             (&mut scratch.normed, tokens * hidden),
@@ -132,10 +120,8 @@ impl FusedStep {
         }
         scratch.cos.clear();
         scratch.sin.clear();
-        let length = self.cache.length;
-        let own = |padding| (length..length + new).map(move |at| at - padding);
-        for position in self.padding.iter().flat_map(own) {
-            let position = position as f32;
+        for token in 0..tokens {
+            let position = (self.cache.length(token / new) + token % new) as f32;
             let angles = self.rope_frequencies.iter().map(|f| position * f);
             scratch.cos.extend(angles.clone().map(f32::cos));
             scratch.sin.extend(angles.map(f32::sin));
@@ -163,7 +149,7 @@ impl FusedStep {
             width,
             false,
         );
-        let (half, cached) = (head_dim / 2, self.cache.length);
+        let half = head_dim / 2;
         for (token, qkv) in scratch.qkv.chunks_mut(width).enumerate() {
             let (q, kv) = qkv.split_at_mut(queries);
             let (k, v) = kv.split_at_mut(keys);
@@ -173,29 +159,33 @@ impl FusedStep {
             let (cos, sin) = (&scratch.cos[angles.clone()], &scratch.sin[angles]);
             turn_row(q, cos, sin, false);
             turn_row(k, cos, sin, false);
-            let (row, at) = (token / new, cached + token % new);
+            let row = token / new;
+            let at = self.cache.length(row) + token % new;
             self.cache.write(layer, row, at, k, v);
         }
-        let (length, group) = (cached + new, heads / config.num_key_value_heads);
+        let (longest, group) = (
+            self.cache.longest() + new,
+            heads / config.num_key_value_heads,
+        );
         let window = config.sliding_windows[layer];
         let scale = 1.0 / (head_dim as f64).sqrt();
-        let (cache, padding, qkv) = (&self.cache, &self.padding, &scratch.qkv);
+        let (cache, qkv) = (&self.cache, &scratch.qkv);
         let out = SharedOutput::new(&mut scratch.attended);
         let scores = SharedOutput::new(&mut scratch.scores);
-        team.run(padding.len() * new * heads, &|task| {
+        team.run(cache.rows() * new * heads, &|task| {
             let (token, head) = (task / heads, task % heads);
-            let (padding, end) = (padding[token / new], cached + token % new + 1);
-            let first = window.map_or(padding, |w| padding.max(end.saturating_sub(w)));
+            let (row, end) = (token / new, cache.length(token / new) + token % new + 1);
+            let first = window.map_or(0, |window| end.saturating_sub(window));
             let q = &qkv[token * width + head * head_dim..][..head_dim];
             // SAFETY: each task has its own scores and its own columns of the output.
             let (scores, out) = unsafe {
                 (
-                    scores.slice(task * length, length),
+                    scores.slice(task * longest, end),
                     out.slice(task * head_dim, head_dim),
                 )
             };
-            let seen = cache.read(layer, token / new, head / group, first..end);
-            attend(q, seen, scale as f32, scores, out);
+            let cached = cache.read(layer, row, head / group, first..end);
+            attend(q, cached, scale as f32, scores, out);
         });
         let (parts, hidden) = ([(&block.o, 0)], config.hidden_size);
         project(
@@ -230,17 +220,23 @@ impl FusedStep {
         );
     }
 
-    /// Of the last `wanted` of `new` tokens a row.
+    /// Behind the last `wanted` of `new` tokens a row.
     fn logits(&mut self, team: &Team, [new, wanted]: [usize; 2], logits: &mut Vec<f32>) {
         let (scratch, hidden) = (&mut self.scratch, self.config.hidden_size);
         let epsilon = self.config.rms_norm_eps;
-        let normed = &mut scratch.normed[..self.padding.len() * wanted * hidden];
+        let tokens = self.cache.rows() * wanted;
+        let normed = &mut scratch.normed[..tokens * hidden];
         let rows = scratch.x.chunks(new * hidden);
         for (x, out) in rows.zip(normed.chunks_mut(wanted * hidden)) {
-            norm(&x[(new - wanted) * hidden..], &self.weights.norm, epsilon, out);
+            norm(
+                &x[(new - wanted) * hidden..],
+                &self.weights.norm,
+                epsilon,
+                out,
+            );
         }
         let head = self.weights.head();
-        logits.resize(self.padding.len() * wanted * head.rows(), 0.0);
+        logits.resize(tokens * head.rows(), 0.0);
         multiply(team, head, normed, logits);
     }
 }

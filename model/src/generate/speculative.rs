@@ -116,6 +116,7 @@ pub fn continue_sequence(
         acceptance.rounds += u64::from(!drafts.is_empty());
         acceptance.drafted += drafts.len() as u64;
         for (at, logits) in target.logits().enumerate() {
+            let logits = &logits[..config.vocabulary.min(logits.len())];
             let draw = |draw| draws(new + at, draw);
             let (id, stays) = match drafts.get(at) {
                 Some(draft) => draft.judged(&config.sampling, logits, &seen, &draw),

@@ -52,6 +52,8 @@ fn greedy(max_new_tokens: usize) -> GenerationConfig {
         sampling: SamplingConfig::default(),
         max_new_tokens,
         eos_token_ids: Vec::new(),
+        vocabulary: usize::MAX,
+        rows: 1,
     }
 }
 
@@ -224,7 +226,9 @@ fn with_chance_every_text_has_the_probability_that_the_target_gives_it() {
             }
             let (z, other) = (deviate(&counts, &exact), deviate(&counts, &drafted));
             let rate = acceptance.rate();
-            println!("draft {with_draft}: z {z:.2}, against the draft's {other:.1}, rate {rate:.2}");
+            println!(
+                "draft {with_draft}: z {z:.2}, against the draft's {other:.1}, rate {rate:.2}"
+            );
             assert!(z < 3.09, "z = {z}");
             assert!(other > 10.0, "z = {other}");
             assert!(!with_draft || (0.1..0.95).contains(&rate), "{rate}");
