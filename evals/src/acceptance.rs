@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use teacher::synth::prompt::Variables;
 use teacher::{GenerationRequest, LocalTeacher, Prompt, TeacherError, Writer};
 
-/// Of a text the beginning is the prompt: at most so many tokens.
+/// Of a text the beginning is the prompt: at most so many tokens, and half of the context.
 const TEXT_TOKENS: usize = 64;
 
 /// What is written for the measure.
@@ -100,10 +100,11 @@ fn beginning(
     number: usize,
     sample: &Sample,
 ) -> Result<Vec<u32>, TeacherError> {
+    let context = target.decoder().config.max_position_embeddings;
     let prompt = match sample {
         Sample::Text(text) => {
             let mut ids = target.encode(&Prompt::Text(text.clone()))?;
-            ids.truncate(TEXT_TOKENS);
+            ids.truncate(TEXT_TOKENS.min(context / 2));
             return match ids.is_empty() {
                 true => Err(TeacherError::EmptyPrompt {
                     number: Some(number + 1),

@@ -68,7 +68,8 @@ impl<'a> Writer<'a> {
         on_token: &mut OnToken<'_>,
     ) -> Result<Written, TeacherError> {
         request.validate()?;
-        let room = self.model.decoder().config.max_position_embeddings - prompt.len();
+        let context = self.model.decoder().config.max_position_embeddings;
+        let room = context.saturating_sub(prompt.len());
         let config = GenerationConfig {
             sampling: request.sampling.clone(),
             max_new_tokens: request.max_new_tokens.min(room),

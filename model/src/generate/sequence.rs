@@ -132,29 +132,4 @@ mod tests {
         println!("largest difference of a logit: {worst:e}");
         assert!(worst < 1e-4, "{worst:e}");
     }
-
-    #[test]
-    fn several_tokens_at_a_time_give_the_bits_of_one_at_a_time() {
-        for name in ["llama_tied", "qwen2", "qwen3", "mistral"] {
-            let decoder = golden(name);
-            let text = ids(30, 4);
-            let mut one = Sequence::new(&decoder);
-            one.read(&text[..10], 1);
-            let mut steps = Vec::new();
-            for end in 11..=text.len() {
-                one.read(&text[..end], 1);
-                steps.extend(one.logits().flatten().copied());
-            }
-            for at_a_time in [2, 5, 20] {
-                let mut several = Sequence::new(&decoder);
-                several.read(&text[..10], 1);
-                let mut found = Vec::new();
-                for end in (10 + at_a_time..=text.len()).step_by(at_a_time) {
-                    several.read(&text[..end], at_a_time);
-                    found.extend(several.logits().flatten().copied());
-                }
-                assert_eq!(found, steps, "{name}");
-            }
-        }
-    }
 }
