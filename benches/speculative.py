@@ -31,7 +31,7 @@ def arguments():
     parser.add_argument("--distill", default=ROOT / "target/release/distill", type=Path, help="the binary")
     parser.add_argument("--model", type=Path, help="the teacher; that of the quickstart, in its cache, when left out")
     parser.add_argument("--draft", type=Path, help="the student; the teacher without some layers when left out")
-    parser.add_argument("--draft-tokens", type=int, default=4)
+    parser.add_argument("--draft-tokens", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)

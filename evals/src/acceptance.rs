@@ -30,7 +30,7 @@ pub struct AcceptanceConfig {
 impl Default for AcceptanceConfig {
     fn default() -> Self {
         Self {
-            draft_tokens: 4,
+            draft_tokens: 3,
             prompts: 32,
             max_tokens: 64,
             temperature: 0.0,

@@ -88,7 +88,7 @@ pub struct DraftArgs {
     #[arg(long, value_name = "MODEL", value_parser = parse_source)]
     pub draft: Option<ModelSource>,
     /// So many tokens are drafted at a time
-    #[arg(long, value_name = "K", default_value_t = 4, value_parser = count, requires = "draft", allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = count, requires = "draft", allow_negative_numbers = true)]
     pub draft_tokens: usize,
 }
 

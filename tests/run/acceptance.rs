@@ -20,7 +20,7 @@ target = "tiny"
 models = ["tiny", "small"]
 data = "train"
 prompts = 2
-draft_tokens = 3
+draft_tokens = 4
 "#;
 
 #[test]
