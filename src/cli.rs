@@ -1,5 +1,6 @@
 //! The command line: the verbs and their arguments.
 
+mod chat;
 mod device;
 mod eval;
 mod export;
@@ -13,10 +14,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use chat::ChatArgs;
 pub use device::DeviceChoice;
 pub use eval::EvalArgs;
 pub use export::ExportArgs;
-pub use generate::GenerateArgs;
+pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
 pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
@@ -49,6 +51,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Generate text
     Generate(GenerateArgs),
+    /// Talk with a model
+    Chat(ChatArgs),
     /// Evaluate a model
     Eval(EvalArgs),
     /// Write a model in a format that other programs read
@@ -97,7 +101,7 @@ impl ModelArgs {
         match &self.model {
             ModelSource::Stored(source) => Ok(source),
             _ => anyhow::bail!(
-                "this needs the weights of a model, and a remote one keeps them\nhint: `generate` and `score` take remote models"
+                "this needs the weights of a model, and a remote one keeps them\nhint: `generate`, `chat` and `score` take remote models"
             ),
         }
     }
@@ -132,6 +136,7 @@ mod tests {
             Inspect(InspectArgs),
             Score(ScoreArgs),
             Generate(GenerateArgs),
+            Chat(ChatArgs),
             Eval(EvalArgs),
             Export(ExportArgs),
             Shards(ShardsArgs),

@@ -1,5 +1,6 @@
 //! One module a verb, each with `run(arguments)`.
 
+mod chat;
 mod check;
 mod eval;
 mod export;
@@ -21,6 +22,7 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
+        Command::Chat(arguments) => chat::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Shards(arguments) => shards::run(arguments),

@@ -41,7 +41,7 @@ pub use code_quality::{CodeQuality, ColumnLabels};
 pub use data::DataMix;
 pub use datasets::config::DataConfig;
 pub use document::RecipeError;
-pub use eval::{Eval, Task};
+pub use eval::{Drafts, Eval, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;

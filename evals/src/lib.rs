@@ -1,5 +1,6 @@
 //! Evaluations of models.
 
+pub mod acceptance;
 pub mod accuracy;
 pub mod classification;
 pub mod comparison;
@@ -10,4 +11,5 @@ pub mod multiple_choice;
 pub mod perplexity;
 pub mod sample_records;
 
+pub use acceptance::{AcceptanceConfig, AcceptanceScore};
 pub use perplexity::{Perplexity, PerplexityConfig, PerplexityError};

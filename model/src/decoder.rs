@@ -229,6 +229,18 @@ impl Decoder {
         self.final_norm(&x)
     }
 
+    /// Hidden states of a batch whose keys and values are kept in `cache`, which is empty.
+    pub(crate) fn hidden_to_cache(&self, batch: &TokenBatch, cache: &mut KvCache) -> Tensor<2> {
+        let rotation = self.rotation(&batch.positions);
+        let mut x = self.embed(&batch.ids);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let pattern = self.pattern(batch, i);
+            x = block.forward(x, &rotation, &pattern, Some(&mut cache.layers[i]));
+        }
+        cache.length = batch.length;
+        self.final_norm(&x)
+    }
+
     /// Logits `[tokens, vocabulary]` of hidden states, in `f32` or wider.
     pub fn logits(&self, hidden: &Tensor<2>) -> Tensor<2> {
         let _span = operation!("logits", Cost::weight_product(hidden, self.head()));

@@ -1,5 +1,7 @@
 //! Keys and values of the tokens that a generation has already seen.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 /// The cache of all layers, for a batch of `rows` sequences of equal cached length.
@@ -25,22 +27,77 @@ impl KvCache {
         }
     }
 
-    /// Keeps only the given rows, in the given order.
-    pub fn select_rows(&mut self, rows: &[usize]) {
+    /// Forgets all but the first `length` positions.
+    pub fn truncate(&mut self, length: usize) {
         for layer in &mut self.layers {
-            for tensor in [&mut layer.keys, &mut layer.values].into_iter().flatten() {
-                let [_, length, width] = tensor.dims();
-                let kept = rows
-                    .iter()
-                    .map(|&row| tensor.clone().slice([row..row + 1, 0..length, 0..width]))
-                    .collect();
-                *tensor = Tensor::cat(kept, 0);
+            for tensor in [&mut layer.keys, &mut layer.values] {
+                *tensor = tensor.take().filter(|_| length > 0).map(|cached| {
+                    let [rows, _, width] = cached.dims();
+                    cached.slice([0..rows, 0..length, 0..width])
+                });
+            }
+        }
+        self.length = length;
+    }
+
+    /// Keeps only the given rows, in the given order, without their first `skipped` positions.
+    pub fn select_rows(&mut self, rows: &[usize], skipped: usize) {
+        self.length -= skipped;
+        for layer in &mut self.layers {
+            for tensor in [&mut layer.keys, &mut layer.values] {
+                *tensor = tensor.take().filter(|_| !rows.is_empty()).map(|cached| {
+                    let [_, length, width] = cached.dims();
+                    let row = |&row: &usize| {
+                        let kept = [row..row + 1, skipped..length, 0..width];
+                        cached.clone().slice(kept)
+                    };
+                    Tensor::cat(rows.iter().map(row).collect(), 0)
+                });
+            }
+        }
+    }
+
+    /// Adds rows: stretches of the one row of another cache. All rows then have `length` positions, which is not less than
+    /// any has; what is missing is zeros in front.
+    pub fn add_rows(&mut self, from: &Self, ranges: &[Range<usize>], length: usize) {
+        self.length = length;
+        for (layer, from) in self.layers.iter_mut().zip(&from.layers) {
+            for (to, from) in [
+                (&mut layer.keys, &from.keys),
+                (&mut layer.values, &from.values),
+            ] {
+                let Some(from) = from else { continue };
+                let width = from.dims()[2];
+                let new = ranges.iter().map(|range| {
+                    let row = from.clone().slice([0..1, range.clone(), 0..width]);
+                    padded_in_front(row, length)
+                });
+                let old = to.take().map(|cached| padded_in_front(cached, length));
+                *to = Some(Tensor::cat(old.into_iter().chain(new).collect(), 0));
             }
         }
     }
 }
 
+fn padded_in_front(cached: Tensor<3>, length: usize) -> Tensor<3> {
+    let [rows, old, width] = cached.dims();
+    if old == length {
+        return cached;
+    }
+    let options = (&cached.device(), cached.dtype());
+    let zeros = Tensor::<3>::zeros([rows, length - old, width], options);
+    Tensor::cat(vec![zeros, cached], 1)
+}
+
 impl LayerCache {
+    /// Keys and values `[rows, length, width]`.
+    pub fn from_tensors(keys: Tensor<3>, values: Tensor<3>) -> Self {
+        Self {
+            keys: Some(keys),
+            values: Some(values),
+        }
+    }
+
     /// All cached keys and values, `[rows, length, width]`.
     ///
     /// # Panics

@@ -186,6 +186,8 @@ fn greedy_continuations_equal_transformers() {
         sampling: SamplingConfig::default(),
         max_new_tokens: 16,
         eos_token_ids: vec![],
+        vocabulary: decoder.config.vocab_size,
+        rows: prompts.len(),
     };
     let together = generate(&decoder, &prompts, &config, &|_, _| 0.0, &mut |_, _| true);
     for (i, case) in cases.iter().enumerate() {
@@ -198,6 +200,45 @@ fn greedy_continuations_equal_transformers() {
             &mut |_, _| true,
         );
         assert_eq!(alone[0], together[i]);
+    }
+}
+
+#[test]
+fn a_row_that_ends_is_filled_with_the_next_prompt_and_changes_no_other() {
+    for name in CHECKPOINTS {
+        let decoder = decoder(name);
+        let prompts: Vec<Vec<u32>> = (0..11_u32)
+            .map(|i| {
+                (0..1 + (7 * i) % 13)
+                    .map(|t| (3 * i + 5 * t) % 31 + 1)
+                    .collect()
+            })
+            .collect();
+        for temperature in [0.0, 1.0] {
+            let config = GenerationConfig {
+                sampling: SamplingConfig {
+                    temperature,
+                    ..SamplingConfig::default()
+                },
+                max_new_tokens: 20,
+                eos_token_ids: vec![],
+                vocabulary: 30,
+                rows: 3,
+            };
+            let draw = |prompt: usize, new: usize| ((prompt * 37 + new * 17) % 101) as f64 / 101.0;
+            let ends = |prompt: usize, ids: &[u32]| ids.len() < 1 + (5 * prompt) % 17;
+            let together = generate(&decoder, &prompts, &config, &draw, &mut |p, ids| {
+                ends(p, ids)
+            });
+            for (i, together) in together.iter().enumerate() {
+                let draw = |_, new| draw(i, new);
+                let prompt = &prompts[i..=i];
+                let alone = generate(&decoder, prompt, &config, &draw, &mut |_, ids| ends(i, ids));
+                assert_eq!(alone[0], *together, "{name}, prompt {i}");
+                assert_eq!(together.len(), 1 + (5 * i) % 17);
+                assert!(together.iter().all(|id| *id < 30));
+            }
+        }
     }
 }
 

@@ -2,8 +2,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ModelArgs;
+use model::generate::sampling::SamplingConfig;
+use teacher::GenerationRequest;
+
 use super::number::{above_zero, at_least_zero, count, share, share_above_zero, tokens};
+use super::{ModelArgs, parse_source};
+use crate::source::ModelSource;
 
 /// Generate text
 #[derive(Args, Debug)]
@@ -13,7 +17,7 @@ use super::number::{above_zero, at_least_zero, count, share, share_above_zero, t
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What to go on from (repeatable; all are continued together)
+    /// What to go on from (repeatable; all are continued together, or with --draft one after the other)
     #[arg(
         long,
         value_name = "TEXT",
@@ -24,6 +28,27 @@ pub struct GenerateArgs {
     /// A file with a prompt a line, each a JSON string
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub draft: DraftArgs,
+    /// Put the prompt into the model's chat template; so it is done where there is one
+    #[arg(long, conflicts_with = "raw")]
+    pub chat: bool,
+    /// Take the prompt as it is
+    #[arg(long)]
+    pub raw: bool,
+    /// Print one JSON object a prompt at the end: text, ids, finish_reason
+    #[arg(long)]
+    pub json: bool,
+    /// Say how long it took, how many tokens a second, how much memory, what became of drafts; with --json as a last object
+    #[arg(long)]
+    pub stats: bool,
+}
+
+/// How tokens are drawn, and when to stop.
+#[derive(Args, Debug)]
+pub struct SamplingArgs {
     /// Stop after so many tokens
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = tokens, allow_negative_numbers = true)]
     pub max_tokens: usize,
@@ -53,16 +78,34 @@ pub struct GenerateArgs {
     /// Stop before this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Put the prompt into the model's chat template; so it is done where there is one
-    #[arg(long, conflicts_with = "raw")]
-    pub chat: bool,
-    /// Take the prompt as it is
-    #[arg(long)]
-    pub raw: bool,
-    /// Print one JSON object a prompt at the end: text, ids, finish_reason
-    #[arg(long)]
-    pub json: bool,
-    /// Say how long it took, how many tokens a second, how much memory; with --json as a last object
-    #[arg(long)]
-    pub stats: bool,
+}
+
+/// A model that drafts.
+#[derive(Args, Debug)]
+pub struct DraftArgs {
+    /// A small model of the same vocabulary that drafts what --model then checks: the same tokens at temperature 0, tokens
+    /// of the same distribution else, in less time where the two are near each other
+    #[arg(long, value_name = "MODEL", value_parser = parse_source)]
+    pub draft: Option<ModelSource>,
+    /// So many tokens are drafted at a time
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = count, requires = "draft", allow_negative_numbers = true)]
+    pub draft_tokens: usize,
+}
+
+impl SamplingArgs {
+    pub fn request(&self) -> GenerationRequest {
+        let all = SamplingConfig::default();
+        GenerationRequest {
+            sampling: SamplingConfig {
+                temperature: self.temperature as f32,
+                top_k: self.top_k.unwrap_or(all.top_k),
+                top_p: self.top_p.map_or(all.top_p, |p| p as f32),
+                min_p: self.min_p.map_or(all.min_p, |p| p as f32),
+                repetition_penalty: self.repetition_penalty as f32,
+            },
+            max_new_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+            seed: self.seed,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `distill generate`: text from prompts, that of a single one shown as it is drawn.
 
-mod stats;
+pub mod stats;
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use datasets::sample::Message;
-use model::generate::sampling::SamplingConfig;
+use model::generate::speculative::Acceptance;
 use serde_json::json;
+use teacher::local::OnText;
 use teacher::tokenizer::load_tokenizer;
-use teacher::{Completion, GenerationRequest, LocalTeacher, Prompt};
+use teacher::{Completion, GenerationRequest, LocalTeacher, Prompt, Writer};
 
-use super::open_model::open_model_at;
+use super::open_model::{open_draft, open_model_at};
 use super::remote;
 use crate::cli::GenerateArgs;
 use crate::device::place;
@@ -22,11 +23,11 @@ use crate::source::{Cache, ModelSource};
 use stats::{Clock, Stats};
 
 pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
-    let request = request(&arguments);
+    let request = arguments.sampling.request();
     request.validate()?;
     let texts = texts(&arguments)?;
     if let ModelSource::Remote(remote) = &arguments.model.model {
-        return remote::generate(remote, &texts, &request, &arguments);
+        return remote::generate(remote, &texts, &arguments);
     }
     let placement = place(arguments.model.device.device)?;
     let path = arguments.model.stored()?.resolve(&Cache::from_env()?)?;
@@ -35,6 +36,7 @@ pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let tokenizer = load_tokenizer(&checkpoint)?;
     let decoder = model::load::load_frozen_decoder(&checkpoint, &placement)?;
     let model = LocalTeacher::new(decoder, tokenizer)?;
+    let draft = open_draft(&arguments.draft, &placement)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let has_template = model.chat_template().is_some();
     let prompts: Vec<Prompt> = (texts.iter())
@@ -53,12 +55,21 @@ pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
     let mut failed: Option<io::Error> = None;
     let streamed = prompts.len() == 1 && !arguments.json;
     let mut clock = Clock::start(prompts.len());
-    let completions = model.generate(&prompts, &request, &mut |prompt, text| {
+    let mut on_text = |prompt: usize, text: &str| {
         clock.tick(prompt);
         if streamed && failed.is_none() {
             failed = write!(out, "{text}").and_then(|()| out.flush()).err();
         }
-    })?;
+    };
+    let (completions, acceptance) = match &draft {
+        Some(draft) => {
+            let writer = Writer::new(&model, Some((draft, arguments.draft.draft_tokens)))?;
+            let (completions, acceptance) =
+                drafted(writer, &model, &prompts, &request, &mut on_text)?;
+            (completions, Some(acceptance))
+        }
+        None => (model.generate(&prompts, &request, &mut on_text)?, None),
+    };
     if let Some(error) = failed {
         return Err(error.into());
     }
@@ -67,13 +78,37 @@ pub fn run(arguments: GenerateArgs) -> anyhow::Result<()> {
         false => show(&mut out, &completions, arguments.json)?,
     }
     if let Some(stats) = stats {
-        let stats = stats.generated(&clock, &completions);
+        let stats = stats.generated(&clock, &completions, acceptance);
         match arguments.json {
             true => writeln!(out, "{}", json!({ "stats": stats }))?,
             false => eprint!("{stats}"),
         }
     }
     Ok(())
+}
+
+/// One prompt after the other, with drafts.
+fn drafted(
+    mut writer: Writer,
+    model: &LocalTeacher,
+    prompts: &[Prompt],
+    request: &GenerationRequest,
+    on_text: &mut OnText,
+) -> anyhow::Result<(Vec<Completion>, Acceptance)> {
+    let encoded: Vec<Vec<u32>> = (prompts.iter().enumerate())
+        .map(|(i, prompt)| model.prompt_ids(Some(i + 1), prompt))
+        .collect::<Result<_, _>>()?;
+    let (mut completions, mut acceptance) = (Vec::new(), Acceptance::default());
+    for (number, ids) in encoded.iter().enumerate() {
+        writer.forget();
+        let written = writer.write(number, ids, request, &mut |text| {
+            on_text(number, text);
+            true
+        })?;
+        completions.push(written.completion);
+        acceptance += written.acceptance;
+    }
+    Ok((completions, acceptance))
 }
 
 fn show(out: &mut impl Write, completions: &[Completion], as_json: bool) -> io::Result<()> {
@@ -115,20 +150,4 @@ fn read_prompts(path: &Path) -> anyhow::Result<Vec<String>> {
         path.display()
     );
     Ok(texts)
-}
-
-fn request(arguments: &GenerateArgs) -> GenerationRequest {
-    let all = SamplingConfig::default();
-    GenerationRequest {
-        sampling: SamplingConfig {
-            temperature: arguments.temperature as f32,
-            top_k: arguments.top_k.unwrap_or(all.top_k),
-            top_p: arguments.top_p.map_or(all.top_p, |p| p as f32),
-            min_p: arguments.min_p.map_or(all.min_p, |p| p as f32),
-            repetition_penalty: arguments.repetition_penalty as f32,
-        },
-        max_new_tokens: arguments.max_tokens,
-        stop: arguments.stop.clone(),
-        seed: arguments.seed,
-    }
 }

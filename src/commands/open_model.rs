@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use model::build::Placement;
+use model::load::load_frozen_decoder;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::peft::PeftAdapter;
+use teacher::LocalTeacher;
+use teacher::tokenizer::load_tokenizer;
 
 use crate::adapter;
-use crate::cli::ModelArgs;
-use crate::source::{Cache, Source};
+use crate::cli::{DraftArgs, ModelArgs};
+use crate::source::{Cache, ModelSource, Source};
 
 /// Fetches the model where that is not done yet, and opens it.
 pub fn open(source: &Source) -> anyhow::Result<Checkpoint> {
@@ -28,6 +32,23 @@ pub fn open_model_at(path: &Path, arguments: &ModelArgs) -> anyhow::Result<Check
     match &arguments.adapter {
         Some(directory) => Ok(checkpoint.with_adapter(PeftAdapter::open(directory)?)?),
         None => Ok(checkpoint),
+    }
+}
+
+/// Fetches the model that drafts, if there is one, and opens it.
+pub fn open_draft(
+    arguments: &DraftArgs,
+    placement: &Placement,
+) -> anyhow::Result<Option<LocalTeacher>> {
+    match &arguments.draft {
+        None => Ok(None),
+        Some(ModelSource::Stored(source)) => {
+            let checkpoint = open(source).context("the draft")?;
+            let tokenizer = load_tokenizer(&checkpoint)?;
+            let decoder = load_frozen_decoder(&checkpoint, placement)?;
+            Ok(Some(LocalTeacher::new(decoder, tokenizer)?))
+        }
+        Some(_) => bail!("--draft needs the weights of a model, and a remote one keeps them"),
     }
 }
 

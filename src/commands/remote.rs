@@ -1,4 +1,4 @@
-//! The verbs `generate` and `score` with a model behind a server.
+//! The verbs `generate`, `chat` and `score` with a model behind a server.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use datasets::sample::Message;
 use model::generate::sampling::SamplingConfig;
 use serde_json::json;
-use teacher::GenerationRequest;
 use teacher::remote::RemoteModel;
 use teacher::remote::account::{Account, Budget};
 use teacher::remote::answer::{Answer, TokenLogprob};
@@ -17,33 +16,12 @@ use teacher::remote::request::{Given, Input, Request, Sampling};
 use teacher::remote::store::Store;
 use teacher::synth::asker::{Asker, Backend};
 
-use crate::cli::{GenerateArgs, ScoreArgs};
+use crate::cli::{ChatArgs, DraftArgs, GenerateArgs, ModelArgs, SamplingArgs, ScoreArgs};
 use crate::source::Cache;
 
 /// Continues each text; what the store has is not asked again.
-pub fn generate(
-    remote: &RemoteConfig,
-    texts: &[String],
-    request: &GenerationRequest,
-    arguments: &GenerateArgs,
-) -> Result<()> {
-    let plain = SamplingConfig {
-        temperature: request.sampling.temperature,
-        top_p: request.sampling.top_p,
-        ..SamplingConfig::default()
-    };
-    if request.sampling != plain || arguments.model.adapter.is_some() {
-        bail!(
-            "a remote model takes neither --top-k, --min-p and --repetition-penalty nor --adapter"
-        );
-    }
-    let sampling = Sampling {
-        temperature: arguments.temperature,
-        top_p: arguments.top_p.unwrap_or(1.0),
-        max_tokens: u32::try_from(request.max_new_tokens).context("--max-tokens is too large")?,
-        seed: Some(request.seed),
-        stop: request.stop.clone(),
-    };
+pub fn generate(remote: &RemoteConfig, texts: &[String], arguments: &GenerateArgs) -> Result<()> {
+    let sampling = sampling(&arguments.model, &arguments.sampling, &arguments.draft)?;
     let request = |text: &String| Request {
         input: match arguments.raw {
             true => Input::Text(text.clone()),
@@ -79,6 +57,42 @@ pub fn generate(
         eprintln!("{tokens} tokens were written");
     }
     Ok(())
+}
+
+/// The answer to a conversation, as far as the server tells it.
+pub fn answer(remote: &RemoteConfig, messages: &[Message], arguments: &ChatArgs) -> Result<String> {
+    let request = Request {
+        input: Input::Chat(messages.to_vec()),
+        sampling: sampling(&arguments.model, &arguments.sampling, &arguments.draft)?,
+        candidates: 1,
+        top_logprobs: None,
+        schema: None,
+    };
+    let answer = ask(remote, "the verb chat", vec![request])?.pop();
+    let choice = answer.and_then(|answer| answer.choices.into_iter().next());
+    Ok(choice.context("an answer without a choice")?.text)
+}
+
+/// What a server can be told of how to draw.
+fn sampling(model: &ModelArgs, sampling: &SamplingArgs, draft: &DraftArgs) -> Result<Sampling> {
+    let request = sampling.request();
+    let plain = SamplingConfig {
+        temperature: request.sampling.temperature,
+        top_p: request.sampling.top_p,
+        ..SamplingConfig::default()
+    };
+    if request.sampling != plain || model.adapter.is_some() || draft.draft.is_some() {
+        bail!(
+            "a remote model takes neither --top-k, --min-p and --repetition-penalty nor --adapter and --draft"
+        );
+    }
+    Ok(Sampling {
+        temperature: sampling.temperature,
+        top_p: sampling.top_p.unwrap_or(1.0),
+        max_tokens: u32::try_from(request.max_new_tokens).context("--max-tokens is too large")?,
+        seed: Some(request.seed),
+        stop: request.stop,
+    })
 }
 
 /// Scores a text, where the server can.

@@ -1,38 +1,51 @@
 //! Stage `eval`: which models, which task, on which data.
 
+use evals::AcceptanceConfig;
 use evals::multiple_choice::ChoiceTask;
 use serde::{Deserialize, Serialize};
 
 use super::invalid::{Invalid, require};
+use super::problem::Problem;
+use super::read::Parts;
 use super::stage::Thing;
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Eval {
-    pub task: Task,
+    #[serde(flatten)]
+    pub inputs: EvalInputs,
+    #[serde(flatten)]
+    pub measure: Measure,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct EvalInputs {
     #[serde(skip_serializing)]
     pub models: Vec<String>,
     #[serde(skip_serializing)]
     pub data: String,
-    /// Perplexity: tokens that the model sees at once; its own context, 2048 at most, when left out.
-    pub window: Option<usize>,
-    /// Perplexity: tokens by which the window moves; half of it when left out.
-    pub stride: Option<usize>,
-    /// Worked examples before each question, of the same subject.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shots: Option<usize>,
-    /// The data that worked examples are taken from, in its order.
-    #[serde(skip_serializing)]
-    pub shots_data: Option<String>,
-    /// Ask so many questions, drawn by the recipe's seed; all when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+/// A task with what it takes. The key `task` tells them apart.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Measure {
+    Perplexity(Windows),
+    Acceptance(Drafts),
+    Mmlu(Subjects),
+    Kmmlu(Subjects),
+    #[serde(rename = "hellaswag")]
+    HellaSwag(Questions),
+    TruthfulqaMc1(Questions),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Task {
     Perplexity,
+    /// Of two models, which a recipe names.
+    #[value(skip)]
+    Acceptance,
     Mmlu,
     Kmmlu,
     #[serde(rename = "hellaswag")]
@@ -41,91 +54,211 @@ pub enum Task {
     TruthfulqaMc1,
 }
 
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Windows {
+    /// Tokens that the model sees at once; its own context, 2048 at most, when left out.
+    pub window: Option<usize>,
+    /// Tokens by which the window moves; half of it when left out.
+    pub stride: Option<usize>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Drafts {
+    /// The model that the others draft for.
+    #[serde(skip_serializing)]
+    pub target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+}
+
+/// Questions of many subjects.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Subjects {
+    /// Worked examples before each question, of the same subject.
+    pub shots: Option<usize>,
+    /// The data that they are taken from, in its order.
+    #[serde(skip_serializing)]
+    pub shots_data: Option<String>,
+    /// Ask so many questions, drawn by the recipe's seed; all when left out.
+    pub limit: Option<usize>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Questions {
+    /// Ask so many questions, drawn by the recipe's seed; all when left out.
+    pub limit: Option<usize>,
+}
+
 impl Task {
     /// The set of questions, where the task is one with choices.
     pub fn choices(self) -> Option<ChoiceTask> {
         match self {
-            Self::Perplexity => None,
+            Self::Perplexity | Self::Acceptance => None,
             Self::Mmlu => Some(ChoiceTask::Mmlu),
             Self::Kmmlu => Some(ChoiceTask::Kmmlu),
             Self::HellaSwag => Some(ChoiceTask::HellaSwag),
             Self::TruthfulqaMc1 => Some(ChoiceTask::TruthfulqaMc1),
         }
     }
+}
 
-    pub fn name(self) -> &'static str {
-        self.choices().map_or("perplexity", ChoiceTask::name)
+impl Measure {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Perplexity(_) => "perplexity",
+            Self::Acceptance(_) => "acceptance",
+            _ => self.choices().map_or("", |(task, _)| task.name()),
+        }
     }
 
-    /// The data that it is measured on.
-    pub(super) fn wanted(self) -> Thing {
+    /// The set of questions and how it is asked, where the task is one with choices.
+    pub fn choices(&self) -> Option<(ChoiceTask, Subjects)> {
+        let plain = |questions: &Questions| Subjects {
+            limit: questions.limit,
+            ..Subjects::default()
+        };
         match self {
-            Self::Perplexity => Thing::Samples,
-            _ => Thing::Data,
+            Self::Perplexity(_) | Self::Acceptance(_) => None,
+            Self::Mmlu(subjects) => Some((ChoiceTask::Mmlu, subjects.clone())),
+            Self::Kmmlu(subjects) => Some((ChoiceTask::Kmmlu, subjects.clone())),
+            Self::HellaSwag(questions) => Some((ChoiceTask::HellaSwag, plain(questions))),
+            Self::TruthfulqaMc1(questions) => Some((ChoiceTask::TruthfulqaMc1, plain(questions))),
+        }
+    }
+
+    /// Whether the recipe's seed has a part in the result.
+    pub(super) fn is_random(&self) -> bool {
+        match self {
+            Self::Acceptance(drafts) => drafts.temperature.is_some_and(|t| t > 0.0),
+            _ => (self.choices()).is_some_and(|(_, subjects)| subjects.limit.is_some()),
+        }
+    }
+}
+
+impl Drafts {
+    /// What is measured; what the recipe leaves open has its default.
+    pub fn config(&self) -> AcceptanceConfig {
+        let open = AcceptanceConfig::default();
+        AcceptanceConfig {
+            draft_tokens: self.draft_tokens.unwrap_or(open.draft_tokens),
+            prompts: self.prompts.unwrap_or(open.prompts),
+            max_tokens: self.max_tokens.unwrap_or(open.max_tokens),
+            temperature: self.temperature.unwrap_or(open.temperature),
         }
     }
 }
 
 impl Eval {
-    pub fn check(&self) -> Vec<Invalid> {
+    pub(super) fn read(parts: &mut Parts) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Which {
+            task: Task,
+        }
+        let inputs = parts.take();
+        let measure = parts.take::<Which>().and_then(|which| match which.task {
+            Task::Perplexity => parts.take().map(Measure::Perplexity),
+            Task::Acceptance => parts.take().map(Measure::Acceptance),
+            Task::Mmlu => parts.take().map(Measure::Mmlu),
+            Task::Kmmlu => parts.take().map(Measure::Kmmlu),
+            Task::HellaSwag => parts.take().map(Measure::HellaSwag),
+            Task::TruthfulqaMc1 => parts.take().map(Measure::TruthfulqaMc1),
+        });
+        Ok(Self {
+            inputs: inputs?,
+            measure: measure?,
+        })
+    }
+
+    /// The names that it uses: key, name and what they must stand for.
+    pub(super) fn uses(&self) -> Vec<(String, &str, Thing)> {
+        let models = self.inputs.models.iter().enumerate();
+        let mut found: Vec<(String, &str, Thing)> = models
+            .map(|(i, model)| (format!("models.{i}"), model.as_str(), Thing::Model))
+            .collect();
+        let data = self.inputs.data.as_str();
+        match &self.measure {
+            Measure::Perplexity(_) => found.push(("data".into(), data, Thing::Samples)),
+            Measure::Acceptance(drafts) => {
+                found.push(("target".into(), &drafts.target, Thing::Model));
+                found.push(("data".into(), data, Thing::Samples));
+            }
+            Measure::Mmlu(subjects) | Measure::Kmmlu(subjects) => {
+                found.push(("data".into(), data, Thing::Data));
+                let examples = subjects.shots_data.as_deref();
+                found.extend(examples.map(|name| ("shots_data".into(), name, Thing::Data)));
+            }
+            Measure::HellaSwag(_) | Measure::TruthfulqaMc1(_) => {
+                found.push(("data".into(), data, Thing::Data));
+            }
+        }
+        found
+    }
+
+    pub(super) fn check(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
         let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
-        check(!self.models.is_empty(), "models", "`models` names none");
-        for (i, name) in self.models.iter().enumerate() {
-            let once = !self.models[..i].contains(name);
+        let models = &self.inputs.models;
+        check(!models.is_empty(), "models", "`models` names none");
+        for (i, name) in models.iter().enumerate() {
+            let once = !models[..i].contains(name);
             let says = format!("`{name}` is listed twice");
             check(once, &format!("models.{i}"), &says);
         }
-        let choices = self.task.choices();
-        let of_perplexity = [
-            ("window", self.window.is_some()),
-            ("stride", self.stride.is_some()),
-        ];
-        let of_questions = [("limit", self.limit.is_some())];
-        let of_subjects = [
-            ("shots", self.shots.is_some()),
-            ("shots_data", self.shots_data.is_some()),
-        ];
-        for (key, given) in of_perplexity {
-            let says = format!("`{key}` is perplexity's: other tasks have questions");
-            check(!given || choices.is_none(), key, &says);
+        match &self.measure {
+            Measure::Perplexity(Windows { window, stride }) => {
+                check(
+                    window.is_none_or(|window| window >= 2),
+                    "window",
+                    "`window` must be at least 2 tokens",
+                );
+                check(
+                    stride.is_none_or(|s| s >= 1 && window.is_none_or(|w| s <= w)),
+                    "stride",
+                    "`stride` must lie between 1 and `window`",
+                );
+            }
+            Measure::Acceptance(drafts) => {
+                let config = drafts.config();
+                for (key, number) in [
+                    ("draft_tokens", config.draft_tokens),
+                    ("prompts", config.prompts),
+                ] {
+                    check(number > 0, key, &format!("`{key}` must be at least 1"));
+                }
+                check(
+                    config.max_tokens > 2,
+                    "max_tokens",
+                    "`max_tokens` must be at least 3: the first token is not drafted, nor the last",
+                );
+                check(
+                    config.temperature >= 0.0 && config.temperature.is_finite(),
+                    "temperature",
+                    "`temperature` must be 0 or more",
+                );
+            }
+            _ => {}
         }
-        for (key, given) in of_questions {
-            let says = format!("`{key}` counts questions, and perplexity has none");
-            check(!given || choices.is_some(), key, &says);
-        }
-        for (key, given) in of_subjects {
-            let says =
-                format!("`{key}` needs a task whose questions have subjects: `mmlu` or `kmmlu`");
+        if let Some((_, subjects)) = self.measure.choices() {
+            let limit = subjects.limit != Some(0);
+            check(limit, "limit", "`limit` must be at least 1");
+            let shots = subjects.shots.unwrap_or(0);
             check(
-                !given || choices.is_some_and(ChoiceTask::has_subjects),
-                key,
-                &says,
+                shots == 0 || subjects.shots_data.is_some(),
+                "shots",
+                "`shots` needs `shots_data`, the data that worked examples are taken from",
+            );
+            check(
+                shots > 0 || subjects.shots_data.is_none(),
+                "shots_data",
+                "`shots_data` needs `shots`, how many worked examples stand before each question",
             );
         }
-        check(
-            self.window.is_none_or(|window| window >= 2),
-            "window",
-            "`window` must be at least 2 tokens",
-        );
-        check(
-            self.stride
-                .is_none_or(|s| s >= 1 && self.window.is_none_or(|w| s <= w)),
-            "stride",
-            "`stride` must lie between 1 and `window`",
-        );
-        check(self.limit != Some(0), "limit", "`limit` must be at least 1");
-        let shots = self.shots.unwrap_or(0);
-        check(
-            shots == 0 || self.shots_data.is_some(),
-            "shots",
-            "`shots` needs `shots_data`, the data that worked examples are taken from",
-        );
-        check(
-            shots > 0 || self.shots_data.is_none(),
-            "shots_data",
-            "`shots_data` needs `shots`, how many worked examples stand before each question",
-        );
         found
     }
 }

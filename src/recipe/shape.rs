@@ -5,6 +5,7 @@ use trainer::config::TrainConfig;
 
 use super::Recipe;
 use super::capture::TeacherChoice;
+use super::eval::Measure;
 use super::invalid::Invalid;
 use super::keep_layers::KeepLayers;
 use super::stage::{Action, Stage};
@@ -94,7 +95,10 @@ impl Recipe {
                 }
             }
             Action::Eval(stage) => {
-                (stage.models.iter()).for_each(|model| length("window", stage.window, model));
+                if let Measure::Perplexity(windows) = &stage.measure {
+                    let models = stage.inputs.models.iter();
+                    models.for_each(|model| length("window", windows.window, model));
+                }
             }
             Action::Quantize(stage) => {
                 length("window", stage.window, &stage.model);

@@ -215,7 +215,7 @@ impl Stage {
                 })
             }
             "quantize" => parts.take().map(Action::Quantize),
-            "eval" => parts.take().map(Action::Eval),
+            "eval" => Eval::read(&mut parts).map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
             "rate" => parts.take().map(Box::new).map(Action::Rate),
@@ -320,7 +320,7 @@ impl Action {
             Self::Judge(judge) => judge.sampling.seed.is_none(),
             Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
-            Self::Eval(eval) => eval.limit.is_some(),
+            Self::Eval(eval) => eval.measure.is_random(),
             Self::Prune(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
         }
@@ -392,13 +392,7 @@ impl Action {
                 uses("heldout", &quantize.heldout, Thing::Samples);
             }
             Self::Eval(eval) => {
-                for (i, model) in eval.models.iter().enumerate() {
-                    uses(&format!("models.{i}"), model, Thing::Model);
-                }
-                uses("data", &eval.data, eval.task.wanted());
-                if let Some(data) = &eval.shots_data {
-                    uses("shots_data", data, Thing::Data);
-                }
+                (eval.uses().into_iter()).for_each(|(key, name, wanted)| uses(&key, name, wanted));
             }
             Self::Export(Export { inputs, .. }) => {
                 uses("model", &inputs.model, Thing::Model);

@@ -10,8 +10,10 @@ use crate::stages::{Measured, Scores};
 pub fn table(scores: &Scores) -> String {
     let names = scores.rows.iter().map(|row| row.model.chars().count());
     let wide = names.max().unwrap_or(0).max(5);
+    let target = scores.target.iter();
+    let target: String = target.map(|name| format!(", drafts for {name}")).collect();
     let mut text = format!(
-        "{} on {}\n{:wide$}  {:>10}",
+        "{} on {}{target}\n{:wide$}  {:>10}",
         scores.task, scores.data, "model", "parameters"
     );
     for (name, width) in scores
@@ -48,6 +50,14 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
         ]
         .map(|(name, width)| (name.to_string(), width))
         .to_vec(),
+        Measured::Acceptance(_) => [
+            ("accepted/round", 14),
+            ("accepted", 8),
+            ("rounds", 6),
+            ("tokens", 6),
+        ]
+        .map(|(name, width)| (name.to_string(), width))
+        .to_vec(),
         Measured::Choices(found) => {
             let mut heads = vec!["questions", "accuracy", "(std error)"];
             if found.normalised.is_some() {
@@ -66,6 +76,12 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
 fn values(measured: &Measured) -> Vec<String> {
     match measured {
         Measured::Perplexity(score) => perplexity_values(score),
+        Measured::Acceptance(score) => vec![
+            format!("{:.3}", score.acceptance_length),
+            percent(score.acceptance_rate),
+            score.acceptance.rounds.to_string(),
+            score.tokens.to_string(),
+        ],
         Measured::Choices(found) => {
             let mut values = vec![found.accuracy.questions.to_string()];
             values.extend(share_and_error(&found.accuracy));

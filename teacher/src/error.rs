@@ -64,6 +64,17 @@ pub enum TeacherError {
         teacher: String,
     },
 
+    #[error(
+        "the draft's vocabulary differs from the model's: \
+         token {id} is {draft} for the draft and {model} for the model\n\
+         hint: a draft must share the model's tokenizer; take two models of one family"
+    )]
+    DraftVocabulary {
+        id: u32,
+        draft: String,
+        model: String,
+    },
+
     #[error("token {id} at position {position} lies beyond the model's {rows} tokens")]
     TokenOutOfRange {
         id: u32,

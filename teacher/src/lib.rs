@@ -15,6 +15,7 @@ mod test_tokenizer;
 pub mod text_stream;
 pub mod tokenizer;
 pub mod vocabulary;
+pub mod writer;
 
 pub use error::TeacherError;
 pub use generation::{Completion, FinishReason, GenerationRequest, Prompt};
@@ -23,3 +24,4 @@ pub use shards::{ShardError, SoftTargets};
 pub use signal::Signal;
 pub use sparse_targets::SparseTargets;
 pub use teacher::{Teacher, Vocabulary};
+pub use writer::{Writer, Written};

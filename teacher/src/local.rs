@@ -9,7 +9,7 @@ use datasets::tokenizer::Tokenizer;
 use model::batch::TokenBatch;
 use model::build::Placement;
 use model::decoder::Decoder;
-use model::generate::engine::{GenerationConfig, generate};
+use model::generate::engine::{GenerationConfig, ROWS_AT_A_TIME, generate};
 use model::load::load_frozen_decoder;
 use model::weights::checkpoint::Checkpoint;
 
@@ -19,9 +19,6 @@ use crate::signal::Signal;
 use crate::teacher::{Teacher, Vocabulary};
 use crate::text_stream::TextStream;
 use crate::tokenizer::{check_fit, load_tokenizer};
-
-/// Prompts that are continued together; the rest waits.
-const PROMPTS_AT_A_TIME: usize = 16;
 
 /// Joins a decoder with its tokenizer and chat template.
 #[derive(Debug)]
@@ -127,17 +124,11 @@ impl LocalTeacher {
         let encoded: Vec<Vec<u32>> = (prompts.iter().enumerate())
             .map(|(i, prompt)| self.prompt_ids(Some(i + 1), prompt))
             .collect::<Result<_, _>>()?;
-        let mut completions = Vec::with_capacity(prompts.len());
-        for (group, prompts) in encoded.chunks(PROMPTS_AT_A_TIME).enumerate() {
-            let first = group * PROMPTS_AT_A_TIME;
-            let uniform = |prompt: usize, token: usize| {
-                let stage = format!("generate {}", first + prompt);
-                Random::new(request.seed, &stage, token as u64, "token").f64()
-            };
-            let mut on_group = |prompt: usize, text: &str| on_text(first + prompt, text);
-            completions.extend(self.continue_ids(prompts, request, &uniform, &mut on_group));
-        }
-        Ok(completions)
+        let uniform = |prompt: usize, token: usize| {
+            let stage = format!("generate {prompt}");
+            Random::new(request.seed, &stage, token as u64, "token").f64()
+        };
+        Ok(self.continue_ids(&encoded, request, &uniform, on_text))
     }
 
     /// Continues each prompt with a seed of its own, in place of the request's: what is written follows from prompt and
@@ -152,15 +143,10 @@ impl LocalTeacher {
         request: &GenerationRequest,
     ) -> Result<Vec<Completion>, TeacherError> {
         request.validate()?;
-        let mut completions = Vec::with_capacity(prompts.len());
-        let groups = prompts.chunks(PROMPTS_AT_A_TIME);
-        for (prompts, seeds) in groups.zip(seeds.chunks(PROMPTS_AT_A_TIME)) {
-            let uniform = |prompt: usize, token: usize| {
-                Random::new(seeds[prompt], "generate 0", token as u64, "token").f64()
-            };
-            completions.extend(self.continue_ids(prompts, request, &uniform, &mut |_, _| ()));
-        }
-        Ok(completions)
+        let uniform = |prompt: usize, token: usize| {
+            Random::new(seeds[prompt], "generate 0", token as u64, "token").f64()
+        };
+        Ok(self.continue_ids(prompts, request, &uniform, &mut |_, _| ()))
     }
 
     /// The tokens of a prompt that can be continued; of several its number, from 1, is told where it cannot.
@@ -194,47 +180,65 @@ impl LocalTeacher {
         on_text: &mut OnText<'_>,
     ) -> Vec<Completion> {
         let context = self.decoder.config.max_position_embeddings;
-        let eos = self.eos_token_ids();
         let config = GenerationConfig {
             sampling: request.sampling.clone(),
             max_new_tokens: request.max_new_tokens,
-            eos_token_ids: eos.clone(),
+            eos_token_ids: self.eos_token_ids(),
+            vocabulary: self.decoder.config.vocab_size,
+            rows: ROWS_AT_A_TIME,
         };
         let mut streams: Vec<TextStream> = prompts
             .iter()
             .map(|_| TextStream::new(&request.stop))
             .collect();
         let mut keep_going = |prompt: usize, ids: &[u32]| {
-            let text = match ids.last() {
-                Some(&id) if !eos.contains(&id) && !self.tokenizer.is_special(id) => {
-                    let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
-                    streams[prompt].push(&bytes)
-                }
-                _ => "",
-            };
-            on_text(prompt, text);
+            on_text(prompt, self.new_text(&mut streams[prompt], ids));
             streams[prompt].stopped().is_none() && prompts[prompt].len() + ids.len() < context
         };
         let outputs = generate(&self.decoder, prompts, &config, uniform, &mut keep_going);
         (outputs.into_iter().zip(streams).enumerate())
-            .map(|(prompt, (ids, mut stream))| {
-                let rest = stream.finish();
-                if !rest.is_empty() {
-                    on_text(prompt, rest);
-                }
-                let ended = ids.last().is_some_and(|id| eos.contains(id));
-                let finish_reason = match stream.stopped() {
-                    Some(_) => FinishReason::Stop,
-                    None if ended => FinishReason::EndOfSequence,
-                    None => FinishReason::Length,
-                };
-                Completion {
-                    text: stream.into_text(),
-                    ids,
-                    finish_reason,
-                }
+            .map(|(prompt, (ids, stream))| {
+                self.completed(ids, stream, &mut |text| on_text(prompt, text))
             })
             .collect()
+    }
+
+    /// What the last of `ids` adds to their text.
+    pub(crate) fn new_text<'s>(&self, stream: &'s mut TextStream, ids: &[u32]) -> &'s str {
+        match ids.last() {
+            Some(id) if !self.ends_a_text(*id) && !self.tokenizer.is_special(*id) => {
+                stream.push(&self.tokenizer.token_bytes(*id).unwrap_or_default())
+            }
+            _ => "",
+        }
+    }
+
+    /// `on_text` gets what was held back to the end.
+    pub(crate) fn completed(
+        &self,
+        ids: Vec<u32>,
+        mut stream: TextStream,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Completion {
+        let rest = stream.finish();
+        if !rest.is_empty() {
+            on_text(rest);
+        }
+        let ended = ids.last().is_some_and(|id| self.ends_a_text(*id));
+        let finish_reason = match stream.stopped() {
+            Some(_) => FinishReason::Stop,
+            None if ended => FinishReason::EndOfSequence,
+            None => FinishReason::Length,
+        };
+        Completion {
+            text: stream.into_text(),
+            ids,
+            finish_reason,
+        }
+    }
+
+    fn ends_a_text(&self, id: u32) -> bool {
+        self.decoder.config.eos_token_ids.contains(&id) || self.tokenizer.eos_ids().contains(&id)
     }
 }
 

@@ -1,14 +1,17 @@
 //! Drives the binary as a user does.
 
 mod bad_models;
+mod chat;
 mod check;
 mod gguf;
 mod llama_cpp;
 mod multiple_choice;
+mod speculative;
 mod verbs;
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -20,6 +23,19 @@ fn distill(directory: &Path, arguments: &[&str]) -> Output {
         .env_remove("DISTILL_LOG")
         .output()
         .expect("distill starts")
+}
+
+/// The same, with lines to read from stdin.
+fn distill_told(directory: &Path, arguments: &[&str], lines: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
+    command.args(arguments).current_dir(directory);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = (command.stderr(Stdio::piped()).spawn()).expect("distill starts");
+    let mut stdin = child.stdin.take().unwrap();
+    // One that ends early reads no further.
+    let _ = stdin.write_all(lines.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("distill ends")
 }
 
 fn stdout(output: &Output) -> String {

@@ -1,5 +1,6 @@
 //! `distill run` as a user meets it: whole chains, kills, bad input, full disks, a hub.
 
+mod acceptance;
 mod adapters;
 mod bad_data;
 mod bad_models;
@@ -8,6 +9,7 @@ mod broken_runs;
 mod capture;
 mod capture_remote;
 mod chain;
+mod chat;
 mod code_quality;
 mod equal_weights;
 mod exercises;

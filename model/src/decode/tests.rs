@@ -90,6 +90,46 @@ fn largest_difference(decoder: &Decoder, prompts: &[Vec<u32>]) -> f32 {
         let ids: Vec<u32> = kept.into_iter().map(|row| ids[row]).collect();
         fused.advance(&ids);
         tensors.advance(&ids);
+        // Rows that come later, one of them longer than all that there are.
+        if step == STEPS / 3 || step == 2 * STEPS / 3 {
+            let late: Vec<Vec<u32>> = [2, 40]
+                .map(|n| (1..=n).map(|i| i % 31 + 1).collect())
+                .into();
+            fused.add_rows(&late);
+            tensors.add_rows(&late);
+        }
+    }
+    worst
+}
+
+/// Several tokens at a time give the bits of one at a time. Returns how far tensors are from them, at most.
+fn largest_difference_of_several(decoder: &Decoder, prompt: &[Vec<u32>]) -> f32 {
+    let text: Vec<u32> = (0..22).map(|i| (5 * i) % 31 + 1).collect();
+    let mut one = Continuation::new(decoder, prompt, 3);
+    let mut steps = Vec::new();
+    for id in &text {
+        one.advance(&[*id]);
+        steps.push(one.logits.clone());
+    }
+    let mut worst = 0.0_f32;
+    let mut several = Continuation::new(decoder, prompt, 3);
+    let mut tensors = Continuation::in_tensors(decoder, prompt);
+    for (first, end, wanted) in [(0, 2, 2), (2, 7, 5), (7, 8, 1), (8, 22, 3)] {
+        for (continuation, is_fused) in [(&mut several, true), (&mut tensors, false)] {
+            // What was read and taken back leaves nothing.
+            let length = prompt[0].len() + first;
+            continuation.extend(&[30, 2, 11, 9], 1);
+            continuation.truncate(length);
+            continuation.extend(&text[first..end], wanted);
+            let expected = steps[end - wanted..end].concat();
+            match is_fused {
+                true => assert_eq!(continuation.logits, expected),
+                false => {
+                    let pairs = continuation.logits.iter().zip(&expected);
+                    worst = pairs.fold(worst, |worst, (a, b)| worst.max((a - b).abs()));
+                }
+            }
+        }
     }
     worst
 }
@@ -109,11 +149,19 @@ fn equals_the_tensor_path_for_every_family_batch_and_form_of_weights() {
     for path in entries {
         let checkpoint = Checkpoint::open(&path).unwrap();
         let mut decoder = load_decoder(&checkpoint, &Placement::cpu()).unwrap();
-        let dense = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
+        let differences = |decoder: &Decoder| {
+            let batches = [&one, &three].map(|prompts| largest_difference(decoder, prompts));
+            [
+                batches[0],
+                batches[1],
+                largest_difference_of_several(decoder, &one),
+            ]
+        };
+        let dense = differences(&decoder);
         pack(&mut decoder);
-        let packed = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
+        let packed = differences(&decoder);
         adapt(&mut decoder);
-        let adapted = [&one, &three].map(|prompts| largest_difference(&decoder, prompts));
+        let adapted = differences(&decoder);
         let name = path.file_name().unwrap().display();
         println!("{name}: dense {dense:?}, packed {packed:?}, adapted {adapted:?}");
         assert!(

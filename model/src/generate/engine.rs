@@ -1,8 +1,11 @@
-//! Batched generation with a key/value cache.
+//! Batched generation with a key/value cache. When a sequence ends, the next prompt takes its row.
 
 use super::sampling::{SamplingConfig, next_token};
 use crate::decode::Continuation;
 use crate::decoder::Decoder;
+
+/// Sequences that are under way together unless somebody asks for another number.
+pub const ROWS_AT_A_TIME: usize = 16;
 
 /// When generation of a sequence ends, and how its tokens are drawn.
 #[derive(Debug, Clone)]
@@ -11,6 +14,10 @@ pub struct GenerationConfig {
     pub max_new_tokens: usize,
     /// Any of these ends a sequence; it is part of the output.
     pub eos_token_ids: Vec<u32>,
+    /// Only ids below are drawn; rows of the head beyond may be padding.
+    pub vocabulary: usize,
+    /// Sequences that are under way together.
+    pub rows: usize,
 }
 
 /// Asked for a uniform number in [0, 1) by (prompt, new token index): no hidden state.
@@ -19,8 +26,8 @@ pub type Uniform<'a> = dyn Fn(usize, usize) -> f64 + 'a;
 /// What the caller answers to each new token: (prompt, ids generated so far).
 pub type Continue<'a> = dyn FnMut(usize, &[u32]) -> bool + 'a;
 
-/// Continues each prompt; returns the new ids only. Prompts of different lengths are padded in front.
-/// `keep_going` sees every new token and may end its sequence (stop strings, streaming).
+/// Continues each prompt; returns the new ids only. A sequence does not depend on what it is continued together with, but
+/// for rounding. `keep_going` sees every new token and may end its sequence (stop strings, streaming).
 ///
 /// # Panics
 /// When a prompt is empty: there is nothing to continue.
@@ -32,33 +39,49 @@ pub fn generate(
     keep_going: &mut Continue,
 ) -> Vec<Vec<u32>> {
     assert!(prompts.iter().all(|p| !p.is_empty()), "an empty prompt");
-    if prompts.is_empty() || config.max_new_tokens == 0 {
+    if config.max_new_tokens == 0 {
         return vec![Vec::new(); prompts.len()];
     }
-    let mut continuation = Continuation::new(decoder, prompts, config.max_new_tokens);
+    let mut continuation = Continuation::new(decoder, &[], config.max_new_tokens);
     let mut seen: Vec<Vec<u32>> = prompts.to_vec();
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    for new in 0..config.max_new_tokens {
-        let mut kept = Vec::new();
-        for ((row, &prompt), logits) in active.iter().enumerate().zip(continuation.logits()) {
+    // The prompt that each row continues, and the first that waits.
+    let (mut active, mut next): (Vec<usize>, usize) = (Vec::new(), 0);
+    loop {
+        // Either rows begin, or all of them go on by a token.
+        let free = config.rows.max(1) - active.len();
+        let started = next..prompts.len().min(next + free);
+        let first = match (started.is_empty(), active.is_empty()) {
+            (true, true) => break,
+            (true, false) => {
+                let last = active.iter().filter_map(|&prompt| seen[prompt].last());
+                continuation.advance(&last.copied().collect::<Vec<u32>>());
+                0
+            }
+            (false, _) => {
+                continuation.add_rows(&prompts[started.clone()]);
+                next = started.end;
+                active.extend(started.clone());
+                active.len() - started.len()
+            }
+        };
+        let mut kept: Vec<usize> = (0..first).collect();
+        for (row, logits) in continuation.logits().enumerate().skip(first) {
+            let prompt = active[row];
+            let new = seen[prompt].len() - prompts[prompt].len();
+            let logits = &logits[..config.vocabulary.min(logits.len())];
             let draw = uniform(prompt, new);
             let id = next_token(&config.sampling, logits, &seen[prompt], draw);
             seen[prompt].push(id);
             let output = &seen[prompt][prompts[prompt].len()..];
-            let ended = config.eos_token_ids.contains(&id);
+            let ended = config.eos_token_ids.contains(&id) || output.len() == config.max_new_tokens;
             if keep_going(prompt, output) && !ended {
                 kept.push(row);
             }
-        }
-        if kept.is_empty() || new + 1 == config.max_new_tokens {
-            break;
         }
         if kept.len() < active.len() {
             continuation.keep_rows(&kept);
             active = kept.iter().map(|&row| active[row]).collect();
         }
-        let last = active.iter().filter_map(|&prompt| seen[prompt].last());
-        continuation.advance(&last.copied().collect::<Vec<u32>>());
     }
     let outputs = seen.into_iter().zip(prompts);
     outputs

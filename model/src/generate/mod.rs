@@ -2,3 +2,5 @@
 
 pub mod engine;
 pub mod sampling;
+pub mod sequence;
+pub mod speculative;

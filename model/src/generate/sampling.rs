@@ -79,16 +79,29 @@ pub fn next_token(config: &SamplingConfig, logits: &[f32], seen: &[u32], uniform
         return argmax(&penalised(logits, seen, config.repetition_penalty));
     }
     let log_probs = filtered_log_probs(config, logits, seen);
-    let mut left = uniform;
-    let mut last = argmax(&log_probs);
-    for (id, log_prob) in log_probs.iter().enumerate() {
-        let probability = f64::from(*log_prob).exp();
-        if probability > 0.0 {
+    pick(log_probs.iter().map(|x| f64::from(*x).exp()), uniform)
+}
+
+/// Log-probabilities of what [`next_token`] draws: all on one token at temperature 0.
+pub fn next_log_probs(config: &SamplingConfig, logits: &[f32], seen: &[u32]) -> Vec<f32> {
+    if config.temperature < SMALLEST_TEMPERATURE {
+        let mut log_probs = vec![f32::NEG_INFINITY; logits.len()];
+        log_probs[next_token(config, logits, seen, 0.0) as usize] = 0.0;
+        return log_probs;
+    }
+    filtered_log_probs(config, logits, seen)
+}
+
+/// The index at which the sum of `weights` exceeds `point`; the last with a weight when none does.
+pub fn pick(weights: impl Iterator<Item = f64>, point: f64) -> u32 {
+    let (mut left, mut last) = (point, 0);
+    for (id, weight) in weights.enumerate() {
+        if weight > 0.0 {
             last = id as u32;
-            if left < probability {
+            if left < weight {
                 break;
             }
-            left -= probability;
+            left -= weight;
         }
     }
     last

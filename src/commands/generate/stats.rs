@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
+use model::generate::speculative::Acceptance;
 use serde::Serialize;
 use teacher::{Completion, LocalTeacher, Prompt, TeacherError};
 
@@ -55,6 +56,41 @@ pub struct Stats {
     /// Held when the model was ready.
     loaded_bytes: Option<u64>,
     peak_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drafts: Option<Drafts>,
+}
+
+/// What became of what a smaller model drafted.
+#[derive(Debug, Serialize)]
+pub struct Drafts {
+    #[serde(flatten)]
+    acceptance: Acceptance,
+    /// Accepted tokens a round, the one that the model adds not counted.
+    acceptance_length: f64,
+    acceptance_rate: f64,
+}
+
+impl From<Acceptance> for Drafts {
+    fn from(acceptance: Acceptance) -> Self {
+        Self {
+            acceptance_length: acceptance.length(),
+            acceptance_rate: acceptance.rate(),
+            acceptance,
+        }
+    }
+}
+
+impl fmt::Display for Drafts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.2} drafted tokens accepted a round, {:.1} % of {}, in {} rounds",
+            self.acceptance_length,
+            100.0 * self.acceptance_rate,
+            self.acceptance.drafted,
+            self.acceptance.rounds
+        )
+    }
 }
 
 impl Stats {
@@ -80,11 +116,17 @@ impl Stats {
             decode_tokens_per_second: 0.0,
             loaded_bytes,
             peak_bytes: None,
+            drafts: None,
         })
     }
 
     /// With what the generation took.
-    pub fn generated(self, clock: &Clock, completions: &[Completion]) -> Self {
+    pub fn generated(
+        self,
+        clock: &Clock,
+        completions: &[Completion],
+        acceptance: Option<Acceptance>,
+    ) -> Self {
         let new_tokens: usize = completions.iter().map(|one| one.ids.len()).sum();
         let begun = completions.iter().filter(|one| !one.ids.is_empty()).count();
         let (prefill, decode) = (clock.prefill.as_secs_f64(), clock.decode.as_secs_f64());
@@ -100,6 +142,7 @@ impl Stats {
             // The first token of each prompt is the prefill's.
             decode_tokens_per_second: rate(new_tokens - begun, decode),
             peak_bytes: peak_resident_bytes(),
+            drafts: acceptance.map(Drafts::from),
             ..self
         }
     }
@@ -122,7 +165,11 @@ impl fmt::Display for Stats {
             f,
             "decode   {} tokens, {:.2} s after the first of each prompt, {:.1} tokens/s{peak}",
             self.new_tokens, self.decode_seconds, self.decode_tokens_per_second
-        )
+        )?;
+        match &self.drafts {
+            Some(drafts) => writeln!(f, "drafts   {drafts}"),
+            None => Ok(()),
+        }
     }
 }
 
