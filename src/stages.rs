@@ -5,6 +5,7 @@
 
 mod asking;
 mod capture;
+mod capture_answers;
 mod code_quality;
 mod corpus;
 mod embeddings;

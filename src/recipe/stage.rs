@@ -7,7 +7,7 @@ use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
-use super::capture::{Capture, TeacherChoice, invalid_from_shards};
+use super::capture::{Capture, CaptureFrom, TeacherChoice, invalid_from_shards};
 use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
@@ -349,6 +349,7 @@ impl Action {
             Self::Generate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Rate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Judge(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Capture(stage) if stage.from == CaptureFrom::Answers => None,
             Self::Capture(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Exercises(stage) => Some((&stage.teacher, &stage.budget)),
             Self::CodeQuality(stage) => Some((stage.teacher.as_deref()?, &stage.budget)),

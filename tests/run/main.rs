@@ -6,6 +6,7 @@ mod bad_models;
 mod bad_recipes;
 mod broken_runs;
 mod capture;
+mod capture_answers;
 mod capture_remote;
 mod chain;
 mod code_quality;
