@@ -8,6 +8,7 @@ mod capture;
 mod capture_answers;
 mod code_quality;
 mod corpus;
+mod cross_tokenizer;
 mod embeddings;
 mod evaluate;
 mod exercises;

@@ -127,7 +127,8 @@ impl Capture {
     /// What a stage that wrote the data has not stored.
     pub fn check_answers(generate: &Generate) -> Option<Invalid> {
         if generate.logprobs.is_none() {
-            let says = "the stage `generate` that makes these answers does not store log-probabilities";
+            let says =
+                "the stage `generate` that makes these answers does not store log-probabilities";
             return Some(Invalid::new("data", says).hint("add `logprobs = 20` to it"));
         }
         if generate.schema.is_some() {

@@ -555,6 +555,23 @@ fn invalid_losses(losses: &[LossConfig]) -> Vec<Invalid> {
             found.push(Invalid::new(format!("loss.{i}"), says).hint("add up their weights"));
         }
     }
+    let has = |wanted: fn(&LossConfig) -> bool| losses.iter().position(wanted);
+    if let (Some(_), Some(other)) = (
+        has(|loss| matches!(loss, LossConfig::UniversalLogit(_))),
+        has(|loss| {
+            !matches!(
+                loss,
+                LossConfig::UniversalLogit(_) | LossConfig::CrossEntropy(_)
+            )
+        }),
+    ) {
+        let says = format!(
+            "`{}` compares token by token, and `universal_logit` is for a teacher with other tokens",
+            losses[other].name()
+        );
+        let hint = "only `cross_entropy` can stand beside `universal_logit`";
+        found.push(Invalid::new(format!("loss.{other}"), says).hint(hint));
+    }
     match LossEntries::new(losses) {
         Err(error) if found.is_empty() && !losses.is_empty() => {
             vec![Invalid::new("loss", error.to_string())]

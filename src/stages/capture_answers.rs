@@ -172,9 +172,7 @@ impl Writing<'_> {
             directory,
         } = self.prepared;
         let supervised = corpus.sample(self.sample).supervised;
-        while self.piece < pieces.len()
-            && pieces.piece(self.piece).sample as usize == self.sample
-        {
+        while self.piece < pieces.len() && pieces.piece(self.piece).sample as usize == self.sample {
             let predicted = pieces.piece(self.piece).predicted();
             let before = |end: usize| supervised[..end].iter().filter(|flag| **flag != 0).count();
             let of_piece = &found[before(predicted.start)..before(predicted.end)];
@@ -185,7 +183,10 @@ impl Writing<'_> {
                 .collect();
             self.arrays.push_piece(&of_piece);
             let number = self.shard;
-            let of_shard = plan.shards.get(number).ok_or_else(|| anyhow!("too many pieces"))?;
+            let of_shard = plan
+                .shards
+                .get(number)
+                .ok_or_else(|| anyhow!("too many pieces"))?;
             if self.arrays.piece_ends.len() == of_shard.pieces.len() {
                 let arrays = std::mem::take(&mut self.arrays);
                 write_shard(directory, plan.header(number), &arrays)?;

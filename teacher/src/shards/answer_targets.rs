@@ -117,8 +117,8 @@ impl AnswerTargets {
             targets[at - 1] = self.target(sample.ids[at - 1], entry)?;
         }
         // Some servers say nothing of the token that ends a turn, and an answer that is cut has none.
-        if let Some(id) = (sample.ids[at..end].iter())
-            .find(|id| !self.tokenizer.eos_ids().contains(*id))
+        if let Some(id) =
+            (sample.ids[at..end].iter()).find(|id| !self.tokenizer.eos_ids().contains(*id))
         {
             let says = format!("the server's answer ends before {:?}", self.text(*id));
             return Err(Untold::OtherTokens(says));
@@ -201,8 +201,7 @@ impl AnswerTargets {
         }
         // A part of a character without its bytes may be any of many tokens.
         let is_part = bytes.is_none() && token.contains('\u{fffd}');
-        (id.filter(is_ours))
-            .or_else(|| self.by_bytes.get(spelled).copied().filter(|_| !is_part))
+        (id.filter(is_ours)).or_else(|| self.by_bytes.get(spelled).copied().filter(|_| !is_part))
     }
 
     /// What is no token of ours belongs to the tail.
@@ -242,7 +241,8 @@ mod tests {
 
     /// Bytes of Hangul in three tokens, a word in one, an end of the turn.
     fn tokenizer() -> Tokenizer {
-        let vocab = json!({ "<unk>": 0, "ì": 1, "ķ": 2, "Ī": 3, "Hi": 4, "Ġyou": 5, "H": 6, "i": 7 });
+        let vocab =
+            json!({ "<unk>": 0, "ì": 1, "ķ": 2, "Ī": 3, "Hi": 4, "Ġyou": 5, "H": 6, "i": 7 });
         let json = json!({
             "version": "1.0",
             "added_tokens": [{
@@ -352,7 +352,10 @@ mod tests {
         for (tokens, says) in [
             (&["H", "i", " you"][..], "token 0 is \"Hi\" here and \"H\""),
             (&["Hi"], "ends before \" you\""),
-            (&["Hi", " you", "<end>", "!"], "token 3 is the end here and \"!\""),
+            (
+                &["Hi", " you", "<end>", "!"],
+                "token 3 is the end here and \"!\"",
+            ),
         ] {
             let Some(Untold::OtherTokens(found)) = why(tokens) else {
                 panic!("{tokens:?}");

@@ -211,14 +211,7 @@ mod tests {
             let logs: Vec<f32> = exact.iter().map(|p| p.ln() as f32).collect();
             let tail = 1.0 - exact.iter().sum::<f64>();
             let mut bytes = vec![];
-            write_top_k(
-                &top,
-                200,
-                &ids,
-                &logs,
-                tail,
-                &mut bytes,
-            );
+            write_top_k(&top, 200, &ids, &logs, tail, &mut bytes);
             let length = bytes.len();
             bytes.extend([0xff; 9]);
             let mut targets = SparseTargets::new(200);
