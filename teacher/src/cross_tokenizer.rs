@@ -234,14 +234,18 @@ mod tests {
         Corpus::new(vec![(Arc::new(cache), 1.0)]).unwrap()
     }
 
-    /// The text of the segment of `cell` up to and with it.
-    fn read(tokenizer: &Tokenizer, ids: &[u32], segments: &[u32], cell: usize) -> Vec<u8> {
-        let start = (0..=cell)
-            .rev()
-            .take_while(|at| segments[*at] == segments[cell]);
-        let start = start.last().unwrap();
-        ids[start..=cell]
-            .iter()
+    /// The text of the segment of `cell` up to and with it; rows are of `length` cells.
+    fn read(
+        tokenizer: &Tokenizer,
+        (ids, segments): (&[u32], &[u32]),
+        cell: usize,
+        length: usize,
+    ) -> Vec<u8> {
+        let row = cell / length * length;
+        let mut before = (row..=cell).rev();
+        let end = before.find(|at| segments[*at] != segments[cell]);
+        let start = end.map_or(row, |at| at + 1);
+        (ids[start..=cell].iter())
             .flat_map(|id| tokenizer.token_bytes(*id).unwrap())
             .collect()
     }
@@ -306,13 +310,9 @@ mod tests {
                         continue;
                     };
                     aligned += 1;
-                    let ours = read(&ours, &batch.ids, &batch.segments, cell);
-                    let theirs = read(
-                        &listener.tokenizer,
-                        &heard.ids,
-                        &heard.segments,
-                        row as usize,
-                    );
+                    let ours = read(&ours, (&batch.ids, &batch.segments), cell, batch.length);
+                    let heard_of = (&heard.ids[..], &heard.segments[..]);
+                    let theirs = read(&listener.tokenizer, heard_of, row as usize, heard.length);
                     // Where a text is cut the teacher may have read a little more.
                     assert!(theirs.ends_with(&ours), "{theirs:?} {ours:?}");
                     assert!(theirs.len() - ours.len() <= 4);

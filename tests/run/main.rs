@@ -10,6 +10,7 @@ mod capture_answers;
 mod capture_remote;
 mod chain;
 mod code_quality;
+mod cross_tokenizer;
 mod equal_weights;
 mod exercises;
 mod exports;
