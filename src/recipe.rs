@@ -36,7 +36,7 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
 
-pub use capture::{Capture, TeacherChoice};
+pub use capture::{Capture, CaptureFrom, TeacherChoice};
 pub use code_quality::{CodeQuality, ColumnLabels};
 pub use data::DataMix;
 pub use datasets::config::DataConfig;

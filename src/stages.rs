@@ -5,8 +5,10 @@
 
 mod asking;
 mod capture;
+mod capture_answers;
 mod code_quality;
 mod corpus;
+mod cross_tokenizer;
 mod embeddings;
 mod evaluate;
 mod exercises;

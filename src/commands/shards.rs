@@ -17,6 +17,8 @@ struct Report {
     #[serde(flatten)]
     description: Description,
     targets: u64,
+    /// Of them, positions that something is known of.
+    known: usize,
     bytes: u64,
     bytes_per_token: f64,
     entropy: Entropy,
@@ -37,7 +39,8 @@ struct Entropy {
 struct Sample {
     /// Its place among all positions.
     target: usize,
-    entropy: f32,
+    /// None where nothing is known.
+    entropy: Option<f32>,
     /// Without one for draws.
     tail: f32,
     /// The most probable first.
@@ -56,12 +59,14 @@ pub fn run(arguments: ShardsArgs) -> anyhow::Result<()> {
     let targets = SoftTargets::open(&arguments.directory)?;
     let tokenizer = Tokenizer::from_directory(&arguments.directory).ok();
     let bytes: u64 = targets.shards().iter().map(|shard| shard.size()).sum();
+    let entropies = entropies(&targets);
     let report = Report {
         description: targets.description().clone(),
         targets: targets.targets(),
+        known: entropies.len(),
         bytes,
         bytes_per_token: bytes as f64 / targets.targets().max(1) as f64,
-        entropy: entropy(&targets),
+        entropy: Entropy::of(entropies),
         samples: samples(&targets, arguments.samples, tokenizer.as_ref())?,
     };
     let mut out = std::io::stdout().lock();
@@ -72,20 +77,26 @@ pub fn run(arguments: ShardsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn entropy(targets: &SoftTargets) -> Entropy {
-    let mut all: Vec<f32> = (targets.shards().iter())
-        .flat_map(|shard| (0..shard.header.targets).map(|at| shard.entropy(at)))
-        .collect();
-    all.sort_unstable_by(f32::total_cmp);
-    let count = all.len().max(1) as f64;
-    let mean = all.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-    let squares: f64 = all.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
-    Entropy {
-        mean,
-        standard_deviation: (squares / count).sqrt(),
-        smallest: all.first().copied().unwrap_or_default(),
-        median: all.get(all.len() / 2).copied().unwrap_or_default(),
-        largest: all.last().copied().unwrap_or_default(),
+/// Of all positions that something is known of.
+fn entropies(targets: &SoftTargets) -> Vec<f32> {
+    let all = (targets.shards().iter())
+        .flat_map(|shard| (0..shard.header.targets).map(|at| shard.entropy(at)));
+    all.filter(|entropy| !entropy.is_nan()).collect()
+}
+
+impl Entropy {
+    fn of(mut all: Vec<f32>) -> Self {
+        all.sort_unstable_by(f32::total_cmp);
+        let count = all.len().max(1) as f64;
+        let mean = all.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+        let squares: f64 = all.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+        Self {
+            mean,
+            standard_deviation: (squares / count).sqrt(),
+            smallest: all.first().copied().unwrap_or_default(),
+            median: all.get(all.len() / 2).copied().unwrap_or_default(),
+            largest: all.last().copied().unwrap_or_default(),
+        }
     }
 }
 
@@ -117,7 +128,7 @@ fn samples(
         });
         Sample {
             target,
-            entropy,
+            entropy: (!entropy.is_nan()).then_some(entropy),
             tail: first.tails[target],
             tokens,
         }
@@ -148,7 +159,13 @@ fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         ("temperature", temperature.to_string()),
         (
             "positions",
-            format!("{} in {shards} shards", report.targets),
+            match report.targets - report.known as u64 {
+                0 => format!("{} in {shards} shards", report.targets),
+                unknown => format!(
+                    "{} in {shards} shards, {unknown} of them without a target",
+                    report.targets
+                ),
+            },
         ),
         (
             "size",
@@ -178,10 +195,14 @@ fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         entropy.mean, entropy.standard_deviation, entropy.smallest, entropy.largest, entropy.median
     )?;
     for sample in &report.samples {
+        let Some(entropy) = sample.entropy else {
+            writeln!(out, "\nposition {}: nothing is known", sample.target)?;
+            continue;
+        };
         write!(
             out,
-            "\nposition {}: entropy {:.3}, tail {:.4}\n ",
-            sample.target, sample.entropy, sample.tail
+            "\nposition {}: entropy {entropy:.3}, tail {:.4}\n ",
+            sample.target, sample.tail
         )?;
         for token in sample.tokens.iter().take(SHOWN) {
             let name = match &token.text {

@@ -6,12 +6,14 @@ use datasets::packing::Packing;
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use teacher::remote::account::Budget;
+use teacher::shards::answer_targets::tells_the_model;
 use teacher::shards::{Encoding, ShardError};
 use trainer::config::invalid_chat_template;
 use trainer::loss::LossConfig;
 use trainer::loss::sparse::is_defined;
 
 use super::data::DataMix;
+use super::generate::Generate;
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -19,6 +21,8 @@ pub struct Capture {
     #[serde(skip_serializing)]
     pub teacher: String,
     pub data: DataMix,
+    #[serde(default, skip_serializing_if = "CaptureFrom::is_teacher")]
+    pub from: CaptureFrom,
     #[serde(default)]
     pub encoding: Encoding,
     #[serde(default = "one")]
@@ -38,6 +42,23 @@ pub struct Capture {
     /// Targets of a shard.
     #[serde(default = "default_targets")]
     pub shard_tokens: usize,
+}
+
+/// Where targets are read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureFrom {
+    /// The teacher is asked about the data.
+    #[default]
+    Teacher,
+    /// What it told with the answers that the data are.
+    Answers,
+}
+
+impl CaptureFrom {
+    fn is_teacher(&self) -> bool {
+        *self == Self::Teacher
+    }
 }
 
 fn one() -> f64 {
@@ -90,6 +111,12 @@ impl Capture {
             "shard_tokens",
             "`shard_tokens` must be between 1 and 4194304",
         );
+        let is_asked = self.from.is_teacher() || self.budget == Budget::default();
+        check(
+            is_asked,
+            "budget",
+            "`budget` has no part here: nobody is asked, the answers are there",
+        );
         found.extend(invalid_packing(self.packing));
         found.extend(invalid_chat_template(self.chat_template.as_deref()));
         found
@@ -97,6 +124,23 @@ impl Capture {
 }
 
 impl Capture {
+    /// What a stage that wrote the data has not stored.
+    pub fn check_answers(generate: &Generate) -> Option<Invalid> {
+        if generate.logprobs.is_none() {
+            let says =
+                "the stage `generate` that makes these answers does not store log-probabilities";
+            return Some(Invalid::new("data", says).hint("add `logprobs = 20` to it"));
+        }
+        if generate.schema.is_some() {
+            let says = "these answers are held to a schema: their log-probabilities may be those of what it leaves";
+            return Some(Invalid::new("data", says).hint("learn from their text with `sft`"));
+        }
+        (!tells_the_model(&generate.sampling)).then(|| {
+            let says = "these answers are drawn at another temperature than 1, or with `top_p`: not every server then tells the log-probabilities of the model as it is";
+            Invalid::new("data", says).hint("generate them at `temperature` 0, or 1 with `top_p` 1")
+        })
+    }
+
     /// What a teacher behind a server cannot tell, or is missing of it here.
     pub fn check_remote(&self, has_tokenizer: bool) -> Option<Invalid> {
         if !has_tokenizer {
@@ -123,6 +167,11 @@ impl Capture {
 impl Capture {
     /// What has no part in a capture from a model on this machine.
     pub fn check_local(&self) -> Option<Invalid> {
+        if !self.from.is_teacher() {
+            let says = "answers of a model on this machine hold no log-probabilities";
+            let hint = "leave out `from`: the model itself tells all of them";
+            return Some(Invalid::new("from", says).hint(hint));
+        }
         (self.budget != Budget::default()).then(|| {
             Invalid::new(
                 "budget",

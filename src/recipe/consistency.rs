@@ -5,7 +5,7 @@ use std::path::Path;
 use teacher::shards::shard_file::shard_path;
 use trainer::loss::LossConfig;
 
-use super::capture::{Capture, TeacherChoice};
+use super::capture::{Capture, CaptureFrom, TeacherChoice};
 use super::export::ExportFormat;
 use super::invalid::Invalid;
 use super::stage::{Action, Stage, Thing};
@@ -23,6 +23,7 @@ impl Recipe {
             here.extend(self.taken_path(at, stage));
             here.extend(self.other_targets(at, stage));
             here.extend(self.capture_of_its_teacher(stage));
+            here.extend(self.capture_of_answers(at, stage));
             found.extend(
                 here.into_iter()
                     .map(|invalid| invalid.under(&stage_path(at))),
@@ -264,6 +265,31 @@ impl Recipe {
             _ if self.is_local(&capture.teacher)? => Capture::check_local(capture),
             _ => None,
         }
+    }
+
+    /// Answers without what a capture reads in them.
+    fn capture_of_answers(&self, at: usize, stage: &Stage) -> Vec<Invalid> {
+        let Action::Capture(capture) = &stage.action else {
+            return Vec::new();
+        };
+        if capture.from != CaptureFrom::Answers {
+            return Vec::new();
+        }
+        let check = |(key, name): (String, &str)| {
+            let (mut maker, mut made) = self.maker(name, at)?;
+            while let Some(sifted) = made.sifts() {
+                (maker, made) = self.maker(sifted, maker)?;
+            }
+            match made {
+                Action::Generate(generate) => {
+                    let mut invalid = Capture::check_answers(generate)?;
+                    invalid.key = key;
+                    Some(invalid)
+                }
+                _ => None,
+            }
+        };
+        capture.data.names().filter_map(check).collect()
     }
 
     fn random_models_without_tokenizer(&self) -> Vec<Invalid> {

@@ -7,7 +7,7 @@ use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
 
-use super::capture::{Capture, TeacherChoice, invalid_from_shards};
+use super::capture::{Capture, CaptureFrom, TeacherChoice, invalid_from_shards};
 use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
@@ -332,6 +332,7 @@ impl Action {
             Self::Generate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Rate(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Judge(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Capture(stage) if stage.from == CaptureFrom::Answers => None,
             Self::Capture(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Exercises(stage) => Some((&stage.teacher, &stage.budget)),
             Self::CodeQuality(stage) => Some((stage.teacher.as_deref()?, &stage.budget)),
@@ -513,6 +514,23 @@ fn invalid_losses(losses: &[LossConfig]) -> Vec<Invalid> {
             let says = format!("`{}` is listed twice", loss.name());
             found.push(Invalid::new(format!("loss.{i}"), says).hint("add up their weights"));
         }
+    }
+    let has = |wanted: fn(&LossConfig) -> bool| losses.iter().position(wanted);
+    if let (Some(_), Some(other)) = (
+        has(|loss| matches!(loss, LossConfig::UniversalLogit(_))),
+        has(|loss| {
+            !matches!(
+                loss,
+                LossConfig::UniversalLogit(_) | LossConfig::CrossEntropy(_)
+            )
+        }),
+    ) {
+        let says = format!(
+            "`{}` compares token by token, and `universal_logit` is for a teacher with other tokens",
+            losses[other].name()
+        );
+        let hint = "only `cross_entropy` can stand beside `universal_logit`";
+        found.push(Invalid::new(format!("loss.{other}"), says).hint(hint));
     }
     match LossEntries::new(losses) {
         Err(error) if found.is_empty() && !losses.is_empty() => {

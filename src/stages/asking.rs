@@ -224,7 +224,8 @@ impl Chain<'_> {
 
     /// Whether there is a key for every server that is to be asked: not only when its turn comes, hours later perhaps.
     pub fn check_keys(&self) -> Result<()> {
-        for stage in self.stages.iter().filter(|stage| !is_done(stage)) {
+        let asks = |stage: &&PlannedStage| !is_done(stage) && stage.action.asks().is_some();
+        for stage in self.stages.iter().filter(asks) {
             for input in &stage.inputs {
                 let Origin::Model(name) = &input.input.origin else {
                     continue;

@@ -26,17 +26,17 @@ use super::Chain;
 use super::corpus::{encoder, pad_of};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::{Capture, Origin};
+use crate::recipe::{Capture, CaptureFrom, Origin};
 
 /// Where a stage `capture` leaves its shards, and a tokenizer to read their ids.
 pub const TARGETS: &str = "targets";
 
 /// What a capture goes over, and what it leaves.
-struct Prepared {
-    corpus: Corpus,
-    pieces: PieceList,
-    plan: CapturePlan,
-    directory: PathBuf,
+pub(super) struct Prepared {
+    pub corpus: Corpus,
+    pub pieces: PieceList,
+    pub plan: CapturePlan,
+    pub directory: PathBuf,
 }
 
 impl Chain<'_> {
@@ -47,6 +47,9 @@ impl Chain<'_> {
         config: &Capture,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
+        if config.from == CaptureFrom::Answers {
+            return self.capture_answers(stage, config);
+        }
         if self.remote(stage)?.is_some() {
             return self.capture_remote(stage, config, progress);
         }
@@ -161,7 +164,7 @@ impl Chain<'_> {
     }
 
     /// Plans the shards and makes room for them. `teacher`: rows of its head, what it computes in, and whose entropy is told.
-    fn prepare_capture(
+    pub(super) fn prepare_capture(
         &self,
         stage: &PlannedStage,
         config: &Capture,
@@ -287,7 +290,7 @@ impl Chain<'_> {
 }
 
 /// Shards beyond the last are from a capture that was cut otherwise and did not end.
-fn remove_other_shards(directory: &Path, shards: usize) -> Result<()> {
+pub(super) fn remove_other_shards(directory: &Path, shards: usize) -> Result<()> {
     let beyond = (shards..).map(|number| shard_path(directory, number));
     for path in beyond.take_while(|path| path.exists()) {
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;

@@ -79,6 +79,9 @@ impl Chain<'_> {
         if let TeacherChoice::Shards(_) = config.inputs.teacher {
             return self.distill_from_shards(stage, config, progress);
         }
+        if is_universal(&config.inputs.loss) {
+            return self.distill_across_tokenizers(stage, config, progress);
+        }
         let (student, base) = self.open_student(stage, "student", &config.train)?;
         let teacher = self.open_model(stage, "teacher")?;
         self.check_context(stage, "student", &student.decoder, &config.train)?;
@@ -140,6 +143,39 @@ impl Chain<'_> {
             entries: LossEntries::new(&inputs.loss)?,
             teacher: Some(Guide::Stored(&targets, &pieces)),
             valid: columns,
+        };
+        let training = Training {
+            trainee: Trainee::new(student.decoder),
+            tokenizer: student.tokenizer,
+            objective,
+            data,
+            config: train,
+            base,
+        };
+        self.train(stage, training, progress)
+    }
+
+    /// As [`Chain::distill`], with a teacher that reads the data in tokens of its own.
+    fn distill_across_tokenizers(
+        &self,
+        stage: &PlannedStage,
+        config: &Distill,
+        progress: &mut Progress,
+    ) -> Result<Option<u64>> {
+        let Distill { inputs, train } = config;
+        let (student, base) = self.open_student(stage, "student", train)?;
+        let opened = self.open_model(stage, "teacher")?;
+        self.check_context(stage, "student", &student.decoder, train)?;
+        let data = self.training_data(stage, &inputs.data, train, &student.tokenizer)?;
+        let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
+        let tokenizers = (&student.tokenizer, train.chat_template.as_deref());
+        let across = self.across_tokenizers(stage, &inputs.data, tokenizers, &teacher)?;
+        let rows = student.decoder.head().rows();
+        let valid = vocabulary::compare(&student.tokenizer, &student.tokenizer, [], rows, rows)?;
+        let objective = Objective {
+            entries: LossEntries::new(&inputs.loss)?,
+            teacher: Some(Guide::Across(&across)),
+            valid,
         };
         let training = Training {
             trainee: Trainee::new(student.decoder),
@@ -253,6 +289,10 @@ impl Chain<'_> {
             }
         }
     }
+}
+
+fn is_universal(losses: &[LossConfig]) -> bool {
+    (losses.iter()).any(|loss| matches!(loss, LossConfig::UniversalLogit(_)))
 }
 
 /// Every id that the data holds, once.

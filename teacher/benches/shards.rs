@@ -45,7 +45,7 @@ fn main() {
                 match encoding {
                     Encoding::TopK(top) => {
                         let (ids, logs, tail) = distribution.top_k(top.k as usize);
-                        write_top_k(&top, order, &ids, &logs, tail, &mut bytes);
+                        write_top_k(&top, VOCABULARY, &ids, &logs, tail, &mut bytes);
                     }
                     Encoding::Sampled(sampled) => {
                         let mut random = Random::new(1, "bench", i as u64, "draws");

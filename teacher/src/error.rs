@@ -56,7 +56,7 @@ pub enum TeacherError {
     #[error(
         "the teacher's vocabulary differs from the student's: \
          token {id} is {student} for the student and {teacher} for the teacher\n\
-         hint: a teacher of logits must share the student's tokenizer; take two models of one family"
+         hint: losses over tokens need one vocabulary: take two models of one family, or the loss `universal_logit`, which does not"
     )]
     VocabularyMismatch {
         id: u32,

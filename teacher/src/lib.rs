@@ -1,5 +1,7 @@
 //! Teachers: who gives the signal that a student learns from, and who writes text.
 
+pub mod alignment;
+pub mod cross_tokenizer;
 pub mod embedding;
 pub mod error;
 pub mod generation;

@@ -9,9 +9,11 @@
 //! - [`distribution`]: a row of logits as a distribution: entropy, its largest entries, draws from it.
 //! - [`plan`]: which pieces make up which shard; [`capture`]: a teacher's targets for them; [`remote_capture`]: those of
 //!   a teacher behind a server.
+//! - [`answer_targets`]: what a server told with the answers that it wrote.
 //! - [`header`]: what a shard says of itself; [`shard_file`]: one file.
 //! - [`soft_targets`]: all shards of a directory, found by batch.
 
+pub mod answer_targets;
 pub mod bits;
 pub mod capture;
 pub mod distribution;

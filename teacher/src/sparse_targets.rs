@@ -3,6 +3,7 @@
 /// A distribution a position: the listed tokens, and perhaps a tail.
 ///
 /// Probabilities and tail of a position add up to 1. Without a tail the tokens that are not listed have a probability of 0.
+/// A position with neither is one that nothing is known of.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SparseTargets {
     /// Position i has entries `offsets[i]..offsets[i + 1]`.
@@ -41,6 +42,11 @@ impl SparseTargets {
     pub fn entries(&self, position: usize) -> (&[u32], &[f32]) {
         let range = self.offsets[position]..self.offsets[position + 1];
         (&self.ids[range.clone()], &self.probabilities[range])
+    }
+
+    /// Whether the teacher has said anything of a position (below [`Self::len`]).
+    pub fn is_known(&self, position: usize) -> bool {
+        self.offsets[position] < self.offsets[position + 1] || self.tails[position] > 0.0
     }
 
     /// Adds a position whose entries stand at the end of `ids` and `probabilities` already.

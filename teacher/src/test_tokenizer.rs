@@ -57,3 +57,58 @@ pub fn tiny_decoder(vocab_size: usize, context: usize) -> Decoder {
     };
     random_decoder(&config, &Placement::cpu(), 1)
 }
+
+/// A tokenizer of bytes that joins what `merges` lists, shorter ones first, with special tokens of which one ends a turn.
+pub fn byte_tokenizer(merges: &[&[u8]], special: &[&str], end: &str) -> Tokenizer {
+    let plain = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let mut others = 0;
+    let alphabet: Vec<char> = (0..=255_u8)
+        .map(|byte| match plain(&byte) {
+            true => char::from(byte),
+            false => {
+                others += 1;
+                char::from_u32(255 + others).unwrap()
+            }
+        })
+        .collect();
+    let spelled = |bytes: &[u8]| -> String {
+        bytes
+            .iter()
+            .map(|byte| alphabet[usize::from(*byte)])
+            .collect()
+    };
+    let mut tokens: Vec<String> = alphabet.iter().map(char::to_string).collect();
+    let mut pairs: Vec<String> = Vec::new();
+    for merge in merges {
+        let known = |part: &[u8]| tokens.contains(&spelled(part));
+        let cut = (1..merge.len()).find(|cut| known(&merge[..*cut]) && known(&merge[*cut..]));
+        let (a, b) = merge.split_at(cut.expect("both parts are tokens"));
+        pairs.push(format!("{} {}", spelled(a), spelled(b)));
+        tokens.push(spelled(merge));
+    }
+    let vocab: serde_json::Map<String, serde_json::Value> = (tokens.iter().enumerate())
+        .map(|(id, token)| (token.clone(), id.into()))
+        .collect();
+    let added: Vec<serde_json::Value> = (special.iter().enumerate())
+        .map(|(at, token)| {
+            serde_json::json!({
+                "id": tokens.len() + at, "content": token, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false,
+            })
+        })
+        .collect();
+    let level = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
+    let json = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": level,
+        "decoder": level,
+        "model": { "type": "BPE", "vocab": vocab, "merges": pairs },
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokenizer.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    let mut tokenizer = Tokenizer::from_file(&path).unwrap();
+    tokenizer.add_eos_ids(&[tokenizer.token_id(end).unwrap()]);
+    tokenizer
+}

@@ -140,6 +140,7 @@ fn llama_cpp_answers_rates_and_tells_its_log_probabilities() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let server = LlamaServer::start(&gguf);
     log_probabilities_are_ours(&server, at, path);
+    answers_become_targets(&server, at, path);
     answers_are_rated_and_compared(&server, at);
     what_it_cannot_is_said(&server, at);
 }
@@ -188,6 +189,80 @@ logprobs = 2
             assert!(difference.abs() < 0.1, "{question}: {token}, ours {ours}");
         }
     }
+}
+
+/// What the server told with its answers, against what the same file tells here of the same answers.
+fn answers_become_targets(server: &LlamaServer, at: &Path, model: &str) {
+    let recipe = at.join("targets.toml");
+    let captures = |teacher: &str, from: &str| {
+        format!(
+            r#"
+[[stage]]
+kind = "capture"
+teacher = "{teacher}"
+data = "answers"
+encoding = {{ kind = "top_k", k = 8, bits = 16 }}
+sequence_length = 256
+{from}
+"#
+        )
+    };
+    let text = format!(
+        r#"
+[models.file]
+source = "{model}"
+[models.server]
+source = {{ kind = "remote", model = "{}", endpoints = ["{}"], concurrency = 2 }}
+tokenizer = "file"
+[data.questions]
+source = "recipes/data/questions.txt"
+chunk = "lines"
+limit = 4
+[[stage]]
+kind = "generate"
+teacher = "server"
+prompts = "questions"
+sampling = {{ temperature = 0.0, max_tokens = 48 }}
+logprobs = 8
+as = "answers"
+{}{}"#,
+        server.model,
+        server.endpoint,
+        captures("server", "from = \"answers\""),
+        captures("file", "")
+    );
+    fs::write(&recipe, text).unwrap();
+    let out = at.join("captured");
+    let said = run(&recipe, &out, &[]);
+    let lineage = fs::read_to_string(out.join("targets").join("lineage.json")).unwrap();
+    let lineage: Value = serde_json::from_str(&lineage).unwrap();
+    let shown = |number: usize| -> Value {
+        let stage = lineage["stages"][number]["directory"].as_str().unwrap();
+        let targets = out.join("targets").join(stage).join("targets");
+        let path = targets.to_str().unwrap();
+        let output = distill(at, &["shards", path, "--samples", "1000", "--json"]);
+        serde_json::from_str(&stdout(&output)).unwrap()
+    };
+    let (told, ours) = (shown(1), shown(2));
+    assert_eq!(told["tokens"], ours["tokens"]);
+    // An answer that is cut has an end here that the server never came to.
+    let all = told["targets"].as_u64().unwrap();
+    assert!(told["known"].as_u64().unwrap() >= all - 4, "{said}");
+    let samples = |shown: &Value| shown["samples"].as_array().unwrap().clone();
+    let (mut worst, mut compared): (f64, usize) = (0.0, 0);
+    for (told, ours) in samples(&told).iter().zip(samples(&ours)) {
+        for token in told["tokens"].as_array().unwrap() {
+            let mut others = ours["tokens"].as_array().unwrap().iter();
+            let Some(same) = others.find(|other| other["id"] == token["id"]) else {
+                continue;
+            };
+            let probability = |token: &Value| token["probability"].as_f64().unwrap();
+            worst = worst.max((probability(token) - probability(same)).abs());
+            compared += 1;
+        }
+    }
+    println!("{compared} probabilities differ by {worst:.4} at most");
+    assert!(compared > 500 && worst < 0.1, "{compared} {worst}");
 }
 
 /// The recipe's short form, made shorter. A model as small as this one rates everything alike, which makes no pairs, but a

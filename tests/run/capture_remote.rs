@@ -18,13 +18,13 @@ use crate::models;
 use crate::server::{Hit, Reply, Server};
 
 /// The model `tiny` behind vLLM's `prompt_logprobs`.
-struct Oracle {
+pub struct Oracle {
     decoder: Mutex<Decoder>,
     tokens: Vec<String>,
 }
 
 impl Oracle {
-    fn new(home: &Home) -> Self {
+    pub fn new(home: &Home) -> Self {
         let checkpoint = Checkpoint::open(&home.path("tiny")).unwrap();
         let decoder = load_frozen_decoder(&checkpoint, &Placement::cpu()).unwrap();
         Self {
@@ -34,7 +34,7 @@ impl Oracle {
     }
 
     /// For each token of the prompt the table that vLLM gives: its own token first, then the best.
-    fn tables(&self, ids: &[u32], top: usize) -> Vec<Value> {
+    pub fn tables(&self, ids: &[u32], top: usize) -> Vec<Value> {
         let decoder = self.decoder.lock().unwrap();
         let hidden = decoder.hidden(&TokenBatch::single(ids));
         let all = top_logits(&decoder, &hidden, self.tokens.len());
@@ -117,7 +117,7 @@ as = "targets"
     )
 }
 
-fn shown(home: &Home, stage: &Path) -> Value {
+pub fn shown(home: &Home, stage: &Path) -> Value {
     let directory = stage.join("targets");
     let output = home.distill(&[
         "shards",

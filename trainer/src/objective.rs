@@ -10,6 +10,7 @@ use model::linear::{Linear, Weight};
 use model::parameter::Parameter;
 use model::phase;
 use model::random::normal_values;
+use teacher::cross_tokenizer::CrossTokenizer;
 use teacher::shards::SoftTargets;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
@@ -20,7 +21,7 @@ use crate::loss::{HiddenLoss, LossConfig, LossEntries, LossSums, hidden_rows};
 pub struct Objective<'a> {
     pub entries: LossEntries,
     pub teacher: Option<Guide<'a>>,
-    /// How many leading vocabulary entries are real tokens of both models.
+    /// How many leading vocabulary entries are real tokens of both models; of the student, where the other's are different.
     pub valid: usize,
 }
 
@@ -28,6 +29,8 @@ pub struct Objective<'a> {
 #[derive(Clone, Copy)]
 pub enum Guide<'a> {
     Model(&'a dyn Teacher),
+    /// A model with another tokenizer.
+    Across(&'a CrossTokenizer<'a>),
     /// Targets on disk, and the pieces of the data that is trained on.
     Stored(&'a SoftTargets, &'a PieceList),
 }

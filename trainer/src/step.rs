@@ -9,7 +9,7 @@ use teacher::error::TeacherError;
 use teacher::signal::token_batch;
 use thiserror::Error;
 
-use crate::loss::linear_loss::{TeacherSignal, TeacherStates, linear_loss};
+use crate::loss::linear_loss::{AlignedStates, TeacherSignal, TeacherStates, linear_loss};
 use crate::loss::{Labels, LossEntries, LossRowsError, LossSums};
 use crate::objective::{Guide, Objective, Trainee};
 use crate::optim::adamw::{AdamW, GradientScale};
@@ -265,18 +265,28 @@ fn accumulate_microbatch(
     let tokens = token_batch(batch);
     let (student_layers, teacher_layers) = objective.layers();
     let asking = phase!("teacher");
-    let (signal, stored) = match objective.teacher {
-        Some(Guide::Model(teacher)) => (Some(teacher.signal(&tokens, &teacher_layers)?), None),
+    let (mut signal, mut stored, mut aligned) = (None, None, None);
+    match objective.teacher {
+        Some(Guide::Model(teacher)) => signal = Some(teacher.signal(&tokens, &teacher_layers)?),
+        Some(Guide::Across(teacher)) => aligned = teacher.signal(batch)?,
         Some(Guide::Stored(targets, pieces)) => {
             let targets = targets.of_batch(batch, pieces);
-            (None, Some(targets.map_err(TeacherError::from)?))
+            stored = Some(targets.map_err(TeacherError::from)?);
         }
-        None => (None, None),
-    };
+        None => {}
+    }
     drop(asking);
     let teacher_states = signal.as_ref().map(|signal| TeacherStates {
         hidden: signal.hidden.clone(),
         head: signal.head.clone(),
+    });
+    let aligned = aligned.map(|found| AlignedStates {
+        states: TeacherStates {
+            hidden: found.signal.hidden,
+            head: found.signal.head,
+        },
+        partners: found.partners,
+        valid: found.valid,
     });
     let forward = phase!("student forward");
     let decoder = &mut trainee.decoder;
@@ -291,16 +301,17 @@ fn accumulate_microbatch(
         &objective.entries,
         &hidden,
         decoder.head_mut(),
-        match &stored {
-            Some(targets) => Some(TeacherSignal::Targets(targets)),
-            None => teacher_states.as_ref().map(TeacherSignal::States),
+        match (&stored, &aligned) {
+            (Some(targets), _) => Some(TeacherSignal::Targets(targets)),
+            (_, Some(aligned)) => Some(TeacherSignal::Aligned(aligned)),
+            _ => teacher_states.as_ref().map(TeacherSignal::States),
         },
         labels,
         objective.valid,
         scale,
     )?;
     sums.add(loss.values);
-    drop(teacher_states);
+    drop((teacher_states, aligned));
     let d_layers = match &signal {
         Some(signal) => objective.hidden_losses(
             &mut trainee.projections,

@@ -25,6 +25,9 @@ pub struct Choice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     pub token: String,
+    /// Where the text does not say them: a part of a character, an end of a turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<u8>>,
     /// Where the server tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u32>,
@@ -39,6 +42,9 @@ pub struct TopToken {
     /// Empty where the id says it all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub token: String,
+    /// As in [`TokenLogprob`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Vec<u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u32>,
     pub logprob: f64,
@@ -138,11 +144,16 @@ pub fn read_logprobs(logprobs: &Value) -> Vec<TokenLogprob> {
             let top = logprobs["top_logprobs"][at].as_object();
             let top = top.into_iter().flatten().filter_map(|(token, logprob)| {
                 let (token, id) = named_token(token);
-                let logprob = logprob.as_f64()?;
-                Some(TopToken { token, id, logprob })
+                Some(TopToken {
+                    token,
+                    bytes: None,
+                    id,
+                    logprob: logprob.as_f64()?,
+                })
             });
             TokenLogprob {
                 token,
+                bytes: None,
                 id,
                 logprob: logprobs["token_logprobs"][at].as_f64(),
                 top: top.collect(),
@@ -158,17 +169,28 @@ fn read_token(entry: &Value) -> Option<TokenLogprob> {
     let top = top.into_iter().flatten().filter_map(|other| {
         let (token, id) = token_and_id(&other["token"]);
         Some(TopToken {
+            bytes: other_bytes(other, &token),
             token,
             id: own_id(other).or(id),
             logprob: other["logprob"].as_f64()?,
         })
     });
     Some(TokenLogprob {
+        bytes: other_bytes(entry, &token),
         token,
         id: own_id(entry).or(id),
         logprob: Some(entry["logprob"].as_f64()?),
         top: top.collect(),
     })
+}
+
+/// What `bytes` says, where the token's text says something else.
+fn other_bytes(entry: &Value, token: &str) -> Option<Vec<u8>> {
+    let bytes = entry["bytes"].as_array()?.iter();
+    let bytes = bytes.map(|byte| u8::try_from(byte.as_u64()?).ok());
+    bytes
+        .collect::<Option<Vec<u8>>>()
+        .filter(|bytes| bytes != token.as_bytes())
 }
 
 fn token_and_id(token: &Value) -> (String, Option<u32>) {
@@ -192,6 +214,7 @@ pub fn read_prompt_logprobs(entries: &[Value], ids: Option<&[u32]>) -> Option<Ve
             // Nothing comes before the first token.
             return (at == 0).then(|| TokenLogprob {
                 token: String::new(),
+                bytes: None,
                 id: wanted,
                 logprob: None,
                 top: Vec::new(),
@@ -203,6 +226,7 @@ pub fn read_prompt_logprobs(entries: &[Value], ids: Option<&[u32]>) -> Option<Ve
                     .as_str()
                     .unwrap_or_default()
                     .to_owned(),
+                bytes: None,
                 id: Some(id.parse().ok()?),
                 logprob: value["logprob"].as_f64()?,
             })
@@ -215,6 +239,7 @@ pub fn read_prompt_logprobs(entries: &[Value], ids: Option<&[u32]>) -> Option<Ve
         let own = own.or(all.first())?;
         Some(TokenLogprob {
             token: own.token.clone(),
+            bytes: None,
             id: own.id,
             logprob: Some(own.logprob),
             top: all.clone(),
@@ -256,7 +281,7 @@ mod tests {
         );
         let token = &choice.logprobs[0];
         assert_eq!((token.id, token.logprob), (Some(17), Some(-0.5)));
-        assert_eq!(token.top[1].id, Some(4));
+        assert_eq!((token.top[1].id, &token.bytes), (Some(4), &None));
 
         let mixed =
             json!({ "choices": [{ "index": 1, "text": "b" }, { "index": 0, "text": "a" }] });
@@ -270,6 +295,19 @@ mod tests {
         let logprobs: Vec<Option<f64>> = choice.logprobs.iter().map(|t| t.logprob).collect();
         assert_eq!(logprobs, [None, Some(-1.5)]);
         assert_eq!(choice.logprobs[1].top.len(), 2);
+    }
+
+    #[test]
+    fn bytes_are_kept_where_a_text_cannot_say_them() {
+        let content = json!({ "content": [{
+            "token": "\u{fffd}", "bytes": [236, 149], "logprob": -0.5,
+            "top_logprobs": [{ "token": "\u{fffd}", "bytes": [236, 149], "logprob": -0.5 }, { "token": "a", "bytes": [97], "logprob": -2.0 }],
+        }, { "id": 2, "token": "", "bytes": [], "logprob": -0.1 }] });
+        let tokens = read_logprobs(&content);
+        assert_eq!(tokens[0].bytes.as_deref(), Some(&[236, 149][..]));
+        assert_eq!(tokens[0].top[0].bytes, tokens[0].bytes);
+        assert_eq!(tokens[0].top[1].bytes, None);
+        assert_eq!((&tokens[1].bytes, tokens[1].id), (&None, Some(2)));
     }
 
     #[test]

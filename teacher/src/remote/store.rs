@@ -320,6 +320,7 @@ mod tests {
                 let key = format!("logprob {number}");
                 let mut told = answer("hi");
                 told.choices[0].logprobs = vec![TokenLogprob {
+                    bytes: None,
                     token: "hi".into(),
                     id: None,
                     logprob: Some(-(f64::from(number)).ln() * 1e-3),

@@ -140,7 +140,7 @@ impl Capture<'_> {
             match &encoding {
                 Encoding::TopK(top) => {
                     let (ids, logs, tail) = distribution.top_k(top.k as usize);
-                    write_top_k(top, order, &ids, &logs, tail, &mut record);
+                    write_top_k(top, vocabulary, &ids, &logs, tail, &mut record);
                 }
                 Encoding::Sampled(sampled) => {
                     let mut random = Random::new(seed, "capture", number, "draws");

@@ -3,7 +3,8 @@
 //! Top-k: the range R of the logarithms and the tail as half floats; then for each token, by rising id, the distance from
 //! the id before (exponential-Golomb) and a code c of `bits` bits, which stands for a weight of `exp(−R·(c/C)²)`, C the
 //! largest code. Probabilities are weights divided by their sum, times what the tail leaves. So a probability is off by
-//! a factor of `exp(R·x/C)` at most, x = c/C: least for the most probable tokens.
+//! a factor of `exp(R·x/C)` at most, x = c/C: least for the most probable tokens. R with a minus sign: the number of tokens
+//! comes before them, because there are fewer than the encoding says; none and no tail: nothing is known of the position.
 //!
 //! Sampled: the number of different tokens; for each the distance of its id and how often it came, less one.
 
@@ -19,11 +20,14 @@ const WIDEST_RANGE: f32 = 40.0;
 /// Orders of the codes of counts.
 const DISTINCT_ORDER: u32 = 3;
 const COUNT_ORDER: u32 = 0;
+/// Of the length of a list that is shorter than others.
+const LENGTH_ORDER: u32 = 3;
 
-/// Appends a top-k list: rising ids, their natural log-probabilities, and the probability of the rest.
+/// Appends a top-k list: rising ids, at most as many as the encoding lists of a vocabulary of this size, their natural
+/// log-probabilities, and the probability of the rest. No ids and no rest stand for a position that nothing is known of.
 pub fn write_top_k(
     top: &TopK,
-    order: u32,
+    vocabulary: usize,
     ids: &[u32],
     log_probabilities: &[f32],
     tail: f64,
@@ -39,11 +43,18 @@ pub fn write_top_k(
         .map(|log| below(*log))
         .fold(0.0, f32::max);
     let range = half_above(range);
-    out.extend(range.to_le_bytes());
+    let encoding = Encoding::TopK(*top);
+    let is_short = ids.len() < encoding.listed(vocabulary);
+    let marked = if is_short { -range } else { range };
+    out.extend(marked.to_le_bytes());
     out.extend(f16::from_f64(tail).to_le_bytes());
     let range = range.to_f32();
     let most = largest_code(top.bits);
+    let order = encoding.golomb_order(vocabulary);
     let mut writer = BitWriter::new(out);
+    if is_short {
+        writer.put_golomb(ids.len() as u32, LENGTH_ORDER);
+    }
     let mut next = 0;
     for (&id, &log) in ids.iter().zip(log_probabilities) {
         writer.put_golomb(id - next, order);
@@ -103,16 +114,23 @@ impl RecordReader {
     fn read_top_k(&self, top: &TopK, bytes: &[u8], targets: &mut SparseTargets) -> Option<usize> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
         let half = |at: usize| f16::from_le_bytes([head[at], head[at + 1]]).to_f32();
-        let (range, tail) = (half(0), half(2));
+        let (range, tail) = (half(0).abs(), half(2));
         if !(0.0..=2.0 * WIDEST_RANGE).contains(&range) || !(0.0..=1.0).contains(&tail) {
             return None;
         }
         let start = targets.ids.len();
         let mut reader = BitReader::new(rest);
+        let listed = match half(0).is_sign_negative() {
+            true => reader.take_golomb(LENGTH_ORDER)? as usize,
+            false => self.listed,
+        };
+        if listed > self.listed {
+            return None;
+        }
         let mut next = 0_u32;
         let scale = 1.0 / largest_code(top.bits);
         let mut sum = 0.0;
-        for _ in 0..self.listed {
+        for _ in 0..listed {
             let id = self.id(&mut next, &mut reader)?;
             let share = reader.take(top.bits)? as f32 * scale;
             let weight = Real::exp(-range * share * share);
@@ -193,14 +211,7 @@ mod tests {
             let logs: Vec<f32> = exact.iter().map(|p| p.ln() as f32).collect();
             let tail = 1.0 - exact.iter().sum::<f64>();
             let mut bytes = vec![];
-            write_top_k(
-                &top,
-                encoding.golomb_order(200),
-                &ids,
-                &logs,
-                tail,
-                &mut bytes,
-            );
+            write_top_k(&top, 200, &ids, &logs, tail, &mut bytes);
             let length = bytes.len();
             bytes.extend([0xff; 9]);
             let mut targets = SparseTargets::new(200);
@@ -214,6 +225,37 @@ mod tests {
             }
             let whole: f32 = targets.probabilities.iter().sum::<f32>() + targets.tails[0];
             assert!((whole - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn short_lists_and_positions_without_any_come_back() {
+        let top = TopK { k: 40, bits: 16 };
+        let mut bytes = vec![];
+        let lists: [(&[u32], &[f32], f64); 3] = [
+            (&[3, 199], &[-0.5, -3.0], 0.343_682_25),
+            (&[], &[], 0.0),
+            (&[7], &[-0.25], 1.0 - (-0.25_f64).exp()),
+        ];
+        for (ids, logs, tail) in lists {
+            write_top_k(&top, 200, ids, logs, tail, &mut bytes);
+        }
+        let mut targets = SparseTargets::new(200);
+        let reader = RecordReader::new(Encoding::TopK(top), 200);
+        let mut rest = bytes.as_slice();
+        for _ in lists {
+            let read = reader.read(rest, 0.0, &mut targets).unwrap();
+            rest = &rest[read..];
+        }
+        assert!(rest.is_empty());
+        for (position, (ids, logs, tail)) in lists.iter().enumerate() {
+            let (found, probabilities) = targets.entries(position);
+            assert_eq!(found, *ids);
+            for (p, log) in probabilities.iter().zip(*logs) {
+                assert!((p - log.exp()).abs() < 3e-4, "{p} {log}");
+            }
+            assert!((f64::from(targets.tails[position]) - tail).abs() < 3e-4);
+            assert_eq!(targets.is_known(position), position != 1);
         }
     }
 

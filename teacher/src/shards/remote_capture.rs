@@ -177,27 +177,39 @@ impl RemoteCapture {
             let problem = format!("token {id} lies beyond our {} tokens", self.vocabulary);
             return Err(no_distribution(problem).into());
         }
-        let sum: f64 = best.iter().map(|(_, logprob)| logprob.exp()).sum();
-        if !(sum > 0.0 && sum <= 1.0 + SLACK) {
-            return Err(no_distribution(format!("probabilities of {sum} in all")).into());
-        }
-        best.sort_unstable_by_key(|(id, _)| *id);
-        let ids: Vec<u32> = best.iter().map(|(id, _)| *id).collect();
-        let logs: Vec<f32> = best.iter().map(|(_, logprob)| *logprob as f32).collect();
-        let tail = match listed < self.vocabulary {
-            true => (1.0 - sum).max(0.0),
-            false => 0.0,
-        };
-        let mut record = Vec::new();
-        let order = encoding.golomb_order(self.vocabulary);
-        write_top_k(&self.top, order, &ids, &logs, tail, &mut record);
-        let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
-        let listed: f64 = best.iter().map(|(_, logprob)| term(logprob.exp())).sum();
-        Ok(Target {
-            entropy: f16::from_f64(listed + term(tail)),
-            record,
-        })
+        let target = target_of_list(self.top, self.vocabulary, best);
+        Ok(target.map_err(no_distribution)?)
     }
+}
+
+/// A position of which the most probable tokens are known, different ones and at most as many as `top` lists.
+///
+/// # Errors
+/// What is wrong with the probabilities.
+pub(super) fn target_of_list(
+    top: TopK,
+    vocabulary: usize,
+    mut best: Vec<(u32, f64)>,
+) -> Result<Target, String> {
+    let sum: f64 = best.iter().map(|(_, logprob)| logprob.exp()).sum();
+    if !(sum > 0.0 && sum <= 1.0 + SLACK) {
+        return Err(format!("probabilities of {sum} in all"));
+    }
+    best.sort_unstable_by_key(|(id, _)| *id);
+    let ids: Vec<u32> = best.iter().map(|(id, _)| *id).collect();
+    let logs: Vec<f32> = best.iter().map(|(_, logprob)| *logprob as f32).collect();
+    let tail = match best.len() < vocabulary {
+        true => (1.0 - sum).max(0.0),
+        false => 0.0,
+    };
+    let mut record = Vec::new();
+    write_top_k(&top, vocabulary, &ids, &logs, tail, &mut record);
+    let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+    let listed: f64 = best.iter().map(|(_, logprob)| term(logprob.exp())).sum();
+    Ok(Target {
+        entropy: f16::from_f64(listed + term(tail)),
+        record,
+    })
 }
 
 /// A token as text, where a server writes it as its vocabulary does.

@@ -2,7 +2,7 @@
 //!
 //! | tensor | shape | what |
 //! |---|---|---|
-//! | `entropy` | F16 `[targets]` | nats, of the teacher's distribution at the temperature, see [`super::header::EntropyOf`] |
+//! | `entropy` | F16 `[targets]` | nats, of the teacher's distribution at the temperature, see [`super::header::EntropyOf`]; NaN where nothing is known of a position |
 //! | `piece_ends` | U32 `[pieces]` | targets up to and with each piece |
 //! | `piece_bytes` | U32 `[pieces]` | bytes of `records` up to and with each piece |
 //! | `records` | U8 `[bytes]` | the targets one after another, see [`super::record`] |

@@ -8,12 +8,12 @@ use crate::remote::answer::TokenLogprob;
 use crate::remote::request::Sampling;
 
 /// A conversation that a later stage learns from. Readers of data take `messages` and leave the rest.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub messages: Vec<Message>,
     pub lineage: Lineage,
     /// Of the last answer, where they were asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<TokenLogprob>,
 }
 
@@ -30,7 +30,7 @@ impl Record {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
     /// Number of the seed in its data, from 0, and SHA-256 of what it says.
     pub seed: usize,
@@ -40,9 +40,9 @@ pub struct Lineage {
     /// As the server knows it; for a model on this machine the digest of its contents.
     pub model: String,
     /// SHA-256 of the prompts' files.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     pub parameters: Sampling,
     /// What the answers are kept under, in the order of the turns.

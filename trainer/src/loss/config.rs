@@ -27,6 +27,8 @@ pub enum LossConfig {
     SkewReverseKl(SkewConfig),
     /// Total variation distance, see [`super::tvd`].
     Tvd(Tempered),
+    /// Distance of sorted probabilities, for different vocabularies, see [`super::universal_logit`].
+    UniversalLogit(Tempered),
     /// `−log q(label)` at temperature 1, see [`super::cross_entropy`].
     CrossEntropy(Weighted),
     /// Mean squared difference of hidden states, see [`super::hidden`].
@@ -144,6 +146,7 @@ impl LossConfig {
             Self::SkewKl(_) => "skew_kl",
             Self::SkewReverseKl(_) => "skew_reverse_kl",
             Self::Tvd(_) => "tvd",
+            Self::UniversalLogit(_) => "universal_logit",
             Self::CrossEntropy(_) => "cross_entropy",
             Self::HiddenMse(_) => "hidden_mse",
             Self::HiddenCosine(_) => "hidden_cosine",
@@ -154,6 +157,7 @@ impl LossConfig {
     pub fn weight(&self) -> f64 {
         match self {
             Self::ForwardKl(c) | Self::ReverseKl(c) | Self::Tvd(c) => c.weight,
+            Self::UniversalLogit(c) => c.weight,
             Self::Jsd(c) => c.weight,
             Self::SkewKl(c) | Self::SkewReverseKl(c) => c.weight,
             Self::CrossEntropy(c) => c.weight,
@@ -161,14 +165,14 @@ impl LossConfig {
         }
     }
 
-    /// The temperature that divides the logits, where the term looks at logits.
+    /// The temperature that divides the logits, where the term compares them column by column.
     pub fn temperature(&self) -> Option<f64> {
         match self {
             Self::ForwardKl(c) | Self::ReverseKl(c) | Self::Tvd(c) => Some(c.temperature),
             Self::Jsd(c) => Some(c.temperature),
             Self::SkewKl(c) | Self::SkewReverseKl(c) => Some(c.temperature),
             Self::CrossEntropy(_) => Some(1.0),
-            Self::HiddenMse(_) | Self::HiddenCosine(_) => None,
+            Self::UniversalLogit(_) | Self::HiddenMse(_) | Self::HiddenCosine(_) => None,
         }
     }
 
@@ -207,7 +211,11 @@ impl LossConfig {
             "finite and at least 0",
             weight.is_finite() && weight >= 0.0,
         )?;
-        if let Some(t) = self.temperature() {
+        let of_sorted = match self {
+            Self::UniversalLogit(c) => Some(c.temperature),
+            _ => None,
+        };
+        if let Some(t) = self.temperature().or(of_sorted) {
             check(
                 "temperature",
                 t,
@@ -277,6 +285,7 @@ mod tests {
         for (json, field) in [
             (r#"{"forward_kl":{"temperature":0}}"#, "temperature"),
             (r#"{"tvd":{"temperature":-1}}"#, "temperature"),
+            (r#"{"universal_logit":{"temperature":0}}"#, "temperature"),
             (r#"{"reverse_kl":{"weight":-0.5}}"#, "weight"),
             (r#"{"jsd":{"beta":1.5}}"#, "beta"),
             (r#"{"skew_reverse_kl":{"alpha":1}}"#, "alpha"),

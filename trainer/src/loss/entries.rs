@@ -8,6 +8,7 @@ use super::reverse_kl::ReverseKl;
 use super::skew_kl::SkewKl;
 use super::skew_reverse_kl::SkewReverseKl;
 use super::tvd::Tvd;
+use super::universal_logit::UniversalLogit;
 
 /// A checked list of losses. Terms over the vocabulary are for the row kernels; hidden-state terms keep their slot among
 /// the values and are computed by [`super::hidden`].
@@ -15,6 +16,7 @@ use super::tvd::Tvd;
 pub struct LossEntries {
     configs: Vec<LossConfig>,
     pub(super) groups: Vec<Group>,
+    pub(super) universal: Option<UniversalLogit>,
 }
 
 /// The terms of one temperature.
@@ -53,7 +55,15 @@ impl LossEntries {
             return Err(LossConfigError::AllZero);
         }
         let mut groups: Vec<Group> = Vec::new();
+        let mut universal = None;
         for (slot, config) in configs.iter().enumerate() {
+            if let LossConfig::UniversalLogit(config) = config {
+                universal = Some(UniversalLogit {
+                    slot,
+                    weight: config.weight,
+                    temperature: config.temperature,
+                });
+            }
             let Some(temperature) = config.temperature() else {
                 continue;
             };
@@ -89,6 +99,7 @@ impl LossEntries {
         Ok(Self {
             configs: configs.to_vec(),
             groups,
+            universal,
         })
     }
 
@@ -105,6 +116,11 @@ impl LossEntries {
     /// Whether some term compares with the teacher's logits.
     pub fn needs_teacher_logits(&self) -> bool {
         self.groups.iter().any(|g| !g.divergences.is_empty())
+    }
+
+    /// Whether distributions over different vocabularies are compared.
+    pub fn is_universal(&self) -> bool {
+        self.universal.is_some()
     }
 
     /// Whether some term is KL(student ‖ teacher), which is infinite where only the teacher has 0.
@@ -146,9 +162,10 @@ fn divergence(config: &LossConfig) -> Option<AnyDivergence> {
             AnyDivergence::SkewReverseKl(SkewReverseKl { alpha: c.alpha })
         }
         LossConfig::Tvd(_) => AnyDivergence::Tvd(Tvd),
-        LossConfig::CrossEntropy(_) | LossConfig::HiddenMse(_) | LossConfig::HiddenCosine(_) => {
-            return None;
-        }
+        LossConfig::UniversalLogit(_)
+        | LossConfig::CrossEntropy(_)
+        | LossConfig::HiddenMse(_)
+        | LossConfig::HiddenCosine(_) => return None,
     })
 }
 

@@ -98,8 +98,11 @@ fn divergence(entry: &LossConfig, p: Tensor<2>, q: Tensor<2>) -> Tensor<1> {
             kl(q, mixture)
         }
         LossConfig::Tvd(_) => (p.exp() - q.exp()).abs().sum().mul_scalar(0.5),
-        LossConfig::CrossEntropy(_) | LossConfig::HiddenMse(_) | LossConfig::HiddenCosine(_) => {
-            unreachable!("not a divergence between distributions")
+        LossConfig::UniversalLogit(_)
+        | LossConfig::CrossEntropy(_)
+        | LossConfig::HiddenMse(_)
+        | LossConfig::HiddenCosine(_) => {
+            unreachable!("not a divergence between distributions over one vocabulary")
         }
     }
 }

@@ -13,6 +13,7 @@ use teacher::sparse_targets::SparseTargets;
 use super::formula;
 use super::sparse::sparse_rows;
 use super::sparse_formula::sparse_chunk;
+use super::universal_logit::add_rows;
 use super::{Labels, LossEntries, LossRowsError, LossSums, Vocabulary, loss_rows};
 
 /// Hidden states `[tokens, width]` and head `[vocabulary, width]` of the teacher.
@@ -22,10 +23,21 @@ pub struct TeacherStates {
     pub head: Weight,
 }
 
+/// A teacher that reads the text in tokens of its own.
+#[derive(Debug, Clone)]
+pub struct AlignedStates {
+    pub states: TeacherStates,
+    /// Of each supervised position in order the teacher's row that predicts from the same text, where there is one.
+    pub partners: Vec<Option<u32>>,
+    /// Leading columns of the teacher's head that are tokens.
+    pub valid: usize,
+}
+
 /// What the losses compare with.
 #[derive(Debug, Clone, Copy)]
 pub enum TeacherSignal<'a> {
     States(&'a TeacherStates),
+    Aligned(&'a AlignedStates),
     /// The supervised positions in their order.
     Targets(&'a SparseTargets),
 }
@@ -47,7 +59,8 @@ pub struct LinearLoss {
 /// Computes the losses of `entries` over the supervised positions of `hidden` `[tokens, width]`, adds
 /// the head's gradient to `head` and returns the rest. Gradients are of `scale · Σ weight · value`.
 ///
-/// `shared` is how many leading vocabulary entries are real tokens of both models. The teacher gives all
+/// `shared` is how many leading vocabulary entries are real tokens of both models, or, where theirs are different
+/// vocabularies, of the student. The teacher gives all
 /// others a probability of 0. The student's own padding columns stay in its softmax, so that it learns
 /// to give them none; but not in a reverse KL, which would be infinite: there they count as −∞.
 ///
@@ -71,11 +84,13 @@ pub fn linear_loss(
         .iter()
         .map(|&i| labels.targets[i as usize])
         .collect();
-    let (teacher, stored) = match teacher {
-        Some(TeacherSignal::States(states)) => (Some(states), None),
-        Some(TeacherSignal::Targets(targets)) => (None, Some(targets)),
-        None => (None, None),
+    let (teacher, aligned, stored) = match teacher {
+        Some(TeacherSignal::States(states)) => (Some(states), None, None),
+        Some(TeacherSignal::Aligned(aligned)) => (None, Some(aligned), None),
+        Some(TeacherSignal::Targets(targets)) => (None, None, Some(targets)),
+        None => (None, None, None),
     };
+    let universal = aligned.zip(entries.universal);
     let vocabulary = Vocabulary {
         student: head.rows(),
         teacher: teacher.map_or(0, |t| t.head.rows()),
@@ -90,16 +105,16 @@ pub fn linear_loss(
     };
     let mut values = LossSums::zeros(entries.count(), hidden);
     let mut d_hidden = hidden.zeros_like();
-    if !entries.needs_labels() && !entries.needs_teacher_logits() {
+    if !entries.needs_labels() && !entries.needs_teacher_logits() && universal.is_none() {
         return Ok(LinearLoss { values, d_hidden });
     }
     let teacher = teacher.filter(|_| entries.needs_teacher_logits());
     let weight = head.cast(hidden.dtype());
     let teacher_head = teacher.map(|t| t.head.cast(t.hidden.dtype()));
-    let rows = even_chunk(
-        positions.len(),
-        chunk_rows(vocabulary.student.max(vocabulary.teacher)),
-    );
+    let aligned_head = aligned.map(|a| a.states.head.cast(a.states.hidden.dtype()));
+    let widest = (vocabulary.student.max(vocabulary.teacher))
+        .max(aligned_head.as_ref().map_or(0, Weight::rows));
+    let rows = even_chunk(positions.len(), chunk_rows(widest));
     let chunks = positions.chunks(rows).zip(targets.chunks(rows));
     for (number, (chunk, targets)) in chunks.enumerate() {
         let index = index(chunk, hidden);
@@ -113,6 +128,26 @@ pub fn linear_loss(
             let _span = operation!("teacher logits", Cost::weight_product(&h, head));
             let logits = head.forward(&h);
             without_padding(logits, shared, vocabulary.teacher)
+        });
+        let across = universal.zip(aligned_head.as_ref());
+        let across = across.and_then(|((aligned, loss), head)| {
+            let partners = &aligned.partners[number * rows..][..chunk.len()];
+            let chosen: Vec<usize> = (0..chunk.len())
+                .filter(|&row| partners[row].is_some())
+                .collect();
+            let of_teacher: Vec<i32> = partners.iter().flatten().map(|row| *row as i32).collect();
+            if chosen.is_empty() {
+                return None;
+            }
+            let states = &aligned.states.hidden;
+            let h = states.clone().select(0, self::index(&of_teacher, states));
+            let teacher = {
+                let _span = operation!("teacher logits", Cost::weight_product(&h, head));
+                head.forward(&h)
+            };
+            let valid = (shared, aligned.valid);
+            let gradient = loss.chunk(&logits, &chosen, teacher, valid, scale, &mut values);
+            Some((chosen, gradient))
         });
         let d_logits = match stored {
             Some(stored) => {
@@ -128,6 +163,10 @@ pub fn linear_loss(
                 scale,
                 &mut values,
             )?,
+        };
+        let d_logits = match across {
+            Some((chosen, gradient)) => add_rows(d_logits, &chosen, gradient),
+            None => d_logits,
         };
         let d_chunk = {
             let _span = operation!("head backward", Cost::weight_product(&d_logits, &weight));

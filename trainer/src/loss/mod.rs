@@ -7,7 +7,7 @@
 //!
 //! - [`config`], [`entries`]: what a recipe lists, and how it is ordered for the kernel.
 //! - one file a loss: [`forward_kl`], [`reverse_kl`], [`jsd`], [`skew_kl`], [`skew_reverse_kl`], [`tvd`],
-//!   [`cross_entropy`], [`hidden`].
+//!   [`universal_logit`], [`cross_entropy`], [`hidden`].
 //! - [`row`], [`rows`]: one position, and many in parallel.
 //! - [`sparse`], [`sparse_formula`]: against a teacher of which only a few tokens a position are known.
 //! - [`formula`]: the same as tensor formulas, and `cube`: as kernels for devices.
@@ -37,6 +37,7 @@ pub mod sparse;
 pub mod sparse_formula;
 pub mod sums;
 pub mod tvd;
+pub mod universal_logit;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The second form's gradient is that of the whole distribution on average over draws. A list of the whole vocabulary gives
-//! forward KL itself. Other divergences are no linear functions of p and are not defined here.
+//! forward KL itself. Of a position that nothing is known of, only its label is learned. Other divergences are no linear functions of p and are not defined here.
 
 use model::ops::real::Real;
 use model::ops::simd::widest;
@@ -69,6 +69,7 @@ pub fn sparse_rows<F: Real>(
                 vocabulary: targets.vocabulary,
                 ids,
                 probabilities,
+                is_known: targets.is_known(first + i),
                 tail: targets.tails[first + i],
                 entropy: targets.entropies[first + i],
                 label: labels.targets[i] as usize,
@@ -123,6 +124,7 @@ struct SparseRow<'a, F> {
     vocabulary: usize,
     ids: &'a [u32],
     probabilities: &'a [f32],
+    is_known: bool,
     tail: f32,
     entropy: f64,
     label: usize,
@@ -195,7 +197,10 @@ impl<F: Real> SparseRow<'_, F> {
 
         let weights: Vec<(f64, f64)> = (groups.iter())
             .map(|group| {
-                let divergences: f64 = group.divergences.iter().map(|t| t.gradient_factor).sum();
+                let divergences: f64 = match self.is_known {
+                    true => group.divergences.iter().map(|t| t.gradient_factor).sum(),
+                    false => 0.0,
+                };
                 let labels: f64 = group.labels.iter().map(|t| t.weight).sum();
                 (divergences * self.scale, labels * self.scale)
             })

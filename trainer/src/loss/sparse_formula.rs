@@ -41,7 +41,8 @@ pub fn sparse_chunk(
             let in_tail = q.clone() * dense.rest.clone();
             let tail = in_tail.clone().sum_dim(1).clamp_min(SMALLEST_TAIL);
             let pull = in_tail * (dense.tails.clone() / tail.clone());
-            let step = (q.clone() - dense.probabilities.clone() - pull).mul_scalar(factor);
+            let known = q.clone() * dense.known.clone();
+            let step = (known - dense.probabilities.clone() - pull).mul_scalar(factor);
             gradient = gradient + step;
             let cross = (dense.probabilities.clone() * log_q.clone()).sum()
                 + (dense.tails.clone() * tail.log()).sum();
@@ -75,6 +76,8 @@ struct Dense {
     rest: Tensor<2>,
     /// `[rows, 1]`
     tails: Tensor<2>,
+    /// `[rows, 1]`; 0 where the teacher has said nothing.
+    known: Tensor<2>,
     /// Their sum, `[1]`.
     entropies: Tensor<1>,
 }
@@ -119,11 +122,15 @@ impl Dense {
             false => tokens,
         };
         let tails = targets.tails[positions()].to_vec();
+        let known: Vec<f32> = positions()
+            .map(|position| f32::from(u8::from(targets.is_known(position))))
+            .collect();
         let entropy: f64 = targets.entropies[positions()].iter().sum();
         Self {
             probabilities: spread(probabilities),
             rest: tokens - spread(listed),
             tails: Tensor::from_data(TensorData::new(tails, [rows, 1]), options),
+            known: Tensor::from_data(TensorData::new(known, [rows, 1]), options),
             entropies: Tensor::full([1], entropy, options),
         }
     }

@@ -184,9 +184,10 @@ fn a_mix_is_the_weighted_sum() {
 
 fn set_weight(config: &mut LossConfig, weight: f64) {
     match config {
-        LossConfig::ForwardKl(c) | LossConfig::ReverseKl(c) | LossConfig::Tvd(c) => {
-            c.weight = weight
-        }
+        LossConfig::ForwardKl(c)
+        | LossConfig::ReverseKl(c)
+        | LossConfig::Tvd(c)
+        | LossConfig::UniversalLogit(c) => c.weight = weight,
         LossConfig::Jsd(c) => c.weight = weight,
         LossConfig::SkewKl(c) | LossConfig::SkewReverseKl(c) => c.weight = weight,
         LossConfig::CrossEntropy(c) => c.weight = weight,

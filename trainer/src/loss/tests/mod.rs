@@ -1,3 +1,4 @@
 mod golden;
 mod properties;
 mod sparse;
+mod universal_logit;

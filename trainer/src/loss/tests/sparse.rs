@@ -214,7 +214,7 @@ fn stored(logits: &[f32], temperature: f64, encoding: Encoding, seed: u64) -> Sp
     match encoding {
         Encoding::TopK(top) => {
             let (ids, logs, tail) = distribution.top_k(k);
-            write_top_k(&top, order, &ids, &logs, tail, &mut bytes);
+            write_top_k(&top, vocabulary, &ids, &logs, tail, &mut bytes);
         }
         Encoding::Sampled(sampled) => {
             let mut random = Random::new(seed, "test", 0, "draws");
