@@ -7,7 +7,6 @@
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, activation};
 use model::linear::Weight;
 use model::ops::host::{HostTensor, is_host, map_in_place};
-use model::ops::real::Real;
 use model::score::chunk_rows;
 use model::span::Cost;
 use model::{for_real, operation, phase};

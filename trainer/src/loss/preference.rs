@@ -142,10 +142,10 @@ impl PreferenceLoss {
             }
             Self::Hinge(loss) => {
                 let value = 1.0 - loss.beta * h;
-                match value > 0.0 {
-                    true => (value, -loss.beta),
+                match value <= 0.0 {
+                    true => (0.0, 0.0),
                     // NaN stays NaN, so that the step notices it.
-                    false => (value.min(0.0) * 0.0, 0.0),
+                    false => (value, -loss.beta),
                 }
             }
         }
