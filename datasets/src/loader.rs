@@ -214,6 +214,11 @@ impl BatchLoader {
         &self.config
     }
 
+    /// Whether sample 2i + 1 belongs to sample 2i.
+    pub fn holds_pairs(&self) -> bool {
+        self.pairs
+    }
+
     /// Rows a batch.
     pub fn rows(&self) -> usize {
         self.rows

@@ -9,6 +9,7 @@ mod capture;
 mod capture_remote;
 mod chain;
 mod code_quality;
+mod dpo;
 mod equal_weights;
 mod exercises;
 mod exports;
