@@ -54,6 +54,7 @@ impl Recipe {
             }),
             Action::Sft(sft) => same(&sft.inputs.model),
             Action::Distill(distill) => same(&distill.inputs.student),
+            Action::Dpo(dpo) => same(&dpo.inputs.model),
             Action::Quantize(quantize) => same(&quantize.model),
             _ => None,
         }
@@ -94,6 +95,15 @@ impl Recipe {
                     length("sequence_length", tokens, teacher);
                 }
             }
+            Action::Dpo(stage) => {
+                let tokens = Some(stage.train.sequence_length);
+                length("sequence_length", tokens, &stage.inputs.model);
+                if let Some(reference) = &stage.inputs.reference
+                    && *reference != stage.inputs.model
+                {
+                    length("sequence_length", tokens, reference);
+                }
+            }
             Action::Eval(stage) => {
                 if let Measure::Perplexity(windows) = &stage.measure {
                     let models = stage.inputs.models.iter();
@@ -131,6 +141,9 @@ impl Recipe {
             }
             Action::Distill(distill) => {
                 found.extend(self.random_adapter(&distill.inputs.student, &distill.train));
+            }
+            Action::Dpo(dpo) => {
+                found.extend(self.random_adapter(&dpo.inputs.model, &dpo.train));
             }
             _ => {}
         }

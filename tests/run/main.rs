@@ -13,6 +13,7 @@ mod chain;
 mod chat;
 mod code_quality;
 mod cross_tokenizer;
+mod dpo;
 mod equal_weights;
 mod exercises;
 mod exports;
