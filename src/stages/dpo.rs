@@ -88,6 +88,7 @@ impl Chain<'_> {
             data,
             heldout,
             config: train,
+            on_policy: None,
             base,
         };
         self.train(stage, training, progress)

@@ -10,13 +10,16 @@ use model::decoder::Decoder;
 use model::fake_quantization::QuantizationTarget;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::gguf_types::plan_tensors;
-use teacher::local::LocalTeacher;
+use teacher::local::{LocalTeacher, eos_token_ids};
 use teacher::teacher::Teacher;
 use teacher::vocabulary;
 use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 use trainer::objective::{Guide, Objective, TokenObjective, Trainee};
+use trainer::on_policy::config::OnPolicy;
+use trainer::on_policy::scoring_clock::ScoringClock;
+use trainer::on_policy::student::OnPolicyStage;
 use trainer::quantization_aware::QuantizationAware;
 use trainer::run::{Outcome, Run};
 
@@ -35,6 +38,8 @@ pub struct Training<'a> {
     pub data: BatchLoader,
     pub heldout: Option<BatchLoader>,
     pub config: &'a TrainConfig,
+    /// What a student that writes is given, and how many leading tokens of the vocabulary it may draw.
+    pub on_policy: Option<(&'a OnPolicy, &'a ScoringClock<'a>, usize)>,
     /// What the adapter is trained beside; `None` where the model itself is trained.
     pub base: Option<Checkpoint>,
 }
@@ -68,6 +73,7 @@ impl Chain<'_> {
             data,
             heldout,
             config: &config.train,
+            on_policy: None,
             base,
         };
         self.train(stage, training, progress)
@@ -102,10 +108,23 @@ impl Chain<'_> {
             student.decoder.head().rows(),
             teacher.decoder.head().rows(),
         )?;
+        if config.inputs.on_policy.is_some() {
+            // The student may draw any token that both have.
+            let tokenizer = &student.tokenizer;
+            let drawn = (0..valid as u32).filter(|&id| tokenizer.token(id).is_some());
+            let rows = [&student, &teacher].map(|model| model.decoder.head().rows());
+            vocabulary::compare(tokenizer, &teacher.tokenizer, drawn, rows[0], rows[1])
+                .with_context(|| self.key_of(stage, "on_policy"))?;
+        }
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
+        let scoring = ScoringClock::new(&teacher);
+        let on_policy = config.inputs.on_policy.as_ref();
         let objective = TokenObjective {
             entries: LossEntries::new(&config.inputs.loss)?,
-            teacher: Some(Guide::Model(&teacher as &dyn Teacher)),
+            teacher: Some(Guide::Model(match on_policy {
+                Some(_) => &scoring as &dyn Teacher,
+                None => &teacher,
+            })),
             valid,
         };
         let (student_layers, teacher_layers) = objective.layers();
@@ -124,6 +143,7 @@ impl Chain<'_> {
             data,
             heldout,
             config: &config.train,
+            on_policy: on_policy.map(|config| (config, &scoring, valid)),
             base,
         };
         self.train(stage, training, progress)
@@ -157,6 +177,7 @@ impl Chain<'_> {
             data,
             heldout,
             config: train,
+            on_policy: None,
             base,
         };
         self.train(stage, training, progress)
@@ -179,17 +200,20 @@ impl Chain<'_> {
         let across = self.across_tokenizers(stage, &inputs.data, tokenizers, &teacher)?;
         let rows = student.decoder.head().rows();
         let valid = vocabulary::compare(&student.tokenizer, &student.tokenizer, [], rows, rows)?;
-        let objective = Objective {
+        let objective = TokenObjective {
             entries: LossEntries::new(&inputs.loss)?,
             teacher: Some(Guide::Across(&across)),
             valid,
         };
+        let heldout = self.heldout_data(stage, train, &student.tokenizer)?;
         let training = Training {
             trainee: Trainee::new(student.decoder),
             tokenizer: student.tokenizer,
-            objective,
+            objective: Objective::Tokens(objective),
             data,
+            heldout,
             config: train,
+            on_policy: None,
             base,
         };
         self.train(stage, training, progress)
@@ -243,6 +267,7 @@ impl Chain<'_> {
             data,
             heldout,
             config,
+            on_policy,
             base,
         } = training;
         trainee.dropout.seed = self.recipe.seed;
@@ -250,10 +275,22 @@ impl Chain<'_> {
         if base.is_some() {
             progress.adapter(&trainee.decoder);
         }
+        let on_policy = match on_policy {
+            Some((on_policy, scoring, vocabulary)) => Some(OnPolicyStage {
+                config: on_policy,
+                tokenizer: &tokenizer,
+                eos_token_ids: eos_token_ids(&trainee.decoder, &tokenizer),
+                vocabulary,
+                prompts: self.student_prompts(stage, config, on_policy, &tokenizer, &data)?,
+                scoring,
+            }),
+            None => None,
+        };
         let run = Run {
             config,
             objective,
             heldout,
+            on_policy,
             data: Arc::new(data),
             directory: stage.directory.clone(),
             stage_digest: stage.digest.to_string(),
