@@ -81,7 +81,9 @@ impl Progress {
                 "dropped (equal answers)",
             ),
             (
-                caches().map(|cache| cache.left_out().empty + cache.without_targets() / 2).sum(),
+                caches()
+                    .map(|cache| cache.left_out().empty + cache.without_targets() / 2)
+                    .sum(),
                 "pairs",
                 "dropped (an empty prompt or answer)",
             ),

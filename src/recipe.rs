@@ -55,7 +55,6 @@ pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use rate::{Keep, Rate};
 pub use stage::{Action, Distill, Gqa, Prune, Sft, Stage, Thing};
-pub use trainer::config::TrainConfig;
 
 use crate::source::{ModelSource, Source};
 use document::{Document, Node, Value};

@@ -207,7 +207,7 @@ fn hidden_states(
         Some(cache) => {
             let mut cache = cache.clone();
             if rows.len() > 1 {
-                cache.select_rows(&vec![0; rows.len()]);
+                cache.select_rows(&vec![0; rows.len()], 0);
             }
             let padding = vec![0; rows.len()];
             decoder.hidden_cached(&batch, &CachedHistory { padding }, &mut cache)

@@ -519,6 +519,12 @@ impl Action {
                         let hint = "name the model as the `teacher`, or leave out `on_policy`";
                         found.push(Invalid::new("on_policy", says).hint(hint));
                     }
+                    let across = |loss: &LossConfig| matches!(loss, LossConfig::UniversalLogit(_));
+                    if inputs.loss.iter().any(across) {
+                        let says = "what the student writes cannot be scored across tokenizers: `universal_logit` learns from data alone";
+                        let hint = "leave out `on_policy`, or take a teacher with the student's tokenizer and another loss";
+                        found.push(Invalid::new("on_policy", says).hint(hint));
+                    }
                 }
             }
             Self::Dpo(dpo) => found.extend(dpo.check()),

@@ -165,8 +165,12 @@ impl Chain<'_> {
                 bail!("the reference model gives an answer a log-probability that is not finite");
             }
         }
-        reference::write(&path, &digests, &[("train", &found[0]), ("heldout", &found[1])])
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        reference::write(
+            &path,
+            &digests,
+            &[("train", &found[0]), ("heldout", &found[1])],
+        )
+        .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Some(found))
     }
 
@@ -202,7 +206,10 @@ impl Chain<'_> {
         let model = model.context("a stage `dpo` has a model")?;
         let tokens = |loader: Option<&BatchLoader>| {
             let caches = loader.iter().flat_map(|loader| loader.corpus().caches());
-            caches.map(|cache| cache.digest()).collect::<Vec<_>>().join(" ")
+            caches
+                .map(|cache| cache.digest())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         Ok([
             ("model", model.digest.to_string()),
@@ -225,8 +232,8 @@ impl Chain<'_> {
             return Ok(None);
         };
         let path = stage.directory.join("metrics.jsonl");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut measured = BTreeMap::new();
         for line in text.lines() {
             let line: Value = serde_json::from_str(line)

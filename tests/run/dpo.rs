@@ -99,22 +99,38 @@ fn a_model_learns_to_prefer_and_says_how_well() {
     }
     let directory = home.stage("runs", "dpo");
     let lines = metrics(&directory);
-    let held: Vec<&serde_json::Value> =
-        (lines.iter()).filter(|line| line.get("heldout_pairs").is_some()).collect();
+    let held: Vec<&serde_json::Value> = (lines.iter())
+        .filter(|line| line.get("heldout_pairs").is_some())
+        .collect();
     let number = |line: &serde_json::Value, key: &str| line[key].as_f64().unwrap();
     assert_eq!(held.len(), 8);
     let (first, last) = (held[0], held[7]);
-    assert!((number(first, "heldout_loss") - 2f64.ln()).abs() < 1e-5, "{first}");
-    assert!(number(last, "heldout_loss") < 0.6 && number(last, "heldout_margin") > 0.2, "{last}");
+    assert!(
+        (number(first, "heldout_loss") - 2f64.ln()).abs() < 1e-5,
+        "{first}"
+    );
+    assert!(
+        number(last, "heldout_loss") < 0.6 && number(last, "heldout_margin") > 0.2,
+        "{last}"
+    );
     assert_eq!(number(last, "heldout_accuracy"), 1.0);
     assert_eq!(last["heldout_pairs"], 9);
-    let step = lines.iter().rfind(|line| line.get("loss").is_some()).unwrap();
+    let step = lines
+        .iter()
+        .rfind(|line| line.get("loss").is_some())
+        .unwrap();
     assert_eq!(step["losses"]["sigmoid.0"], step["loss"]);
     let margin = number(step, "chosen_reward") - number(step, "rejected_reward");
     assert!((margin - number(step, "margin")).abs() < 1e-9, "{step}");
-    assert!(step["kl"].is_number() && number(step, "chosen_log_prob") < 0.0, "{step}");
+    assert!(
+        step["kl"].is_number() && number(step, "chosen_log_prob") < 0.0,
+        "{step}"
+    );
     let table = stdout(&output);
-    assert!(table.contains("preferences of better on 9 pairs of held"), "{table}");
+    assert!(
+        table.contains("preferences of better on 9 pairs of held"),
+        "{table}"
+    );
     assert!(table.contains("before            0.6931"), "{table}");
 
     let again = home.run();
@@ -128,7 +144,9 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
     let adapter = "adapter = { kind = \"lora\", rank = 4, dropout = 0.1 }\nloss = { kind = \"ipo\", beta = 0.5 }";
     for (out, more, result) in [
         ("whole", "", digest as fn(&Path) -> String),
-        ("lora", adapter, |model| adapter_digest(model.parent().unwrap())),
+        ("lora", adapter, |model| {
+            adapter_digest(model.parent().unwrap())
+        }),
     ] {
         let slow = stage(more).replace("steps = 6", "steps = 40");
         home.write(RECIPE, format!("seed = 7\n{MODEL}{DATA}{slow}"));
@@ -141,7 +159,10 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
                 let stage = home.stages(&killed, "dpo").pop();
                 stage.is_some_and(|stage| {
                     let text = fs::read_to_string(stage.join("metrics.jsonl")).unwrap_or_default();
-                    text.lines().filter(|line| line.contains("\"losses\"")).count() >= threshold
+                    text.lines()
+                        .filter(|line| line.contains("\"losses\""))
+                        .count()
+                        >= threshold
                 })
             };
             if run.wait_until(done) && run.ended().is_none() {
@@ -153,7 +174,11 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
         assert!(kills >= 2, "{kills}");
         let last = home.distill(&["run", RECIPE, "--out", &killed]);
         assert_success(&last);
-        assert!(stderr(&last).contains("pairs, computed before"), "{}", stderr(&last));
+        assert!(
+            stderr(&last).contains("pairs, computed before"),
+            "{}",
+            stderr(&last)
+        );
         let [a, b] = [&undisturbed, &killed].map(|out| home.stage(out, "dpo"));
         assert_eq!(result(&a.join("model")), result(&b.join("model")), "{out}");
         assert_eq!(steps(&b), (1..=40).collect::<Vec<_>>());
@@ -179,8 +204,16 @@ fn the_reference_may_be_another_model_or_none() {
     assert!((own - 2f64.ln()).abs() < 1e-5, "{own}");
     let other = first_loss("reference = \"tiny\"", "other");
     assert!((other - 2f64.ln()).abs() > 1e-4, "{other}");
-    let free = first_loss("loss = { kind = \"sigmoid\", reference_free = true }", "free");
-    assert!(!home.stage("free", "dpo").join("reference.safetensors").exists());
+    let free = first_loss(
+        "loss = { kind = \"sigmoid\", reference_free = true }",
+        "free",
+    );
+    assert!(
+        !home
+            .stage("free", "dpo")
+            .join("reference.safetensors")
+            .exists()
+    );
     assert!((free - own).abs() > 1e-3, "{free}");
     let config = &read_json(&home.stage("free", "dpo").join("stage.json"))["config"];
     assert_eq!(config["dpo"]["loss"]["sigmoid"]["reference_free"], true);
@@ -191,16 +224,31 @@ fn what_makes_no_sense_is_told_with_its_place() {
     let home = home();
     let recipe = |more: &str| format!("{MODEL}{DATA}{}", stage(more));
     for (more, parts) in [
-        ("loss = { kind = \"sigmoid\", beta = 0 }", &["`beta` must lie between", "r.toml:"][..]),
-        ("loss = { kind = \"sigmoid\", label_smoothing = 0.5 }", &["`label_smoothing` must be"]),
-        ("loss = { kind = \"ipo\", reference_free = true }", &["unknown key `reference_free`"]),
-        ("loss = { kind = \"sigmod\" }", &["`sigmod`", "did you mean `sigmoid`?"]),
+        (
+            "loss = { kind = \"sigmoid\", beta = 0 }",
+            &["`beta` must lie between", "r.toml:"][..],
+        ),
+        (
+            "loss = { kind = \"sigmoid\", label_smoothing = 0.5 }",
+            &["`label_smoothing` must be"],
+        ),
+        (
+            "loss = { kind = \"ipo\", reference_free = true }",
+            &["unknown key `reference_free`"],
+        ),
+        (
+            "loss = { kind = \"sigmod\" }",
+            &["`sigmod`", "did you mean `sigmoid`?"],
+        ),
         (
             "reference = \"tiny\"\nloss = { kind = \"hinge\", reference_free = true }",
             &["asks no `reference`", "hint: "],
         ),
         ("reference = \"none\"", &["no model is called `none`"]),
-        ("packing = \"stream\"", &["both answers of a pair stand in one row"]),
+        (
+            "packing = \"stream\"",
+            &["both answers of a pair stand in one row"],
+        ),
     ] {
         home.write(RECIPE, recipe(more));
         assert_failure(&home.run(), 2, parts);
@@ -208,18 +256,30 @@ fn what_makes_no_sense_is_told_with_its_place() {
     let generate = "[[stage]]\nkind = \"generate\"\nteacher = \"tiny\"\nprompts = \"held\"\nas = \"answers\"\n";
     let on_answers = stage("").replace("data = \"pairs\"", "data = \"answers\"");
     home.write(RECIPE, format!("{MODEL}{DATA}{generate}{on_answers}"));
-    let parts = ["`answers` is data with texts or answers, pairs of a chosen and a rejected answer are wanted here", "a stage `rate`"];
+    let parts = [
+        "`answers` is data with texts or answers, pairs of a chosen and a rejected answer are wanted here",
+        "a stage `rate`",
+    ];
     assert_failure(&home.run(), 2, &parts);
 
     home.write(RECIPE, recipe(""));
     for (line, parts) in [
         (
             json!({ "prompt": "q", "completion": "a" }),
-            &["data `pairs`", "no pairs among the columns [\"prompt\", \"completion\"]", "`chosen` + `rejected`", "hint: "][..],
+            &[
+                "data `pairs`",
+                "no pairs among the columns [\"prompt\", \"completion\"]",
+                "`chosen` + `rejected`",
+                "hint: ",
+            ][..],
         ),
         (
             json!({ "prompt": "q", "chosen": "a", "rejected": "a" }),
-            &["data `pairs`", "no pair to learn from", "of 1 records 1 have two equal answers"],
+            &[
+                "data `pairs`",
+                "no pair to learn from",
+                "of 1 records 1 have two equal answers",
+            ],
         ),
         (
             json!({ "prompt": "q".repeat(80), "chosen": "a", "rejected": "b" }),

@@ -78,7 +78,12 @@ pub fn write(
 ) -> std::io::Result<()> {
     let invalid = |error: safetensors::SafeTensorError| std::io::Error::other(error);
     let bytes: Vec<Vec<u8>> = (log_probs.iter())
-        .map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .map(|(_, values)| {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        })
         .collect();
     let views = (log_probs.iter().zip(&bytes)).map(|((name, values), bytes)| {
         let view = TensorView::new(Dtype::F64, vec![values.len()], bytes);
