@@ -53,6 +53,9 @@ pub enum Command {
     Export(ExportArgs),
     /// Show what soft targets on disk hold
     Shards(ShardsArgs),
+    /// The launcher of the sandbox, which distill starts itself
+    #[command(hide = true)]
+    SandboxChild,
 }
 
 impl Command {
