@@ -1,6 +1,7 @@
 //! The command line: the verbs and their arguments.
 
 mod device;
+mod eval;
 mod export;
 mod generate;
 mod number;
@@ -13,10 +14,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use device::DeviceChoice;
+pub use eval::{EvalArgs, EvalTask, ProgramArgs};
 pub use export::ExportArgs;
 pub use generate::GenerateArgs;
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
-pub use score::{EvalArgs, EvalTask, ScoreArgs};
+pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
 
 use crate::profile::Profiler;

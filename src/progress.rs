@@ -207,6 +207,13 @@ impl Progress {
         bar.set_message(model.to_string());
         bar
     }
+
+    pub fn solving(&mut self, model: &str, samples: usize) -> ProgressBar {
+        let bar = bar("      {bar:24} {msg}: {pos}/{len} programs, {eta} left");
+        bar.set_length(samples as u64);
+        bar.set_message(model.to_string());
+        bar
+    }
 }
 
 fn bar(template: &str) -> ProgressBar {

@@ -1,5 +1,6 @@
 //! What a run ends with: tables of scores, where the models lie, what to type next.
 
+mod human_eval;
 mod preferences;
 
 use std::fmt::Write;
@@ -11,8 +12,10 @@ use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
-use crate::recipe::Action;
+use crate::recipe::{Action, Task};
 use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, Scores, export_target};
+pub use human_eval::fates;
+use human_eval::programs;
 use preferences::{judged, rated};
 
 /// The closing text of a finished run.
@@ -25,7 +28,12 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     let (mut quantized, mut data) = (Vec::new(), Vec::new());
     for stage in &chain.stages {
         match &stage.action {
-            Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
+            Action::Eval(eval) => match eval.task {
+                Task::Perplexity => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
+                Task::HumanEval => {
+                    write!(text, "\n{}", programs(&Chain::human_eval_scores(stage)?))?;
+                }
+            },
             Action::Generate(_) | Action::Exercises(_) => data.push(stage.directory.join(DATA)),
             Action::Filter(_)
             | Action::Dedup(_)
@@ -94,8 +102,13 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
     // What said nothing comes first, and mostly there is none.
     let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
     let unusable = unusable.iter().filter(|count| count.records > 0);
-    let dropped = (unusable.chain(ruled)).map(|count| (count.rule.as_str(), count.records));
-    let rows: Vec<(&str, u64)> = dropped.chain([("kept", counts.kept)]).collect();
+    let dropped = (unusable.chain(ruled)).flat_map(|count| {
+        let reasons = count.reasons.iter();
+        let reasons = reasons.map(|(reason, records)| (format!("  {reason}"), *records));
+        std::iter::once((count.rule.clone(), count.records)).chain(reasons)
+    });
+    let kept = ("kept".to_string(), counts.kept);
+    let rows: Vec<(String, u64)> = dropped.chain([kept]).collect();
     let wide = rows
         .iter()
         .map(|(rule, _)| rule.chars().count())

@@ -14,6 +14,7 @@ mod export;
 mod filter;
 mod generate;
 mod gqa;
+mod human_eval;
 mod importance;
 mod judge;
 mod models;
@@ -46,6 +47,7 @@ pub use code_quality::ForestReport;
 pub use corpus::DATA;
 pub use evaluate::Scores;
 pub use export::export_target;
+pub use human_eval::{HumanEvalScores, write_sample};
 pub use quantize::QuantizationScore;
 
 /// What the names of files begin with while they are written.

@@ -1,7 +1,10 @@
 //! `distill eval`: one model, one task.
 
+mod human_eval;
+
 use std::io::Write;
 
+use anyhow::Context;
 use datasets::config::DataConfig;
 use datasets::read::read_samples;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
@@ -11,7 +14,7 @@ use serde::Serialize;
 use teacher::tokenizer::load_tokenizer;
 
 use super::open_model::open_model;
-use crate::cli::{EvalArgs, EvalTask};
+use crate::cli::{EvalArgs, EvalTask, ProgramArgs};
 use crate::device::place;
 
 #[derive(Serialize)]
@@ -28,23 +31,31 @@ struct Report {
 pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     match arguments.task {
         EvalTask::Perplexity => run_perplexity(&arguments),
+        EvalTask::HumanEval => human_eval::run(&arguments),
     }
 }
 
 fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        arguments.programs == ProgramArgs::default(),
+        "`perplexity` takes none of the options of human_eval"
+    );
+    let data = arguments.data.as_deref().context("`--data` is missing")?;
     let config = PerplexityConfig {
         window: arguments.window,
         stride: arguments.stride,
         limit: arguments.limit,
     };
-    let samples = read_samples(&DataConfig::new(arguments.data.clone()))?.samples;
+    let samples = read_samples(&DataConfig::new(data.to_path_buf()))?.samples;
     let placement = place(arguments.model.device.device)?;
     let checkpoint = open_model(&arguments.model)?;
     let (window, stride) = config.window_and_stride(checkpoint.config().max_position_embeddings)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let documents = documents(&tokenizer, &samples)?;
     let decoder = load_frozen_decoder(&checkpoint, &placement)?;
-    let bar = ProgressBar::new(0).with_style(style()?);
+    let bar = ProgressBar::new(0)
+        .with_style(style()?)
+        .with_message("tokens");
     let result = perplexity(
         &decoder,
         &tokenizer,
@@ -59,7 +70,7 @@ fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
     let report = Report {
         task: "perplexity",
         model: arguments.model.stored()?.to_string(),
-        data: arguments.data.display().to_string(),
+        data: data.display().to_string(),
         window,
         stride,
         result,
@@ -75,7 +86,7 @@ fn run_perplexity(arguments: &EvalArgs) -> anyhow::Result<()> {
 /// Shown on stderr, and only where somebody watches.
 fn style() -> anyhow::Result<ProgressStyle> {
     Ok(ProgressStyle::with_template(
-        "{wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left",
+        "{wide_bar} {pos}/{len} {msg}, {per_sec}, {eta} left",
     )?)
 }
 

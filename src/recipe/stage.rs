@@ -1,5 +1,6 @@
 //! The stages of a recipe: what each kind takes, names and makes.
 
+use evals::human_eval::HumanEvalConfig;
 use model::surgery::gqa::Pooling;
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
@@ -115,12 +116,16 @@ pub struct Eval {
     pub window: Option<usize>,
     /// Tokens by which the window moves; half of it when left out.
     pub stride: Option<usize>,
+    /// How `human_eval` asks and runs; the usual way when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub human_eval: Option<HumanEvalConfig>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     Perplexity,
+    HumanEval,
 }
 
 /// What a name can stand for.
@@ -338,7 +343,11 @@ impl Action {
             Self::Judge(judge) => judge.sampling.seed.is_none(),
             Self::Exercises(exercises) => exercises.sampling.seed.is_none(),
             Self::Quantize(quantize) => quantize.calibration.is_some(),
-            Self::Prune(_) | Self::Eval(_) | Self::Export(_) => false,
+            Self::Eval(eval) => eval
+                .human_eval
+                .as_ref()
+                .is_some_and(|asked| asked.temperature > 0.0),
+            Self::Prune(_) | Self::Export(_) => false,
             Self::Filter(_) | Self::Dedup(_) | Self::Decontaminate(_) => false,
         }
     }
@@ -516,6 +525,25 @@ impl Action {
                         .is_none_or(|s| s >= 1 && eval.window.is_none_or(|w| s <= w)),
                     "stride",
                     "`stride` must lie between 1 and `window`",
+                );
+                let windows = eval.window.is_none() && eval.stride.is_none();
+                check(
+                    eval.task == Task::Perplexity || windows,
+                    if eval.window.is_some() {
+                        "window"
+                    } else {
+                        "stride"
+                    },
+                    "`window` and `stride` belong to the task `perplexity`",
+                );
+                check(
+                    eval.task == Task::HumanEval || eval.human_eval.is_none(),
+                    "human_eval",
+                    "these keys belong to the task `human_eval`",
+                );
+                let wrong = eval.human_eval.iter().flat_map(HumanEvalConfig::check);
+                found.extend(
+                    wrong.map(|(key, says)| Invalid::new(format!("human_eval.{key}"), says)),
                 );
             }
             Self::Quantize(quantize) => found.extend(quantize.check()),

@@ -34,7 +34,18 @@ impl Chain<'_> {
         config: &Eval,
         progress: &mut Progress,
     ) -> Result<()> {
-        let Task::Perplexity = config.task;
+        match config.task {
+            Task::Perplexity => self.perplexity(stage, config, progress),
+            Task::HumanEval => self.human_eval(stage, config, progress),
+        }
+    }
+
+    fn perplexity(
+        &self,
+        stage: &PlannedStage,
+        config: &Eval,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let settings = PerplexityConfig {
             window: config.window,
             stride: config.stride,
