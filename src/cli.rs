@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use chat::ChatArgs;
 pub use device::DeviceChoice;
-pub use eval::EvalArgs;
+pub use eval::{EvalArgs, ProgramArgs};
 pub use export::ExportArgs;
 pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
@@ -59,6 +59,9 @@ pub enum Command {
     Export(ExportArgs),
     /// Show what soft targets on disk hold
     Shards(ShardsArgs),
+    /// The launcher of the sandbox, which distill starts itself
+    #[command(hide = true)]
+    SandboxChild,
 }
 
 impl Command {

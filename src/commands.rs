@@ -12,6 +12,8 @@ mod run;
 mod score;
 mod shards;
 
+use anyhow::Context;
+
 use crate::cli::Command;
 use crate::profile::Profiler;
 
@@ -26,5 +28,7 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Shards(arguments) => shards::run(arguments),
+        Command::SandboxChild => evals::sandbox::serve()
+            .context("`sandbox-child` is started by distill itself and takes no orders of others"),
     }
 }

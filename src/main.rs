@@ -13,6 +13,7 @@ mod profile;
 mod progress;
 mod recipe;
 mod report;
+mod sandbox;
 mod source;
 mod stages;
 

@@ -47,7 +47,7 @@ pub use eval::{Drafts, Eval, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
-pub use filter::{Decontaminate, Dedup, Filter};
+pub use filter::{Decontaminate, Dedup, Filter, sandbox_of};
 pub use generate::{Generate, Mode};
 pub use judge::Judge;
 pub use keep_layers::KeepLayers;

@@ -102,8 +102,13 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
     // What said nothing comes first, and mostly there is none.
     let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
     let unusable = unusable.iter().filter(|count| count.records > 0);
-    let dropped = (unusable.chain(ruled)).map(|count| (count.rule.as_str(), count.records));
-    let rows: Vec<(&str, u64)> = dropped.chain([("kept", counts.kept)]).collect();
+    let dropped = (unusable.chain(ruled)).flat_map(|count| {
+        let reasons = count.reasons.iter();
+        let reasons = reasons.map(|(reason, records)| (format!("  {reason}"), *records));
+        std::iter::once((count.rule.clone(), count.records)).chain(reasons)
+    });
+    let kept = ("kept".to_string(), counts.kept);
+    let rows: Vec<(String, u64)> = dropped.chain([kept]).collect();
     let wide = rows
         .iter()
         .map(|(rule, _)| rule.chars().count())

@@ -54,6 +54,9 @@ pub enum DataError {
         column: String,
         columns: Vec<String>,
     },
+    /// A program could not be run, which is no fault of its own.
+    #[error("{0}")]
+    Run(String),
     #[error("columns: {found}; expected {{ text }}, {{ prompt, completion }} or {{ messages }}")]
     Mapping { found: String },
     #[error("{}: no samples: {found}", path.display())]

@@ -1,5 +1,6 @@
 //! Rules that each record has to pass on its own.
 
+mod executes;
 mod language;
 mod length;
 mod matching;
@@ -15,6 +16,7 @@ use crate::error::DataError;
 use crate::scan::{Parsed, scan};
 use crate::selection::{Counts, Selection};
 
+pub use executes::Executes;
 pub use language::Language;
 pub use length::Length;
 pub use matching::Matching;
@@ -30,10 +32,18 @@ pub enum Rule {
     Repetition(Repetition),
     Regex(Matching),
     PythonSyntax(PythonSyntax),
+    Executes(Executes),
 }
 
 /// A rule at work: what it has against a text.
 type Objection = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+/// The same where finding it out can fail.
+type Trial<'a> = Box<dyn Fn(&str) -> Result<Option<String>, DataError> + Send + Sync + 'a>;
+
+/// Runs the program of a text, and then what else is given, by the settings of a rule: what came of it, if it did not come
+/// to its end.
+pub type Run<'a> =
+    &'a (dyn Fn(&Executes, &str, &str) -> Result<Option<String>, String> + Send + Sync);
 
 impl Rule {
     fn kind(&self) -> &'static str {
@@ -43,6 +53,7 @@ impl Rule {
             Self::Repetition(_) => "repetition",
             Self::Regex(_) => "regex",
             Self::PythonSyntax(_) => "python_syntax",
+            Self::Executes(_) => "executes",
         }
     }
 
@@ -54,6 +65,7 @@ impl Rule {
             Self::Repetition(rule) => rule.field.as_deref(),
             Self::Regex(rule) => rule.field.as_deref(),
             Self::PythonSyntax(rule) => rule.field.as_deref(),
+            Self::Executes(rule) => rule.field.as_deref(),
         }
     }
 
@@ -64,17 +76,25 @@ impl Rule {
             Self::Language(rule) => rule.check(),
             Self::Repetition(rule) => rule.check(),
             Self::Regex(rule) => rule.check(),
-            Self::PythonSyntax(_) => Vec::new(),
+            // Of programs whoever runs them knows what is possible.
+            Self::PythonSyntax(_) | Self::Executes(_) => Vec::new(),
         }
     }
 
-    fn objection(&self) -> Result<Objection, DataError> {
+    fn trial<'a>(&self, run: Run<'a>) -> Result<Trial<'a>, DataError> {
         Ok(match self.clone() {
-            Self::Length(rule) => Box::new(move |text| rule.objection(text)),
-            Self::Language(rule) => Box::new(move |text| rule.objection(text)),
-            Self::Repetition(rule) => Box::new(move |text| rule.objection(text)),
-            Self::Regex(rule) => rule.objection()?,
-            Self::PythonSyntax(_) => Box::new(crate::python::objection),
+            Self::Length(rule) => Box::new(move |text| Ok(rule.objection(text))),
+            Self::Language(rule) => Box::new(move |text| Ok(rule.objection(text))),
+            Self::Repetition(rule) => Box::new(move |text| Ok(rule.objection(text))),
+            Self::Regex(rule) => {
+                let objection = rule.objection()?;
+                Box::new(move |text| Ok(objection(text)))
+            }
+            Self::PythonSyntax(_) => Box::new(|text| Ok(crate::python::objection(text))),
+            Self::Executes(rule) => Box::new(move |text| match rule.program(text) {
+                None => Ok(Some("no Python".into())),
+                Some((code, after)) => run(&rule, &code, after).map_err(DataError::Run),
+            }),
         })
     }
 }
@@ -89,23 +109,25 @@ fn labels(rules: &[Rule]) -> Vec<String> {
     rules.iter().enumerate().map(label).collect()
 }
 
-/// Writes the records of `data` that pass all rules to `name` in `directory`, unchanged and in their order.
+/// Writes the records of `data` that pass all rules to `name` in `directory`, unchanged and in their order. `run` is for the
+/// rule `executes`, and is called from several threads at a time.
 ///
 /// # Errors
 /// Data that cannot be read, a disk that is full, and rules that leave nothing; no file is left then.
 pub fn filter(
     data: &DataConfig<PathBuf>,
     rules: &[Rule],
+    run: Run,
     directory: &Path,
     name: &str,
 ) -> Result<Counts, DataError> {
-    let objections = rules
+    let trials = rules
         .iter()
-        .map(Rule::objection)
+        .map(|rule| rule.trial(run))
         .collect::<Result<Vec<_>, _>>()?;
     let judge = |parsed: &Parsed| {
         let whole = parsed.text(None)?.unwrap_or_default();
-        for (number, (rule, objection)) in rules.iter().zip(&objections).enumerate() {
+        for (number, (rule, trial)) in rules.iter().zip(&trials).enumerate() {
             let of_field = match rule.field() {
                 Some(field) => parsed.text(Some(field))?.unwrap_or_default(),
                 None => String::new(),
@@ -115,7 +137,7 @@ pub fn filter(
             } else {
                 &whole
             };
-            if let Some(detail) = objection(text) {
+            if let Some(detail) = trial(text)? {
                 return Ok(Some((number, detail, text.clone())));
             }
         }
@@ -125,7 +147,12 @@ pub fn filter(
     scan(data, judge, |record, found| match found {
         Err(reason) => selection.unusable(record, reason),
         Ok(None) => selection.keep(record),
-        Ok(Some((rule, detail, text))) => selection.drop(record, rule, &detail, &text),
+        Ok(Some((rule, detail, text))) => {
+            if let Rule::Executes(_) = rules[rule] {
+                selection.count_reason(rule, &detail);
+            }
+            selection.drop(record, rule, &detail, &text)
+        }
     })?;
     selection.finish()
 }

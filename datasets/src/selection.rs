@@ -1,5 +1,6 @@
 //! What a filter leaves: the records that it keeps, those that it dropped and why, and counts.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ pub struct Counts {
 pub struct RuleCount {
     pub rule: String,
     pub records: u64,
+    /// Of a rule with few reasons, how many records each of them took.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// Files that are being written; each gets its name when all are whole.
@@ -58,6 +62,7 @@ impl Selection {
         let dropped = rules.map(|rule| RuleCount {
             rule: rule.to_string(),
             records: 0,
+            reasons: BTreeMap::new(),
         });
         Ok(Self {
             directory: directory.to_path_buf(),
@@ -93,6 +98,12 @@ impl Selection {
         text: &str,
     ) -> Result<(), DataError> {
         self.put_aside(record, rule + 1, detail, text)
+    }
+
+    /// Counts a record that the rule of this number drops under the reason, too.
+    pub fn count_reason(&mut self, rule: usize, reason: &str) {
+        let reasons = &mut self.counts.dropped[rule + 1].reasons;
+        *reasons.entry(reason.to_string()).or_default() += 1;
     }
 
     fn put_aside(

@@ -25,7 +25,7 @@ fn write(directory: &Path, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
 fn kept(data: &DataConfig<PathBuf>) -> Result<(Vec<String>, Counts), DataError> {
     let rules: Vec<Rule> = serde_json::from_str(LONG_ENOUGH).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let counts = filter(data, &rules, out.path(), "kept.jsonl")?;
+    let counts = filter(data, &rules, &|_, _, _| Ok(None), out.path(), "kept.jsonl")?;
     let text = fs::read_to_string(out.path().join("kept.jsonl")).unwrap();
     Ok((text.lines().map(str::to_string).collect(), counts))
 }

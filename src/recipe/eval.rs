@@ -1,6 +1,7 @@
 //! Stage `eval`: which models, which task, on which data.
 
 use evals::AcceptanceConfig;
+use evals::human_eval::HumanEvalConfig;
 use evals::multiple_choice::ChoiceTask;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,7 @@ pub enum Measure {
     #[serde(rename = "hellaswag")]
     HellaSwag(Questions),
     TruthfulqaMc1(Questions),
+    HumanEval(HumanEvalConfig),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +54,7 @@ pub enum Task {
     #[value(name = "hellaswag")]
     HellaSwag,
     TruthfulqaMc1,
+    HumanEval,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -99,7 +102,7 @@ impl Task {
     /// The set of questions, where the task is one with choices.
     pub fn choices(self) -> Option<ChoiceTask> {
         match self {
-            Self::Perplexity | Self::Acceptance => None,
+            Self::Perplexity | Self::Acceptance | Self::HumanEval => None,
             Self::Mmlu => Some(ChoiceTask::Mmlu),
             Self::Kmmlu => Some(ChoiceTask::Kmmlu),
             Self::HellaSwag => Some(ChoiceTask::HellaSwag),
@@ -113,6 +116,7 @@ impl Measure {
         match self {
             Self::Perplexity(_) => "perplexity",
             Self::Acceptance(_) => "acceptance",
+            Self::HumanEval(_) => "human_eval",
             _ => self.choices().map_or("", |(task, _)| task.name()),
         }
     }
@@ -124,7 +128,7 @@ impl Measure {
             ..Subjects::default()
         };
         match self {
-            Self::Perplexity(_) | Self::Acceptance(_) => None,
+            Self::Perplexity(_) | Self::Acceptance(_) | Self::HumanEval(_) => None,
             Self::Mmlu(subjects) => Some((ChoiceTask::Mmlu, subjects.clone())),
             Self::Kmmlu(subjects) => Some((ChoiceTask::Kmmlu, subjects.clone())),
             Self::HellaSwag(questions) => Some((ChoiceTask::HellaSwag, plain(questions))),
@@ -136,6 +140,7 @@ impl Measure {
     pub(super) fn is_random(&self) -> bool {
         match self {
             Self::Acceptance(drafts) => drafts.temperature.is_some_and(|t| t > 0.0),
+            Self::HumanEval(config) => config.temperature > 0.0,
             _ => (self.choices()).is_some_and(|(_, subjects)| subjects.limit.is_some()),
         }
     }
@@ -168,6 +173,7 @@ impl Eval {
             Task::Kmmlu => parts.take().map(Measure::Kmmlu),
             Task::HellaSwag => parts.take().map(Measure::HellaSwag),
             Task::TruthfulqaMc1 => parts.take().map(Measure::TruthfulqaMc1),
+            Task::HumanEval => parts.take().map(Measure::HumanEval),
         });
         Ok(Self {
             inputs: inputs?,
@@ -193,7 +199,7 @@ impl Eval {
                 let examples = subjects.shots_data.as_deref();
                 found.extend(examples.map(|name| ("shots_data".into(), name, Thing::Data)));
             }
-            Measure::HellaSwag(_) | Measure::TruthfulqaMc1(_) => {
+            Measure::HellaSwag(_) | Measure::TruthfulqaMc1(_) | Measure::HumanEval(_) => {
                 found.push(("data".into(), data, Thing::Data));
             }
         }
@@ -243,6 +249,11 @@ impl Eval {
                 );
             }
             _ => {}
+        }
+        if let Measure::HumanEval(config) = &self.measure {
+            let wrong = config.check().into_iter();
+            found.extend(wrong.map(|(key, says)| Invalid::new(key, says)));
+            return found;
         }
         if let Some((_, subjects)) = self.measure.choices() {
             let limit = subjects.limit != Some(0);

@@ -1,7 +1,8 @@
 //! What the stages that sift data take: `filter`, `dedup` and `decontaminate`.
 
 use datasets::dedup::Method;
-use datasets::filter::Rule;
+use datasets::filter::{Executes, Rule};
+use evals::sandbox::SandboxConfig;
 use serde::{Deserialize, Serialize};
 
 use super::invalid::{Invalid, require};
@@ -45,6 +46,17 @@ fn invalid(prefix: &str, (key, says): (String, String)) -> Invalid {
     }
 }
 
+/// How the programs of a rule are run.
+pub fn sandbox_of(rule: &Executes) -> SandboxConfig {
+    SandboxConfig {
+        timeout: rule.timeout,
+        memory: rule.memory,
+        python: rule.python.clone(),
+        unsafe_execution: rule.unsafe_execution,
+        ..SandboxConfig::default()
+    }
+}
+
 impl Filter {
     pub fn check(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
@@ -55,7 +67,11 @@ impl Filter {
             "`rules` lists no rule",
         );
         for (i, rule) in self.rules.iter().enumerate() {
-            let wrong = rule.check().into_iter();
+            let wrong = match rule {
+                Rule::Executes(executes) => sandbox_of(executes).check(),
+                rule => rule.check(),
+            };
+            let wrong = wrong.into_iter();
             found.extend(wrong.map(|wrong| invalid(&format!("rules.{i}"), wrong)));
         }
         found

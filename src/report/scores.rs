@@ -1,6 +1,7 @@
 //! Tables of scores.
 
 use evals::accuracy::Accuracy;
+use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
 
@@ -33,8 +34,10 @@ pub fn table(scores: &Scores) -> String {
         text += "\n";
     }
     for row in &scores.rows {
-        if let Measured::Choices(found) = &row.measured {
-            text += &remarks(&row.model, found);
+        match &row.measured {
+            Measured::Choices(found) => text += &remarks(&row.model, found),
+            Measured::HumanEval(found) => text += &format!("{}: {}\n", row.model, fates(found)),
+            _ => {}
         }
     }
     text
@@ -58,6 +61,12 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
         ]
         .map(|(name, width)| (name.to_string(), width))
         .to_vec(),
+        Measured::HumanEval(found) => {
+            let mut heads = vec![("tasks".to_string(), 7), ("samples".to_string(), 7)];
+            let shares = found.pass_at.keys().map(|k| (format!("pass@{k}"), 8));
+            heads.extend(shares.chain([("(std error)".to_string(), 11)]));
+            heads
+        }
         Measured::Choices(found) => {
             let mut heads = vec!["questions", "accuracy", "(std error)"];
             if found.normalised.is_some() {
@@ -82,6 +91,12 @@ fn values(measured: &Measured) -> Vec<String> {
             score.acceptance.rounds.to_string(),
             score.tokens.to_string(),
         ],
+        Measured::HumanEval(found) => {
+            let mut values = vec![found.tasks.to_string(), found.samples.to_string()];
+            values.extend(found.pass_at.values().map(|share| percent(*share)));
+            values.push(percent(found.standard_error));
+            values
+        }
         Measured::Choices(found) => {
             let mut values = vec![found.accuracy.questions.to_string()];
             values.extend(share_and_error(&found.accuracy));
@@ -126,6 +141,16 @@ pub fn remarks(model: &str, found: &ChoiceScores) -> String {
         text += &format!("{model}: {cut} prompts were cut from the left to fit the context\n");
     }
     text
+}
+
+/// How many programs met which fate, the most frequent first.
+pub fn fates(result: &HumanEval) -> String {
+    let mut fates: Vec<(&String, &usize)> = result.verdicts.iter().collect();
+    fates.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let each: Vec<String> = (fates.iter())
+        .map(|(fate, count)| format!("{fate} {count}"))
+        .collect();
+    each.join(", ")
 }
 
 fn millions(parameters: u64) -> String {

@@ -2,12 +2,15 @@
 
 mod acceptance;
 mod choices;
+mod human_eval;
 mod perplexity;
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use evals::AcceptanceScore;
+use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
 use model::decoder::Decoder;
@@ -42,6 +45,7 @@ pub struct Score {
 pub enum Measured {
     Perplexity(Perplexity),
     Acceptance(AcceptanceScore),
+    HumanEval(HumanEval),
     Choices(ChoiceScores),
 }
 
@@ -65,6 +69,7 @@ impl Chain<'_> {
             (Measure::Acceptance(drafts), _) => {
                 self.acceptances(stage, models, drafts, progress)?
             }
+            (Measure::HumanEval(config), _) => self.programs(stage, models, config, progress)?,
             _ => unreachable!("every other task has choices"),
         };
         let rows = match rows {
@@ -85,6 +90,12 @@ impl Chain<'_> {
             &serde_json::to_value(scores)?,
         )?;
         Ok(None)
+    }
+
+    /// Where what came of every sample of a model lies.
+    fn records_path(&self, stage: &PlannedStage, number: usize, model: &str) -> PathBuf {
+        let name = format!("records-{}-{model}.jsonl", number + 1);
+        stage.directory.join(name)
     }
 
     /// The scores that a finished stage left.

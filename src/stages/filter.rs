@@ -3,19 +3,35 @@
 use anyhow::{Context, Result};
 use datasets::decontaminate::{Benchmarks, decontaminate};
 use datasets::dedup::dedup;
-use datasets::filter::filter;
+use datasets::filter::{Executes, Rule, filter};
 use datasets::selection::Counts;
+use evals::sandbox::{Program, Verdict};
 use model::phase;
 
 use super::{Chain, DATA};
 use crate::plan::PlannedStage;
-use crate::recipe::{Decontaminate, Dedup, Filter};
+use crate::recipe::{Decontaminate, Dedup, Filter, sandbox_of};
+use crate::sandbox::open_sandbox;
 
 impl Chain<'_> {
     pub fn filter(&self, stage: &PlannedStage, config: &Filter) -> Result<()> {
         let _phase = phase!("filter data");
         let (name, data) = self.data_config(stage, "data")?;
-        filter(&data, &config.rules, &stage.directory, DATA)
+        let executes = config.rules.iter().filter_map(|rule| match rule {
+            Rule::Executes(executes) => Some(executes),
+            _ => None,
+        });
+        let sandboxes = executes
+            .map(|executes| Ok((executes, open_sandbox(&sandbox_of(executes))?)))
+            .collect::<Result<Vec<_>>>()?;
+        let run = |rule: &Executes, code: &str, checks: &str| {
+            let found = sandboxes.iter().find(|(executes, _)| *executes == rule);
+            let (_, sandbox) = found.ok_or("a rule without a sandbox")?;
+            let outcome = (sandbox.run(Program { code, checks })).map_err(|why| why.to_string())?;
+            let has_passed = outcome.verdict == Verdict::Passed;
+            Ok((!has_passed).then(|| outcome.verdict.described()))
+        };
+        filter(&data, &config.rules, &run, &stage.directory, DATA)
             .with_context(|| format!("data `{name}`"))?;
         Ok(())
     }

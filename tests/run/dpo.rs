@@ -262,7 +262,8 @@ fn what_makes_no_sense_is_told_with_its_place() {
     ];
     assert_failure(&home.run(), 2, &parts);
 
-    let rate = "[[stage]]\nkind = \"rate\"\nteacher = \"tiny\"\nanswers = [\"held\"]\nas = \"answers\"\n";
+    let rate =
+        "[[stage]]\nkind = \"rate\"\nteacher = \"tiny\"\nanswers = [\"held\"]\nas = \"answers\"\n";
     let sifted = "[[stage]]\nkind = \"dedup\"\ndata = \"answers\"\nmethod = { kind = \"exact\" }\nas = \"pairs2\"\n";
     let on_rated = stage("").replace("data = \"pairs\"", "data = \"pairs2\"");
     home.write(RECIPE, format!("{MODEL}{DATA}{rate}{sifted}{on_rated}"));

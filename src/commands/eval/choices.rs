@@ -6,18 +6,17 @@ use std::path::Path;
 use anyhow::Context;
 use datasets::config::DataConfig;
 use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceScores, ChoiceTask};
-use evals::sample_records::SampleRecords;
 use model::load::load_frozen_decoder;
 use serde::Serialize;
 use serde_json::json;
 use teacher::tokenizer::load_tokenizer;
 
-use super::bar;
+use super::{bar, open_records};
 use crate::cli::{EvalArgs, ModelArgs};
 use crate::commands::open_model::open_model;
 use crate::device::place;
 use crate::report::scores::{remarks, share_and_error};
-use crate::source::{Cache, Sha256, digest_of_path};
+use crate::source::Cache;
 
 #[derive(Serialize)]
 struct Report {
@@ -54,18 +53,10 @@ pub fn run(
     };
     let asked = Asked::new(task, questions, &examples, &settings)?;
     let placement = place(model.device.device)?;
-    let records = match &arguments.records {
-        None => SampleRecords::unkept(),
-        Some(path) => {
-            let mut files = vec![model.stored()?.resolve(&cache)?, data.to_path_buf()];
-            files.extend(model.adapter.clone().into_iter().chain(shots_data));
-            let digests: Result<Vec<_>, _> = (files.iter())
-                .map(|file| digest_of_path(file, &cache).map(|digest| digest.to_string()))
-                .collect();
-            let all = json!({ "task": task, "settings": settings, "files": digests? });
-            SampleRecords::open(path, &Sha256::of(all.to_string().as_bytes()).to_string())?
-        }
-    };
+    let mut files = vec![data.to_path_buf()];
+    files.extend(shots_data);
+    let described = json!({ "task": task, "settings": settings });
+    let records = open_records(arguments, model, &described, &files)?;
     let checkpoint = open_model(model)?;
     let tokenizer = load_tokenizer(&checkpoint)?;
     let decoder = load_frozen_decoder(&checkpoint, &placement)?;

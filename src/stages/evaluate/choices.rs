@@ -23,9 +23,7 @@ impl Chain<'_> {
         let mut rows = Vec::new();
         for (i, name) in models.iter().enumerate() {
             let opened = self.open_model(stage, &format!("models.{i}"))?;
-            let path = stage
-                .directory
-                .join(format!("records-{}-{name}.jsonl", i + 1));
+            let path = self.records_path(stage, i, name);
             let records = SampleRecords::open(&path, &stage.digest.to_string())?;
             let bar = progress.scoring(name, "questions");
             bar.set_length(asked.len() as u64);
