@@ -246,6 +246,33 @@ impl Progress {
         bar.set_message(model.to_string());
         bar
     }
+}
+
+fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Seeds of one stage.
+pub struct Asking {
+    bar: ProgressBar,
+    seeds: &'static str,
+    line_at: Instant,
+}
+
+impl Asking {
+    pub fn done(&mut self, count: usize) {
+        self.bar.set_position(count as u64);
+        let due = self.line_at.elapsed() >= LINE_EVERY;
+        if self.bar.is_hidden() && due {
+            self.line_at = Instant::now();
+            let all = self.bar.length().unwrap_or_default();
+            eprintln!("      {count}/{all} {}", self.seeds);
+        }
+    }
 
     pub fn finish(&self) {
         self.bar.finish_and_clear();

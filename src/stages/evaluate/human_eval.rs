@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use evals::human_eval::{HumanEvalConfig, human_eval, read_tasks};
 use evals::sample_records::SampleRecords;
 use teacher::LocalTeacher;
