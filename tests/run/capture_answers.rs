@@ -144,7 +144,7 @@ fn what_was_told_with_answers_is_what_the_model_tells() {
     for part in [
         "targets: 31 of 64 tokens of 4 answers",
         "2 answers are other tokens for the server than here",
-        "the server's answer ends before \"s\"",
+        "the server's answer ends before \"a\"",
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }

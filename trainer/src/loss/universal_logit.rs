@@ -10,6 +10,11 @@
 //! ```
 //!
 //! There is no factor T². Sorting happens on the host, whatever the device.
+//!
+//! TRL's GOLD trainer has the same distance at a position. It divides by the positions of a sample and then by the samples, we by
+//! all supervised tokens of a step. It merges the probabilities of tokens between common borders, reads them one position after
+//! the one that predicts (its default, `observed`) and leaves ends of turns out; we compare only where both predict from the same
+//! text (see [`teacher::alignment`]), ends of turns among them.
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use model::operation;

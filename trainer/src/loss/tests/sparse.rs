@@ -379,3 +379,45 @@ fn what_is_not_defined_or_does_not_fit_is_an_error() {
     assert!(run(r#"{"cross_entropy":{}}"#, 20, 20).is_err());
     assert_eq!(run(r#"{"forward_kl":{}}"#, 20, 0), Ok(()));
 }
+
+#[test]
+fn of_a_position_without_a_target_only_the_label_is_learned() {
+    let logits: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
+    let mut targets = SparseTargets::new(18);
+    targets.ids.extend([3, 5]);
+    targets.probabilities.extend([0.5, 0.25]);
+    let entropy = targets.bucketed_entropy(0, 0.25);
+    targets.close(0.25, entropy);
+    targets.close(0.0, 0.0);
+    let labels = Labels {
+        targets: &[4, 7],
+        supervised: &[true; 2],
+    };
+    let configs: Vec<LossConfig> = serde_json::from_value(serde_json::json!([
+        { "forward_kl": { "temperature": 2.0 } }, { "cross_entropy": { "weight": 0.5 } },
+    ]))
+    .unwrap();
+    let run = |configs: &[LossConfig]| {
+        let entries = LossEntries::new(configs).unwrap();
+        let (mut gradient, mut values) = (logits.clone(), vec![0.0; configs.len()]);
+        let of = (&targets, 0);
+        sparse_rows(&entries, 20, &mut gradient, of, labels, 1.0, &mut values).unwrap();
+        let data = TensorData::new(logits.clone(), [2, 20]);
+        let tensor = Tensor::<2>::from_data(data, (&Device::flex(), DType::F32));
+        let (formula, sums) = sparse_chunk(&entries, tensor, &targets, 0, labels, 1.0).unwrap();
+        let formula: Vec<f32> = formula.into_data().try_to_vec().unwrap();
+        let sums: Vec<f32> = sums.into_data().try_to_vec().unwrap();
+        for (a, b) in gradient.iter().zip(&formula) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+        for (a, b) in values.iter().zip(sums) {
+            assert!((a - f64::from(b)).abs() < 1e-5, "{a} {b}");
+        }
+        (gradient, values)
+    };
+    let (both, labels_alone) = (run(&configs), run(&configs[1..]));
+    assert_eq!(both.0[20..], labels_alone.0[20..]);
+    assert_ne!(both.0[..20], labels_alone.0[..20]);
+    let (kl, _) = run(&configs[..1]);
+    assert!(kl[20..].iter().all(|x| *x == 0.0));
+}
