@@ -80,7 +80,9 @@ impl Progress {
                 "dropped (equal answers)",
             ),
             (
-                caches().map(|cache| cache.left_out().empty + cache.without_targets() / 2).sum(),
+                caches()
+                    .map(|cache| cache.left_out().empty + cache.without_targets() / 2)
+                    .sum(),
                 "pairs",
                 "dropped (an empty prompt or answer)",
             ),

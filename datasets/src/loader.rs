@@ -291,8 +291,7 @@ impl BatchLoader {
     pub fn batches_of_pairs(&self, pairs: &[u32], rows: usize) -> impl Iterator<Item = Batch> {
         let length = self.config.sequence_length;
         let mut random = Random::new(0, "", 0, "pairs");
-        let plan =
-            PackingPlan::of_pairs(&self.shapes, pairs, length, Packing::Pack, &mut random);
+        let plan = PackingPlan::of_pairs(&self.shapes, pairs, length, Packing::Pack, &mut random);
         (0..plan.rows().div_ceil(rows)).map(move |number| {
             let mut batch = Batch::padding(rows, length, self.config.pad);
             for row in 0..rows {

@@ -220,7 +220,11 @@ impl PackingPlan {
                 report.dropped_tokens += tokens;
                 continue;
             };
-            for (side, kept) in sides.iter().zip(kept).filter(|(side, kept)| side.length > *kept) {
+            for (side, kept) in sides
+                .iter()
+                .zip(kept)
+                .filter(|(side, kept)| side.length > *kept)
+            {
                 report.truncated_samples += 1;
                 report.truncated_tokens += u64::from(side.length - kept);
             }

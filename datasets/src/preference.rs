@@ -77,9 +77,8 @@ pub fn read_preferences(config: &DataConfig<PathBuf>) -> Result<Preferences, Dat
 }
 
 fn is_same(a: &[Message], b: &[Message]) -> bool {
-    let same = |(a, b): (&Message, &Message)| {
-        a.role == b.role && a.content.trim() == b.content.trim()
-    };
+    let same =
+        |(a, b): (&Message, &Message)| a.role == b.role && a.content.trim() == b.content.trim();
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
@@ -193,9 +192,7 @@ fn said(record: &Record, fields: &Map<String, Value>, column: &str) -> Result<Sa
 fn whole(prompt: Option<&[Message]>, side: Said) -> Result<Option<Vec<Message>>, String> {
     let mut turns = match (side, prompt) {
         (Said::Nothing, _) => return Ok(None),
-        (Said::Text(text), Some(prompt)) => {
-            [prompt, &[Message::new("assistant", text)]].concat()
-        }
+        (Said::Text(text), Some(prompt)) => [prompt, &[Message::new("assistant", text)]].concat(),
         (Said::Text(text), None) if text.trim().is_empty() => return Ok(None),
         (Said::Text(text), None) => dialogue(&text).ok_or(text)?,
         (Said::Turns(turns), Some(prompt)) if turns[0].role == "assistant" => {
@@ -211,7 +208,8 @@ fn whole(prompt: Option<&[Message]>, side: Said) -> Result<Option<Vec<Message>>,
 /// The turns of a dialogue that is one text; None where it does not begin as one.
 fn dialogue(text: &str) -> Option<Vec<Message>> {
     let next = |text: &str| {
-        let found = (DIALOGUE.iter()).filter_map(|(mark, role)| Some((text.find(mark)?, mark, role)));
+        let found =
+            (DIALOGUE.iter()).filter_map(|(mark, role)| Some((text.find(mark)?, mark, role)));
         found
             .min_by_key(|(at, ..)| *at)
             .map(|(at, mark, role)| (at, mark.len(), *role))
@@ -247,7 +245,9 @@ mod tests {
     }
 
     fn shown(turns: &[Message]) -> String {
-        let turns = turns.iter().map(|t| format!("{}:{}", &t.role[..1], t.content));
+        let turns = turns
+            .iter()
+            .map(|t| format!("{}:{}", &t.role[..1], t.content));
         turns.collect::<Vec<_>>().join("/")
     }
 
@@ -272,7 +272,10 @@ mod tests {
             rejected: Some("b".into()),
             ..ColumnMapping::default()
         };
-        let found = read(r#"{"question":"q","a":"good","b":"bad","chosen":3}"#, Some(columns));
+        let found = read(
+            r#"{"question":"q","a":"good","b":"bad","chosen":3}"#,
+            Some(columns),
+        );
         assert_eq!(shown(&found.unwrap().pairs[0].chosen), "a:good");
     }
 
@@ -281,7 +284,10 @@ mod tests {
         let line = r#"{"chosen":"\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: x","rejected":"\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: y"}"#;
         let pair = &read(line, None).unwrap().pairs[0];
         assert_eq!(shown(&pair.prompt), "u:q/a:a/u:r");
-        assert_eq!((shown(&pair.chosen), shown(&pair.rejected)), ("a:x".into(), "a:y".into()));
+        assert_eq!(
+            (shown(&pair.chosen), shown(&pair.rejected)),
+            ("a:x".into(), "a:y".into())
+        );
     }
 
     #[test]
@@ -298,16 +304,25 @@ mod tests {
         assert_eq!(found.left_out, LeftOut { equal: 2, empty: 3 });
         assert_eq!(found.pairs.len(), 1);
         let none = read(&lines.join("\n"), None).unwrap_err();
-        assert!(none.contains("of 5 records 2 have two equal answers, and of 3"), "{none}");
+        assert!(
+            none.contains("of 5 records 2 have two equal answers, and of 3"),
+            "{none}"
+        );
     }
 
     #[test]
     fn what_holds_no_pairs_is_told() {
         let error = read(r#"{"prompt":"q","completion":"a"}"#, None).unwrap_err();
         assert!(error.contains(r#"["prompt", "completion"]"#), "{error}");
-        assert!(error.contains("`chosen` + `rejected`") && error.contains("hint: "), "{error}");
+        assert!(
+            error.contains("`chosen` + `rejected`") && error.contains("hint: "),
+            "{error}"
+        );
         let error = read(r#"{"chosen":"a","rejected":"b"}"#, None).unwrap_err();
-        assert!(error.contains("column `chosen`: found \"a\"") && error.contains("`prompt`"), "{error}");
+        assert!(
+            error.contains("column `chosen`: found \"a\"") && error.contains("`prompt`"),
+            "{error}"
+        );
         let error = read(r#"{"prompt":"q","chosen":3,"rejected":"b"}"#, None).unwrap_err();
         assert!(error.contains("column `chosen`: found 3"), "{error}");
     }

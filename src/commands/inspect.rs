@@ -185,7 +185,10 @@ fn write_pair_counts(
     writeln!(
         out,
         "dropped     {}: {} with equal answers, {} with an empty prompt or answer, {without} with nothing to learn, {too_long} without room for both answers",
-        counted(left_out.equal + left_out.empty + without + too_long, "pairs"),
+        counted(
+            left_out.equal + left_out.empty + without + too_long,
+            "pairs"
+        ),
         left_out.equal,
         left_out.empty,
     )?;

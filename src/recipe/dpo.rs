@@ -37,7 +37,8 @@ impl Dpo {
             found.push(Invalid::new("reference", says).hint("keep one of them"));
         }
         if self.train.packing == Packing::Stream {
-            let says = "`packing = \"stream\"` cuts anywhere, and both answers of a pair stand in one row";
+            let says =
+                "`packing = \"stream\"` cuts anywhere, and both answers of a pair stand in one row";
             found.push(Invalid::new("packing", says).hint("`pack` or `none`"));
         }
         found

@@ -15,6 +15,7 @@ use serde_json::Value;
 use teacher::vocabulary;
 use trainer::config::TrainConfig;
 use trainer::objective::dpo::Dpo as DpoObjective;
+use trainer::objective::reference::Digests;
 use trainer::objective::{Objective, Trainee, reference};
 
 use super::Chain;
@@ -164,8 +165,12 @@ impl Chain<'_> {
                 bail!("the reference model gives an answer a log-probability that is not finite");
             }
         }
-        reference::write(&path, &digests, &[("train", &found[0]), ("heldout", &found[1])])
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        reference::write(
+            &path,
+            &digests,
+            &[("train", &found[0]), ("heldout", &found[1])],
+        )
+        .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Some(found))
     }
 
@@ -196,22 +201,23 @@ impl Chain<'_> {
         train: &TrainConfig,
         data: &BatchLoader,
         heldout: Option<&BatchLoader>,
-    ) -> Result<HashMap<String, String>> {
+    ) -> Result<Digests> {
         let model = (stage.inputs.iter()).find(|input| input.input.reference.key == key);
         let model = model.context("a stage `dpo` has a model")?;
         let tokens = |loader: Option<&BatchLoader>| {
             let caches = loader.iter().flat_map(|loader| loader.corpus().caches());
-            caches.map(|cache| cache.digest()).collect::<Vec<_>>().join(" ")
+            caches
+                .map(|cache| cache.digest())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
-        Ok([
+        Ok(Digests::from([
             ("model", model.digest.to_string()),
             // Of ids and masks: tokenizer and template show in them.
             ("train", tokens(Some(data))),
             ("heldout", tokens(heldout)),
             ("sequence_length", train.sequence_length.to_string()),
-        ]
-        .map(|(name, digest)| (name.to_string(), digest))
-        .into())
+        ]))
     }
 
     /// What a finished stage measured on its held-out pairs; None where it has none.
@@ -224,8 +230,8 @@ impl Chain<'_> {
             return Ok(None);
         };
         let path = stage.directory.join("metrics.jsonl");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut measured = BTreeMap::new();
         for line in text.lines() {
             let line: Value = serde_json::from_str(line)

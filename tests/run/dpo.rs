@@ -31,8 +31,8 @@ heldout = "held"
 evaluate_every = 3
 optimizer = {{ kind = "adamw", lr = 1e-3 }}
 steps = 6
-sequence_length = 64
-tokens_per_step = 256
+sequence_length = 128
+tokens_per_step = 512
 micro_batch = 2
 checkpoint_every = 2
 as = "better"
@@ -88,10 +88,10 @@ fn a_model_learns_to_prefer_and_says_how_well() {
     let shown = stderr(&output);
     for part in [
         "26 pairs",
-        "1 answers truncated",
-        "1 pairs dropped (no room for both answers within the sequence length)",
-        "1 pairs dropped (equal answers)",
-        "1 pairs dropped (an empty prompt or answer)",
+        "1 answer truncated",
+        "1 pair dropped (no room for both answers within the sequence length)",
+        "1 pair dropped (equal answers)",
+        "1 pair dropped (an empty prompt or answer)",
         "reference: computing 34 pairs",
         "held-out loss 0.693",
     ] {
@@ -99,22 +99,38 @@ fn a_model_learns_to_prefer_and_says_how_well() {
     }
     let directory = home.stage("runs", "dpo");
     let lines = metrics(&directory);
-    let held: Vec<&serde_json::Value> =
-        (lines.iter()).filter(|line| line.get("heldout_pairs").is_some()).collect();
+    let held: Vec<&serde_json::Value> = (lines.iter())
+        .filter(|line| line.get("heldout_pairs").is_some())
+        .collect();
     let number = |line: &serde_json::Value, key: &str| line[key].as_f64().unwrap();
     assert_eq!(held.len(), 8);
     let (first, last) = (held[0], held[7]);
-    assert!((number(first, "heldout_loss") - 2f64.ln()).abs() < 1e-5, "{first}");
-    assert!(number(last, "heldout_loss") < 0.6 && number(last, "heldout_margin") > 0.2, "{last}");
+    assert!(
+        (number(first, "heldout_loss") - 2f64.ln()).abs() < 1e-5,
+        "{first}"
+    );
+    assert!(
+        number(last, "heldout_loss") < 0.6 && number(last, "heldout_margin") > 0.2,
+        "{last}"
+    );
     assert_eq!(number(last, "heldout_accuracy"), 1.0);
     assert_eq!(last["heldout_pairs"], 9);
-    let step = lines.iter().rfind(|line| line.get("loss").is_some()).unwrap();
+    let step = lines
+        .iter()
+        .rfind(|line| line.get("loss").is_some())
+        .unwrap();
     assert_eq!(step["losses"]["sigmoid.0"], step["loss"]);
     let margin = number(step, "chosen_reward") - number(step, "rejected_reward");
     assert!((margin - number(step, "margin")).abs() < 1e-9, "{step}");
-    assert!(step["kl"].is_number() && number(step, "chosen_log_prob") < 0.0, "{step}");
+    assert!(
+        step["kl"].is_number() && number(step, "chosen_log_prob") < 0.0,
+        "{step}"
+    );
     let table = stdout(&output);
-    assert!(table.contains("preferences of better on 9 pairs of held"), "{table}");
+    assert!(
+        table.contains("preferences of better on 9 pairs of held"),
+        "{table}"
+    );
     assert!(table.contains("before            0.6931"), "{table}");
 
     let again = home.run();
@@ -128,7 +144,9 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
     let adapter = "adapter = { kind = \"lora\", rank = 4, dropout = 0.1 }\nloss = { kind = \"ipo\", beta = 0.5 }";
     for (out, more, result) in [
         ("whole", "", digest as fn(&Path) -> String),
-        ("lora", adapter, |model| adapter_digest(model.parent().unwrap())),
+        ("lora", adapter, |model| {
+            adapter_digest(model.parent().unwrap())
+        }),
     ] {
         let slow = stage(more).replace("steps = 6", "steps = 40");
         home.write(RECIPE, format!("seed = 7\n{MODEL}{DATA}{slow}"));
@@ -141,7 +159,10 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
                 let stage = home.stages(&killed, "dpo").pop();
                 stage.is_some_and(|stage| {
                     let text = fs::read_to_string(stage.join("metrics.jsonl")).unwrap_or_default();
-                    text.lines().filter(|line| line.contains("\"losses\"")).count() >= threshold
+                    text.lines()
+                        .filter(|line| line.contains("\"losses\""))
+                        .count()
+                        >= threshold
                 })
             };
             if run.wait_until(done) && run.ended().is_none() {
@@ -153,12 +174,16 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
         assert!(kills >= 2, "{kills}");
         let last = home.distill(&["run", RECIPE, "--out", &killed]);
         assert_success(&last);
-        assert!(stderr(&last).contains("pairs, computed before"), "{}", stderr(&last));
+        assert!(
+            stderr(&last).contains("pairs, computed before"),
+            "{}",
+            stderr(&last)
+        );
         let [a, b] = [&undisturbed, &killed].map(|out| home.stage(out, "dpo"));
         assert_eq!(result(&a.join("model")), result(&b.join("model")), "{out}");
         assert_eq!(steps(&b), (1..=40).collect::<Vec<_>>());
         let file = |stage: &Path| fs::read(stage.join("reference.safetensors")).unwrap();
-        assert_eq!(file(&a), file(&b));
+        assert!(file(&a) == file(&b), "the references differ");
     }
 }
 
@@ -179,8 +204,16 @@ fn the_reference_may_be_another_model_or_none() {
     assert!((own - 2f64.ln()).abs() < 1e-5, "{own}");
     let other = first_loss("reference = \"tiny\"", "other");
     assert!((other - 2f64.ln()).abs() > 1e-4, "{other}");
-    let free = first_loss("loss = { kind = \"sigmoid\", reference_free = true }", "free");
-    assert!(!home.stage("free", "dpo").join("reference.safetensors").exists());
+    let free = first_loss(
+        "loss = { kind = \"sigmoid\", reference_free = true }",
+        "free",
+    );
+    assert!(
+        !home
+            .stage("free", "dpo")
+            .join("reference.safetensors")
+            .exists()
+    );
     assert!((free - own).abs() > 1e-3, "{free}");
     let config = &read_json(&home.stage("free", "dpo").join("stage.json"))["config"];
     assert_eq!(config["dpo"]["loss"]["sigmoid"]["reference_free"], true);
@@ -191,16 +224,31 @@ fn what_makes_no_sense_is_told_with_its_place() {
     let home = home();
     let recipe = |more: &str| format!("{MODEL}{DATA}{}", stage(more));
     for (more, parts) in [
-        ("loss = { kind = \"sigmoid\", beta = 0 }", &["`beta` must lie between", "r.toml:"][..]),
-        ("loss = { kind = \"sigmoid\", label_smoothing = 0.5 }", &["`label_smoothing` must be"]),
-        ("loss = { kind = \"ipo\", reference_free = true }", &["unknown key `reference_free`"]),
-        ("loss = { kind = \"sigmod\" }", &["`sigmod`", "did you mean `sigmoid`?"]),
+        (
+            "loss = { kind = \"sigmoid\", beta = 0 }",
+            &["`beta` must lie between", "r.toml:"][..],
+        ),
+        (
+            "loss = { kind = \"sigmoid\", label_smoothing = 0.5 }",
+            &["`label_smoothing` must be"],
+        ),
+        (
+            "loss = { kind = \"ipo\", reference_free = true }",
+            &["unknown key `reference_free`"],
+        ),
+        (
+            "loss = { kind = \"sigmod\" }",
+            &["`sigmod`", "did you mean `sigmoid`?"],
+        ),
         (
             "reference = \"tiny\"\nloss = { kind = \"hinge\", reference_free = true }",
             &["asks no `reference`", "hint: "],
         ),
         ("reference = \"none\"", &["no model is called `none`"]),
-        ("packing = \"stream\"", &["both answers of a pair stand in one row"]),
+        (
+            "packing = \"stream\"",
+            &["both answers of a pair stand in one row"],
+        ),
     ] {
         home.write(RECIPE, recipe(more));
         assert_failure(&home.run(), 2, parts);
@@ -208,10 +256,14 @@ fn what_makes_no_sense_is_told_with_its_place() {
     let generate = "[[stage]]\nkind = \"generate\"\nteacher = \"tiny\"\nprompts = \"held\"\nas = \"answers\"\n";
     let on_answers = stage("").replace("data = \"pairs\"", "data = \"answers\"");
     home.write(RECIPE, format!("{MODEL}{DATA}{generate}{on_answers}"));
-    let parts = ["`answers` is data with texts or answers, pairs of a chosen and a rejected answer are wanted here", "a stage `rate`"];
+    let parts = [
+        "`answers` is data with texts or answers, pairs of a chosen and a rejected answer are wanted here",
+        "a stage `rate`",
+    ];
     assert_failure(&home.run(), 2, &parts);
 
-    let rate = "[[stage]]\nkind = \"rate\"\nteacher = \"tiny\"\nanswers = [\"held\"]\nas = \"answers\"\n";
+    let rate =
+        "[[stage]]\nkind = \"rate\"\nteacher = \"tiny\"\nanswers = [\"held\"]\nas = \"answers\"\n";
     let sifted = "[[stage]]\nkind = \"dedup\"\ndata = \"answers\"\nmethod = { kind = \"exact\" }\nas = \"pairs2\"\n";
     let on_rated = stage("").replace("data = \"pairs\"", "data = \"pairs2\"");
     home.write(RECIPE, format!("{MODEL}{DATA}{rate}{sifted}{on_rated}"));
@@ -221,15 +273,24 @@ fn what_makes_no_sense_is_told_with_its_place() {
     for (line, parts) in [
         (
             json!({ "prompt": "q", "completion": "a" }),
-            &["data `pairs`", "no pairs among the columns [\"prompt\", \"completion\"]", "`chosen` + `rejected`", "hint: "][..],
+            &[
+                "data `pairs`",
+                "no pairs among the columns [\"prompt\", \"completion\"]",
+                "`chosen` + `rejected`",
+                "hint: ",
+            ][..],
         ),
         (
             json!({ "prompt": "q", "chosen": "a", "rejected": "a" }),
-            &["data `pairs`", "no pair to learn from", "of 1 records 1 have two equal answers"],
+            &[
+                "data `pairs`",
+                "no pair to learn from",
+                "of 1 records 1 have two equal answers",
+            ],
         ),
         (
             json!({ "prompt": "q".repeat(80), "chosen": "a", "rejected": "b" }),
-            &["no pair to learn from", "sequence_length = 64"],
+            &["no pair to learn from", "sequence_length = 128"],
         ),
         (
             json!({ "prompt": [{ "role": "user", "content": "q" }, { "role": "assistant", "content": "a" }, { "role": "user", "content": "r" }], "chosen": "a", "rejected": "b" }),
@@ -249,7 +310,7 @@ fn inspect_shows_both_sides_with_their_masks() {
     assert_success(&output);
     let shown = stdout(&output);
     for part in [
-        "=== pairs, by the tokenizer of tiny, in sequences of 64 tokens (dpo better)",
+        "=== pairs, by the tokenizer of tiny, in sequences of 128 tokens (dpo better)",
         "--- pair 1, chosen: ",
         "--- pair 1, rejected: ",
         "⟦what of the mill 0?⟧the mill is so </s>",

@@ -120,7 +120,9 @@ impl Objective<'_> {
                 let configs = tokens.entries.configs().iter();
                 configs.map(LossConfig::weight).collect()
             }
-            Self::Dpo(_) => (0..PAIR_VALUES).map(|i| f64::from(u8::from(i == 0))).collect(),
+            Self::Dpo(_) => (0..PAIR_VALUES)
+                .map(|i| f64::from(u8::from(i == 0)))
+                .collect(),
         }
     }
 

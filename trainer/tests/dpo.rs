@@ -33,7 +33,11 @@ fn decoder(name: &str, dtype: DType) -> Decoder {
         compute: dtype,
     };
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoints");
-    load_decoder(&Checkpoint::open(&directory.join(name)).unwrap(), &placement).unwrap()
+    load_decoder(
+        &Checkpoint::open(&directory.join(name)).unwrap(),
+        &placement,
+    )
+    .unwrap()
 }
 
 fn values(tensor: &Tensor<2>) -> Vec<f64> {
@@ -58,7 +62,8 @@ fn batch() -> Batch {
             (row, at) = (row + 1, 0);
         }
         for (side, name) in ["chosen", "rejected"].into_iter().enumerate() {
-            let ids = |key: &str| -> Vec<u32> { serde_json::from_value(pair[key].clone()).unwrap() };
+            let ids =
+                |key: &str| -> Vec<u32> { serde_json::from_value(pair[key].clone()).unwrap() };
             let prompt = ids("prompt").len();
             let all = [ids("prompt"), ids(name)].concat();
             let first = row * ROW + at;
@@ -130,15 +135,25 @@ fn the_first_step_equals_trl_s() {
         for rows in [3, 1] {
             let mut adamw = AdamW::new(AdamWConfig {
                 lr: number(&optimizer["lr"]),
-                betas: [number(&optimizer["betas"][0]), number(&optimizer["betas"][1])],
+                betas: [
+                    number(&optimizer["betas"][0]),
+                    number(&optimizer["betas"][1]),
+                ],
                 eps: number(&optimizer["eps"]),
                 weight_decay: 0.0,
             });
             let mut trainee = Trainee::new(decoder("llama_gqa", DType::F32));
             let objective = objective(step["loss"].clone());
             let lr = number(&optimizer["lr"]);
-            let report =
-                train_step(&mut trainee, &mut adamw, &objective, &batch(), cut(rows), lr).unwrap();
+            let report = train_step(
+                &mut trainee,
+                &mut adamw,
+                &objective,
+                &batch(),
+                cut(rows),
+                lr,
+            )
+            .unwrap();
             let close = |found: f64, expected: &Value| {
                 let expected = number(expected);
                 (found - expected).abs() <= 1e-5 * (1.0 + expected.abs())

@@ -146,7 +146,12 @@ impl LogProbs {
             Self::Host(values) => for_real!(logits.dtype(), F, {
                 let columns = logits.dims()[1];
                 let held = HostTensor::held(logits);
-                values.extend(label_log_probs(held.slice::<F>(), columns, columns, targets));
+                values.extend(label_log_probs(
+                    held.slice::<F>(),
+                    columns,
+                    columns,
+                    targets,
+                ));
             }),
             Self::Device(chunks) => {
                 let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
@@ -185,7 +190,8 @@ impl LogProbs {
                     sums.iter_mut().zip(values).for_each(|(s, v)| *s += v);
                     weights.extend(slopes);
                 }
-                let weights = (sides.of_position.iter()).map(|&side| scale * weights[side as usize]);
+                let weights =
+                    (sides.of_position.iter()).map(|&side| scale * weights[side as usize]);
                 let data = TensorData::new(weights.collect::<Vec<f64>>(), [log_probs.len(), 1]);
                 let weights = Tensor::from_data(data, (&like.device(), like.dtype()));
                 (LossSums::Host(sums), weights)
@@ -194,9 +200,7 @@ impl LogProbs {
                 let (sums, weights) = weigh_on_device(Tensor::cat(chunks, 0), loss, sides);
                 let sums = match LossSums::zeros(PAIR_VALUES, like) {
                     LossSums::Device(_) => LossSums::Device(Box::new(sums)),
-                    LossSums::Host(_) => {
-                        LossSums::Host(LossSums::Device(Box::new(sums)).read())
-                    }
+                    LossSums::Host(_) => LossSums::Host(LossSums::Device(Box::new(sums)).read()),
                 };
                 (sums, weights.mul_scalar(scale).cast(like.dtype()))
             }
@@ -278,7 +282,10 @@ mod tests {
         for loss in losses {
             let host = LogProbs::Host(log_probs.clone());
             let (expected, expected_weights) = host.weigh(&loss, &sides, -0.5, &like);
-            let narrow = log_probs.iter().map(|&value| value as f32).collect::<Vec<_>>();
+            let narrow = log_probs
+                .iter()
+                .map(|&value| value as f32)
+                .collect::<Vec<_>>();
             let data = TensorData::new(narrow, [10, 1]);
             let on_device = Tensor::<2>::from_data(data, (&Device::flex(), DType::F32));
             let chunks = vec![on_device.clone().narrow(0, 0, 7), on_device.narrow(0, 7, 3)];

@@ -239,7 +239,10 @@ mod tests {
     fn close(found: f64, expected: &Value, what: &str) {
         let expected = expected.as_f64().unwrap();
         let error = (found - expected).abs();
-        assert!(error <= 1e-6 * (1.0 + expected.abs()), "{what}: {found} {expected}");
+        assert!(
+            error <= 1e-6 * (1.0 + expected.abs()),
+            "{what}: {found} {expected}"
+        );
     }
 
     #[test]
@@ -288,13 +291,19 @@ mod tests {
             for h in [-40.0, -3.0, -0.1, 0.2, 2.0, 30.0] {
                 let (value, slope) = loss.at(h);
                 let difference = (loss.at(h + 1e-5).0 - loss.at(h - 1e-5).0) / 2e-5;
-                assert!((slope - difference).abs() <= 1e-6 * (1.0 + slope.abs()), "{loss:?} {h}");
+                assert!(
+                    (slope - difference).abs() <= 1e-6 * (1.0 + slope.abs()),
+                    "{loss:?} {h}"
+                );
                 let data = TensorData::new(vec![h as f32], [1, 1]);
                 let h = Tensor::<2>::from_data(data, (&Device::flex(), DType::F32));
                 let (by_tensor, slope_by_tensor) = loss.at_tensor(h);
                 for (found, expected) in [(by_tensor, value), (slope_by_tensor, slope)] {
                     let found = f64::from(found.into_scalar::<f32>());
-                    assert!((found - expected).abs() <= 1e-5 * (1.0 + expected.abs()), "{loss:?}");
+                    assert!(
+                        (found - expected).abs() <= 1e-5 * (1.0 + expected.abs()),
+                        "{loss:?}"
+                    );
                 }
             }
         }
