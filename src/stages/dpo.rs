@@ -15,6 +15,7 @@ use serde_json::Value;
 use teacher::vocabulary;
 use trainer::config::TrainConfig;
 use trainer::objective::dpo::Dpo as DpoObjective;
+use trainer::objective::reference::Digests;
 use trainer::objective::{Objective, Trainee, reference};
 
 use super::Chain;
@@ -201,7 +202,7 @@ impl Chain<'_> {
         train: &TrainConfig,
         data: &BatchLoader,
         heldout: Option<&BatchLoader>,
-    ) -> Result<HashMap<String, String>> {
+    ) -> Result<Digests> {
         let model = (stage.inputs.iter()).find(|input| input.input.reference.key == key);
         let model = model.context("a stage `dpo` has a model")?;
         let tokens = |loader: Option<&BatchLoader>| {
@@ -211,15 +212,13 @@ impl Chain<'_> {
                 .collect::<Vec<_>>()
                 .join(" ")
         };
-        Ok([
+        Ok(Digests::from([
             ("model", model.digest.to_string()),
             // Of ids and masks: tokenizer and template show in them.
             ("train", tokens(Some(data))),
             ("heldout", tokens(heldout)),
             ("sequence_length", train.sequence_length.to_string()),
-        ]
-        .map(|(name, digest)| (name.to_string(), digest))
-        .into())
+        ]))
     }
 
     /// What a finished stage measured on its held-out pairs; None where it has none.

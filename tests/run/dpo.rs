@@ -31,8 +31,8 @@ heldout = "held"
 evaluate_every = 3
 optimizer = {{ kind = "adamw", lr = 1e-3 }}
 steps = 6
-sequence_length = 64
-tokens_per_step = 256
+sequence_length = 128
+tokens_per_step = 512
 micro_batch = 2
 checkpoint_every = 2
 as = "better"
@@ -88,10 +88,10 @@ fn a_model_learns_to_prefer_and_says_how_well() {
     let shown = stderr(&output);
     for part in [
         "26 pairs",
-        "1 answers truncated",
-        "1 pairs dropped (no room for both answers within the sequence length)",
-        "1 pairs dropped (equal answers)",
-        "1 pairs dropped (an empty prompt or answer)",
+        "1 answer truncated",
+        "1 pair dropped (no room for both answers within the sequence length)",
+        "1 pair dropped (equal answers)",
+        "1 pair dropped (an empty prompt or answer)",
         "reference: computing 34 pairs",
         "held-out loss 0.693",
     ] {
@@ -183,7 +183,7 @@ fn a_run_that_is_killed_goes_on_to_the_same_bits() {
         assert_eq!(result(&a.join("model")), result(&b.join("model")), "{out}");
         assert_eq!(steps(&b), (1..=40).collect::<Vec<_>>());
         let file = |stage: &Path| fs::read(stage.join("reference.safetensors")).unwrap();
-        assert_eq!(file(&a), file(&b));
+        assert!(file(&a) == file(&b), "the references differ");
     }
 }
 
@@ -290,7 +290,7 @@ fn what_makes_no_sense_is_told_with_its_place() {
         ),
         (
             json!({ "prompt": "q".repeat(80), "chosen": "a", "rejected": "b" }),
-            &["no pair to learn from", "sequence_length = 64"],
+            &["no pair to learn from", "sequence_length = 128"],
         ),
         (
             json!({ "prompt": [{ "role": "user", "content": "q" }, { "role": "assistant", "content": "a" }, { "role": "user", "content": "r" }], "chosen": "a", "rejected": "b" }),
@@ -310,7 +310,7 @@ fn inspect_shows_both_sides_with_their_masks() {
     assert_success(&output);
     let shown = stdout(&output);
     for part in [
-        "=== pairs, by the tokenizer of tiny, in sequences of 64 tokens (dpo better)",
+        "=== pairs, by the tokenizer of tiny, in sequences of 128 tokens (dpo better)",
         "--- pair 1, chosen: ",
         "--- pair 1, rejected: ",
         "⟦what of the mill 0?⟧the mill is so </s>",

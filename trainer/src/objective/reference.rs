@@ -2,9 +2,9 @@
 //! of the stage.
 //!
 //! `reference.safetensors` holds `train` and perhaps `heldout`, F64, one number a sample, NaN where a sample is not used; its
-//! metadata are the digests of what they follow from.
+//! metadata are the digests of what they follow from, as one text, because only that has an order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use datasets::loader::BatchLoader;
@@ -15,6 +15,14 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::dpo::answer_log_probs;
+
+/// Of the model, the tokens and whatever else the numbers follow from, by name.
+pub type Digests = BTreeMap<&'static str, String>;
+
+fn metadata(digests: &Digests) -> HashMap<String, String> {
+    let described = serde_json::json!(digests).to_string();
+    HashMap::from([("digests".to_string(), described)])
+}
 
 /// The log-probability of each sample of the loader's corpus that `pairs` name; None when `stop` says so before the end.
 pub fn reference_log_probs(
@@ -45,10 +53,10 @@ pub fn covers(log_probs: &[f64], samples: usize, pairs: &[u32]) -> bool {
 }
 
 /// What a file holds, by data; None where there is none, or one that other things went into.
-pub fn read(path: &Path, digests: &HashMap<String, String>) -> Option<HashMap<String, Vec<f64>>> {
+pub fn read(path: &Path, digests: &Digests) -> Option<HashMap<String, Vec<f64>>> {
     let bytes = std::fs::read(path).ok()?;
     let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
-    if header.metadata().as_ref() != Some(digests) {
+    if header.metadata().as_ref() != Some(&metadata(digests)) {
         return None;
     }
     let file = SafeTensors::deserialize(&bytes).ok()?;
@@ -71,11 +79,7 @@ pub fn read(path: &Path, digests: &HashMap<String, String>) -> Option<HashMap<St
 ///
 /// # Errors
 /// What the file system says.
-pub fn write(
-    path: &Path,
-    digests: &HashMap<String, String>,
-    log_probs: &[(&str, &[f64])],
-) -> std::io::Result<()> {
+pub fn write(path: &Path, digests: &Digests, log_probs: &[(&str, &[f64])]) -> std::io::Result<()> {
     let invalid = |error: safetensors::SafeTensorError| std::io::Error::other(error);
     let bytes: Vec<Vec<u8>> = (log_probs.iter())
         .map(|(_, values)| {
@@ -90,7 +94,7 @@ pub fn write(
         view.map(|view| (*name, view))
     });
     let views = views.collect::<Result<Vec<_>, _>>().map_err(invalid)?;
-    let bytes = safetensors::serialize(views, Some(digests.clone())).map_err(invalid)?;
+    let bytes = safetensors::serialize(views, Some(metadata(digests))).map_err(invalid)?;
     replace_file(path, ".partial-", &bytes)
 }
 
@@ -102,7 +106,7 @@ mod tests {
     fn a_file_gives_back_what_it_holds_and_only_for_the_same_digests() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("reference.safetensors");
-        let digests = |model: &str| HashMap::from([("model".to_string(), model.to_string())]);
+        let digests = |model: &str| Digests::from([("model", model.to_string())]);
         assert_eq!(read(&path, &digests("a")), None);
         let train = [-1.5, -2.25, f64::NAN, f64::NAN, -3.0, -0.5];
         write(&path, &digests("a"), &[("train", &train), ("heldout", &[])]).unwrap();
