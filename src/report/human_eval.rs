@@ -11,7 +11,7 @@ pub(super) fn programs(scores: &HumanEvalScores) -> String {
     let widths = scores.rows.iter().map(|row| row.model.chars().count());
     let wide = widths.max().unwrap_or(0).max(5);
     let ks: Vec<usize> = (scores.rows.first())
-        .map(|row| row.result.pass_at.keys().copied().collect())
+        .map(|row| row.result.pass_at.iter().map(|pass| pass.k).collect())
         .unwrap_or_default();
     text += &format!(
         "{:wide$}  {:>10}  {:>7}  {:>7}",
@@ -25,8 +25,8 @@ pub(super) fn programs(scores: &HumanEvalScores) -> String {
         let HumanEval { tasks, samples, .. } = row.result;
         let size = millions(row.parameters);
         text += &format!("{:wide$}  {size:>10}  {tasks:>7}  {samples:>7}", row.model);
-        for share in row.result.pass_at.values() {
-            text += &format!("  {share:>8.4}");
+        for pass in &row.result.pass_at {
+            text += &format!("  {:>8.4}", pass.estimate);
         }
         text += &format!("  {:>11.4}\n", row.result.standard_error);
     }
