@@ -125,12 +125,18 @@ pub struct HumanEval {
     pub samples: usize,
     /// Samples that passed.
     pub passed: usize,
-    /// The mean over the tasks.
-    pub pass_at: BTreeMap<usize, f64>,
+    /// Means over the tasks, by rising k.
+    pub pass_at: Vec<PassAt>,
     /// Of pass@1, over the tasks.
     pub standard_error: f64,
     /// How many samples met which fate.
     pub verdicts: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PassAt {
+    pub k: usize,
+    pub estimate: f64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -287,10 +293,14 @@ fn summed_up(samples: &[Sample], each: usize) -> HumanEval {
         estimates.sum::<f64>() / tasks
     };
     let ks = KS.into_iter().filter(|k| *k <= each);
-    let pass_at: BTreeMap<usize, f64> = ks.map(|k| (k, mean(k))).collect();
+    let pass_at = ks.map(|k| {
+        let estimate = mean(k);
+        PassAt { k, estimate }
+    });
+    let first = mean(1);
     let squares = right
         .iter()
-        .map(|c| (pass_at_k(each, *c, 1) - pass_at[&1]).powi(2));
+        .map(|c| (pass_at_k(each, *c, 1) - first).powi(2));
     let mut verdicts = BTreeMap::new();
     for sample in samples {
         *verdicts
@@ -302,7 +312,7 @@ fn summed_up(samples: &[Sample], each: usize) -> HumanEval {
         samples: samples.len(),
         passed: right.iter().sum(),
         standard_error: (squares.sum::<f64>() / (tasks - 1.0).max(1.0) / tasks).sqrt(),
-        pass_at,
+        pass_at: pass_at.collect(),
         verdicts,
     }
 }
@@ -339,7 +349,10 @@ mod tests {
             .collect();
         let found = summed_up(&samples, 10);
         assert_eq!((found.tasks, found.samples, found.passed), (2, 20, 1));
-        assert_eq!(found.pass_at, BTreeMap::from([(1, 0.05), (10, 0.5)]));
+        let pass_at: Vec<(usize, f64)> = found.pass_at.iter().map(|p| (p.k, p.estimate)).collect();
+        assert_eq!(pass_at[0].0, 1);
+        assert!((pass_at[0].1 - 0.05).abs() < 1e-12, "{pass_at:?}");
+        assert_eq!(pass_at[1], (10, 0.5));
         // The sample standard deviation of 0.1 and 0 over the root of 2.
         assert!((found.standard_error - 0.05).abs() < 1e-12);
         assert_eq!(found.verdicts["timed out"], 19);

@@ -63,7 +63,10 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
         .to_vec(),
         Measured::HumanEval(found) => {
             let mut heads = vec![("tasks".to_string(), 7), ("samples".to_string(), 7)];
-            let shares = found.pass_at.keys().map(|k| (format!("pass@{k}"), 8));
+            let shares = found
+                .pass_at
+                .iter()
+                .map(|pass| (format!("pass@{}", pass.k), 8));
             heads.extend(shares.chain([("(std error)".to_string(), 11)]));
             heads
         }
@@ -93,7 +96,7 @@ fn values(measured: &Measured) -> Vec<String> {
         ],
         Measured::HumanEval(found) => {
             let mut values = vec![found.tasks.to_string(), found.samples.to_string()];
-            values.extend(found.pass_at.values().map(|share| percent(*share)));
+            values.extend(found.pass_at.iter().map(|pass| percent(pass.estimate)));
             values.push(percent(found.standard_error));
             values
         }

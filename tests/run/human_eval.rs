@@ -131,7 +131,7 @@ fn a_stage_leaves_scores_and_samples_and_goes_on_after_a_kill() {
     }
     assert_ne!(first[0].output, first[1].output);
     let scores = read_json(&stage.join("scores.json"));
-    assert_eq!(scores["rows"][0]["pass_at"]["1"], 0.5);
+    assert_eq!(scores["rows"][0]["pass_at"][0]["estimate"], 0.5);
     assert_eq!(scores["rows"][0]["tasks"], 2);
     // As a kill in the middle of the third line would leave it.
     let text = fs::read_to_string(&path).unwrap();
@@ -174,7 +174,7 @@ fn the_verb_writes_records_and_tells_what_is_wrong() {
     let output = with(&["--json", "--records", "samples.jsonl"]);
     assert_success(&output);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(report["pass_at"]["1"], 0.5);
+    assert_eq!(report["pass_at"][0]["estimate"], 0.5);
     assert_eq!(report["verdicts"]["AssertionError"], 1);
     assert_eq!(samples(&home.path("samples.jsonl")).len(), 2);
     assert_failure(

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use datasets::config::DataConfig;
-use evals::human_eval::{HumanEval, HumanEvalConfig, human_eval, read_tasks};
+use evals::human_eval::{HumanEval, HumanEvalConfig, PassAt, human_eval, read_tasks};
 use evals::sandbox::SandboxConfig;
 use model::load::load_frozen_decoder;
 use serde::Serialize;
@@ -108,10 +108,14 @@ fn config(arguments: &EvalArgs) -> HumanEvalConfig {
 }
 
 fn write_table(out: &mut impl Write, result: &HumanEval) -> std::io::Result<()> {
-    for (k, share) in &result.pass_at {
+    for PassAt { k, estimate } in &result.pass_at {
         match k {
-            1 => writeln!(out, "pass@1    {share:.4} ± {:.4}", result.standard_error)?,
-            _ => writeln!(out, "{:<8}  {share:.4}", format!("pass@{k}"))?,
+            1 => writeln!(
+                out,
+                "pass@1    {estimate:.4} ± {:.4}",
+                result.standard_error
+            )?,
+            _ => writeln!(out, "{:<8}  {estimate:.4}", format!("pass@{k}"))?,
         }
     }
     let HumanEval { tasks, samples, .. } = result;
