@@ -23,6 +23,7 @@ mod models;
 mod prune;
 mod quantize;
 mod rate;
+mod remote_teacher;
 mod student_prompts;
 mod train;
 

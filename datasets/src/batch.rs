@@ -78,6 +78,20 @@ impl Batch {
         }
     }
 
+    /// The entries that hold each segment, in their order.
+    pub fn segment_cells(&self) -> Vec<std::ops::Range<usize>> {
+        let mut found: Vec<std::ops::Range<usize>> = Vec::new();
+        for (cell, &segment) in self.segments.iter().enumerate() {
+            let goes_on = cell % self.length > 0 && self.segments[cell - 1] == segment;
+            match found.last_mut() {
+                _ if segment == 0 => {}
+                Some(last) if goes_on => last.end = cell + 1,
+                _ => found.push(cell..cell + 1),
+            }
+        }
+        found
+    }
+
     /// Targets that count.
     pub fn supervised_count(&self) -> usize {
         self.supervised.iter().filter(|s| **s).count()

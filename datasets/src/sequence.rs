@@ -133,6 +133,10 @@ mod tests {
             assert_eq!(batch.targets[cell], batch.ids[cell + 1]);
             assert_eq!(batch.segments[cell], batch.segments[cell + 1]);
         }
+        assert_eq!(
+            batch.segment_cells(),
+            [0..9, 12..19, 19..24, 24..30, 30..34]
+        );
         assert_eq!(Batch::of_sequences(&sequences, 12, 99, true).rows, 5);
     }
 }

@@ -1,16 +1,11 @@
-//! What the stage `capture` takes, and who teaches in the stage `distill`.
-
-use std::fmt;
+//! What the stage `capture` takes.
 
 use datasets::packing::Packing;
-use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 use teacher::shards::answer_targets::tells_the_model;
 use teacher::shards::{Encoding, ShardError};
 use trainer::config::invalid_chat_template;
-use trainer::loss::LossConfig;
-use trainer::loss::sparse::is_defined;
 
 use super::data::DataMix;
 use super::generate::Generate;
@@ -182,60 +177,7 @@ impl Capture {
     }
 }
 
-/// The teacher of a stage: a model, or what one said.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TeacherChoice {
-    Model(String),
-    /// The name of a stage `capture`, or a directory.
-    Shards(String),
-}
-
-impl<'de> Deserialize<'de> for TeacherChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Stored {
-            shards: String,
-        }
-        struct Choice;
-        impl<'de> Visitor<'de> for Choice {
-            type Value = TeacherChoice;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("the name of a model or { shards = \"NAME\" }")
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<TeacherChoice, E> {
-                Ok(TeacherChoice::Model(name.to_string()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TeacherChoice, A::Error> {
-                Stored::deserialize(MapAccessDeserializer::new(map))
-                    .map(|stored| TeacherChoice::Shards(stored.shards))
-            }
-        }
-        deserializer.deserialize_any(Choice)
-    }
-}
-
-/// What cannot be learned from stored targets.
-pub fn invalid_from_shards(losses: &[LossConfig], packing: Packing) -> Vec<Invalid> {
-    let undefined = (losses.iter().enumerate()).filter(|(_, loss)| !is_defined(loss));
-    let mut found: Vec<Invalid> = undefined
-        .map(|(i, loss)| {
-            let message = format!(
-                "`{}` is not defined on stored targets, which hold a part of the teacher's distribution",
-                loss.name()
-            );
-            Invalid::new(format!("loss.{i}"), message)
-                .hint("`forward_kl` and `cross_entropy` are; others need the teacher itself")
-        })
-        .collect();
-    found.extend(invalid_packing(packing));
-    found
-}
-
-fn invalid_packing(packing: Packing) -> Option<Invalid> {
+pub(super) fn invalid_packing(packing: Packing) -> Option<Invalid> {
     (packing == Packing::Stream).then(|| {
         let message = "`stream` cuts samples elsewhere in every epoch, and so a token has another context than when its targets were captured";
         Invalid::new("packing", message).hint("`pack` and `none` cut each sample by itself")

@@ -5,7 +5,8 @@ use std::path::Path;
 use teacher::shards::shard_file::shard_path;
 use trainer::loss::LossConfig;
 
-use super::capture::{Capture, CaptureFrom, TeacherChoice};
+use super::capture::{Capture, CaptureFrom};
+use super::distill::{AskedTeacher, TeacherChoice};
 use super::export::ExportFormat;
 use super::invalid::Invalid;
 use super::stage::{Action, Stage, Thing};
@@ -23,6 +24,7 @@ impl Recipe {
             here.extend(self.taken_path(at, stage));
             here.extend(self.other_targets(at, stage));
             here.extend(self.capture_of_its_teacher(stage));
+            here.extend(self.remote_teacher(stage));
             here.extend(self.capture_of_answers(at, stage));
             found.extend(
                 here.into_iter()
@@ -265,6 +267,18 @@ impl Recipe {
             _ if self.is_local(&capture.teacher)? => Capture::check_local(capture),
             _ => None,
         }
+    }
+
+    /// What a teacher behind a server is missing here.
+    fn remote_teacher(&self, stage: &Stage) -> Option<Invalid> {
+        let Action::Distill(distill) = &stage.action else {
+            return None;
+        };
+        let TeacherChoice::Remote(asked) = &distill.inputs.teacher else {
+            return None;
+        };
+        let model = self.models.get(&asked.remote)?;
+        AskedTeacher::check_tokenizer(model.tokenizer.is_some())
     }
 
     /// Answers without what a capture reads in them.

@@ -4,7 +4,7 @@ use model::config::DecoderConfig;
 use trainer::config::TrainConfig;
 
 use super::Recipe;
-use super::capture::TeacherChoice;
+use super::distill::TeacherChoice;
 use super::eval::Measure;
 use super::invalid::Invalid;
 use super::keep_layers::KeepLayers;

@@ -5,12 +5,11 @@ use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
-use trainer::loss::{LossConfig, LossConfigError, LossEntries};
-use trainer::on_policy::config::OnPolicy;
 
-use super::capture::{Capture, CaptureFrom, TeacherChoice, invalid_from_shards};
+use super::capture::{Capture, CaptureFrom};
 use super::code_quality::CodeQuality;
 use super::data::DataMix;
+use super::distill::{Distill, TeacherChoice};
 use super::document::Node;
 use super::dpo::Dpo;
 use super::eval::Eval;
@@ -89,26 +88,6 @@ pub struct SftInputs {
     #[serde(skip_serializing)]
     pub model: String,
     pub data: DataMix,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Distill {
-    #[serde(flatten)]
-    pub inputs: DistillInputs,
-    pub train: TrainConfig,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct DistillInputs {
-    #[serde(skip_serializing)]
-    pub student: String,
-    #[serde(skip_serializing)]
-    pub teacher: TeacherChoice,
-    pub data: DataMix,
-    pub loss: Vec<LossConfig>,
-    /// A share of the sequences is the student's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_policy: Option<OnPolicy>,
 }
 
 /// What a name can stand for.
@@ -352,6 +331,10 @@ impl Action {
             Self::Judge(stage) => Some((&stage.teacher, &stage.budget)),
             Self::Capture(stage) if stage.from == CaptureFrom::Answers => None,
             Self::Capture(stage) => Some((&stage.teacher, &stage.budget)),
+            Self::Distill(stage) => match &stage.inputs.teacher {
+                TeacherChoice::Remote(remote) => Some((&remote.remote, &remote.budget)),
+                _ => None,
+            },
             Self::Exercises(stage) => Some((&stage.teacher, &stage.budget)),
             Self::CodeQuality(stage) => Some((stage.teacher.as_deref()?, &stage.budget)),
             _ => None,
@@ -398,10 +381,8 @@ impl Action {
             }
             Self::Distill(Distill { inputs, .. }) => {
                 uses("student", &inputs.student, Thing::Model);
-                match &inputs.teacher {
-                    TeacherChoice::Model(name) => uses("teacher", name, Thing::Model),
-                    TeacherChoice::Shards(name) => uses("teacher.shards", name, Thing::Targets),
-                }
+                let (key, name, wanted) = inputs.teacher.reference();
+                uses(key, name, wanted);
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Samples));
                 let on_policy = inputs.on_policy.as_ref();
                 if let Some(prompts) = on_policy.and_then(|on| on.prompts.as_ref()) {
@@ -499,34 +480,7 @@ impl Action {
             ),
             Self::Capture(capture) => found.extend(capture.check()),
             Self::Sft(sft) => found.extend(sft.inputs.data.check()),
-            Self::Distill(Distill { inputs, train }) => {
-                found.extend(inputs.data.check());
-                require(
-                    &mut found,
-                    !inputs.loss.is_empty(),
-                    "loss",
-                    "`loss` lists no loss",
-                );
-                found.extend(invalid_losses(&inputs.loss));
-                if let TeacherChoice::Shards(_) = inputs.teacher {
-                    found.extend(invalid_from_shards(&inputs.loss, train.packing));
-                }
-                if let Some(on_policy) = &inputs.on_policy {
-                    let inner = on_policy.check(train).into_iter();
-                    found.extend(inner.map(|invalid| invalid.under("on_policy")));
-                    if let TeacherChoice::Shards(_) = inputs.teacher {
-                        let says = "`on_policy` needs the teacher itself: what the student will write, no stored target was captured for";
-                        let hint = "name the model as the `teacher`, or leave out `on_policy`";
-                        found.push(Invalid::new("on_policy", says).hint(hint));
-                    }
-                    let across = |loss: &LossConfig| matches!(loss, LossConfig::UniversalLogit(_));
-                    if inputs.loss.iter().any(across) {
-                        let says = "what the student writes cannot be scored across tokenizers: `universal_logit` learns from data alone";
-                        let hint = "leave out `on_policy`, or take a teacher with the student's tokenizer and another loss";
-                        found.push(Invalid::new("on_policy", says).hint(hint));
-                    }
-                }
-            }
+            Self::Distill(distill) => found.extend(distill.check()),
             Self::Dpo(dpo) => found.extend(dpo.check()),
             Self::Eval(eval) => found.extend(eval.check()),
             Self::Quantize(quantize) => found.extend(quantize.check()),
@@ -541,51 +495,5 @@ impl Action {
             Self::Decontaminate(decontaminate) => found.extend(decontaminate.check()),
         }
         found
-    }
-}
-
-fn invalid_losses(losses: &[LossConfig]) -> Vec<Invalid> {
-    let invalid = |(i, loss): (usize, &LossConfig)| {
-        let error = loss.validate().err()?;
-        let key = match &error {
-            LossConfigError::OutOfRange { field, .. } => format!("loss.{i}.{field}"),
-            _ => format!("loss.{i}"),
-        };
-        Some(Invalid::new(key, error.to_string()))
-    };
-    let mut found: Vec<Invalid> = losses.iter().enumerate().filter_map(invalid).collect();
-    for (i, loss) in losses.iter().enumerate() {
-        let described = |loss: &LossConfig| {
-            let layers = loss.layers().map(<[_]>::to_vec);
-            (loss.name(), loss.temperature().map(f64::to_bits), layers)
-        };
-        let is_same = |earlier: &LossConfig| described(earlier) == described(loss);
-        if losses[..i].iter().any(is_same) {
-            let says = format!("`{}` is listed twice", loss.name());
-            found.push(Invalid::new(format!("loss.{i}"), says).hint("add up their weights"));
-        }
-    }
-    let has = |wanted: fn(&LossConfig) -> bool| losses.iter().position(wanted);
-    if let (Some(_), Some(other)) = (
-        has(|loss| matches!(loss, LossConfig::UniversalLogit(_))),
-        has(|loss| {
-            !matches!(
-                loss,
-                LossConfig::UniversalLogit(_) | LossConfig::CrossEntropy(_)
-            )
-        }),
-    ) {
-        let says = format!(
-            "`{}` compares token by token, and `universal_logit` is for a teacher with other tokens",
-            losses[other].name()
-        );
-        let hint = "only `cross_entropy` can stand beside `universal_logit`";
-        found.push(Invalid::new(format!("loss.{other}"), says).hint(hint));
-    }
-    match LossEntries::new(losses) {
-        Err(error) if found.is_empty() && !losses.is_empty() => {
-            vec![Invalid::new("loss", error.to_string())]
-        }
-        _ => found,
     }
 }

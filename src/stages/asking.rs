@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 use super::{Chain, is_done, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::{Asking, Progress};
-use crate::recipe::Origin;
+use crate::recipe::{Input, Origin};
 use crate::source::ModelSource;
 
 /// What a stage asks its `teacher` for.
@@ -240,9 +240,15 @@ impl Chain<'_> {
         Ok(())
     }
 
+    /// The stage's teacher, however it is named.
+    pub fn teacher_input<'s>(&self, stage: &'s PlannedStage) -> Result<&'s Input> {
+        self.input(stage, "teacher")
+            .or_else(|_| self.input(stage, "teacher.remote"))
+    }
+
     /// The server behind the stage's teacher; None for a model on this machine.
     pub fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
-        let Origin::Model(name) = &self.input(stage, "teacher")?.origin else {
+        let Origin::Model(name) = &self.teacher_input(stage)?.origin else {
             return Ok(None);
         };
         Ok(match &self.recipe.models[name].source {

@@ -255,7 +255,7 @@ impl Chain<'_> {
 
     /// The tokenizer that the stage's remote teacher is said to have.
     pub fn tokenizer_of_remote(&self, stage: &PlannedStage) -> Result<Tokenizer> {
-        let name = &self.input(stage, "teacher")?.reference.name;
+        let name = &self.teacher_input(stage)?.reference.name;
         let model = self.recipe.models.get(name);
         let other = model.and_then(|model| model.tokenizer.as_ref());
         let other = other.context(

@@ -1,6 +1,7 @@
 //! Stages `sft` and `distill`, and what all training stages share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use datasets::loader::BatchLoader;
@@ -38,10 +39,18 @@ pub struct Training<'a> {
     pub data: BatchLoader,
     pub heldout: Option<BatchLoader>,
     pub config: &'a TrainConfig,
-    /// What a student that writes is given, and how many leading tokens of the vocabulary it may draw.
-    pub on_policy: Option<(&'a OnPolicy, &'a ScoringClock<'a>, usize)>,
+    pub on_policy: Option<Writing<'a>>,
     /// What the adapter is trained beside; `None` where the model itself is trained.
     pub base: Option<Checkpoint>,
+}
+
+/// What a student is given that writes itself.
+pub struct Writing<'a> {
+    pub config: &'a OnPolicy,
+    /// How long the teacher has taken since this was asked last.
+    pub scoring: &'a (dyn Fn() -> Duration + Sync),
+    /// How many leading tokens of the vocabulary it may draw.
+    pub vocabulary: usize,
 }
 
 impl Chain<'_> {
@@ -85,8 +94,12 @@ impl Chain<'_> {
         config: &Distill,
         progress: &mut Progress,
     ) -> Result<Option<u64>> {
-        if let TeacherChoice::Shards(_) = config.inputs.teacher {
-            return self.distill_from_shards(stage, config, progress);
+        match &config.inputs.teacher {
+            TeacherChoice::Shards(_) => return self.distill_from_shards(stage, config, progress),
+            TeacherChoice::Remote(asked) => {
+                return self.distill_from_server(stage, config, asked, progress);
+            }
+            TeacherChoice::Model(_) => {}
         }
         if is_universal(&config.inputs.loss) {
             return self.distill_across_tokenizers(stage, config, progress);
@@ -118,6 +131,7 @@ impl Chain<'_> {
         }
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
         let scoring = ScoringClock::new(&teacher);
+        let taken = || scoring.take();
         let on_policy = config.inputs.on_policy.as_ref();
         let objective = TokenObjective {
             entries: LossEntries::new(&config.inputs.loss)?,
@@ -143,7 +157,11 @@ impl Chain<'_> {
             data,
             heldout,
             config: &config.train,
-            on_policy: on_policy.map(|config| (config, &scoring, valid)),
+            on_policy: on_policy.map(|config| Writing {
+                config,
+                scoring: &taken,
+                vocabulary: valid,
+            }),
             base,
         };
         self.train(stage, training, progress)
@@ -276,7 +294,11 @@ impl Chain<'_> {
             progress.adapter(&trainee.decoder);
         }
         let on_policy = match on_policy {
-            Some((on_policy, scoring, vocabulary)) => Some(OnPolicyStage {
+            Some(Writing {
+                config: on_policy,
+                scoring,
+                vocabulary,
+            }) => Some(OnPolicyStage {
                 config: on_policy,
                 tokenizer: &tokenizer,
                 eos_token_ids: eos_token_ids(&trainee.decoder, &tokenizer),

@@ -7,6 +7,7 @@ pub mod error;
 pub mod generation;
 pub mod local;
 pub mod remote;
+pub mod remote_scorer;
 pub mod shards;
 pub mod signal;
 pub mod sparse_targets;

@@ -15,6 +15,7 @@ use model::parameter::Parameter;
 use model::phase;
 use model::random::normal_values;
 use teacher::cross_tokenizer::CrossTokenizer;
+use teacher::remote_scorer::RemoteScorer;
 use teacher::shards::SoftTargets;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
@@ -43,6 +44,8 @@ pub enum Guide<'a> {
     Model(&'a dyn Teacher),
     /// A model with another tokenizer.
     Across(&'a CrossTokenizer<'a>),
+    /// A model behind a server.
+    Asked(&'a RemoteScorer),
     /// Targets on disk, and the pieces of the data that is trained on.
     Stored(&'a SoftTargets, &'a PieceList),
 }

@@ -286,6 +286,7 @@ fn accumulate_microbatch(
     match objective.teacher {
         Some(Guide::Model(teacher)) => signal = Some(teacher.signal(&tokens, &teacher_layers)?),
         Some(Guide::Across(teacher)) => aligned = teacher.signal(batch)?,
+        Some(Guide::Asked(teacher)) => stored = Some(teacher.targets(batch)?),
         Some(Guide::Stored(targets, pieces)) => {
             let targets = targets.of_batch(batch, pieces);
             stored = Some(targets.map_err(TeacherError::from)?);

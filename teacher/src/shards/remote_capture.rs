@@ -3,7 +3,9 @@
 //! Each piece of a sample is one request: its ids as they are, so that a token has the same context as in training.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use datasets::batch::Batch;
 use datasets::mixture::Corpus;
 use datasets::pieces::PieceList;
 use datasets::tokenizer::Tokenizer;
@@ -56,6 +58,23 @@ impl PieceTokens {
             sample: piece.sample,
             start,
             ids: sample.ids[start..start + end].to_vec(),
+            learned,
+        }
+    }
+}
+
+impl PieceTokens {
+    /// A sequence of a batch, whose number stands for a sample's in errors.
+    pub fn in_batch(batch: &Batch, number: u32, cells: Range<usize>) -> Self {
+        let learned: Vec<usize> = (cells.clone())
+            .filter(|&cell| batch.supervised[cell])
+            .map(|cell| cell + 1 - cells.start)
+            .collect();
+        let end = learned.last().map_or(0, |last| last + 1);
+        Self {
+            sample: number,
+            start: 0,
+            ids: batch.ids[cells.start..cells.start + end].to_vec(),
             learned,
         }
     }

@@ -1,7 +1,7 @@
 //! Batches of which the student has written a part.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use datasets::batch::Batch;
 use datasets::loader::LoaderConfig;
@@ -19,7 +19,6 @@ use super::config::OnPolicy;
 use super::prompts::Prompts;
 use super::replay::{ReplayBuffer, Written};
 use super::samples::{Finish, OnPolicyRecord, WrittenSample};
-use super::scoring_clock::ScoringClock;
 
 /// What a stage gives a student that writes.
 pub struct OnPolicyStage<'a> {
@@ -31,14 +30,14 @@ pub struct OnPolicyStage<'a> {
     pub vocabulary: usize,
     /// In place of those of the data; none is empty or fills a row.
     pub prompts: Option<Vec<Vec<u32>>>,
-    /// The teacher that the objective asks.
-    pub scoring: &'a ScoringClock<'a>,
+    /// How long the teacher has taken since this was asked last.
+    pub scoring: &'a (dyn Fn() -> Duration + Sync),
 }
 
 impl OnPolicyStage<'_> {
     /// With the times of the step, which took `seconds` in all.
     pub fn timed(&self, record: &OnPolicyRecord, seconds: f64) -> OnPolicyRecord {
-        let score_seconds = self.scoring.take().as_secs_f64();
+        let score_seconds = (self.scoring)().as_secs_f64();
         OnPolicyRecord {
             score_seconds,
             train_seconds: (seconds - record.generate_seconds - score_seconds).max(0.0),
@@ -118,7 +117,7 @@ impl<'a> WritingStudent<'a> {
     pub fn compose(&mut self, step: u64, decoder: &Decoder, batch: &Batch) -> Composed {
         let _phase = phase!("generate");
         let start = Instant::now();
-        self.stage.scoring.take();
+        (self.stage.scoring)();
         let (sources, prompts, replayed) = self.sources(step, batch);
         let answers = self.write(step, decoder, &prompts);
         let written: Vec<Written> = prompts
