@@ -13,6 +13,7 @@ use teacher::remote::account::Spending;
 use teacher::synth::in_order::Outcome;
 use trainer::heldout::HeldoutLoss;
 use trainer::loss::LossEntries;
+use trainer::on_policy::samples::{Finish, OnPolicyRecord, WrittenSample};
 use trainer::run::Observer;
 use trainer::step::StepReport;
 
@@ -112,6 +113,7 @@ impl Progress {
             recent: Vec::new(),
             line_at: Instant::now(),
             heldout: None,
+            written: Written::default(),
         }
     }
 
@@ -255,11 +257,43 @@ pub struct TrainingProgress {
     recent: Vec<(f64, usize)>,
     line_at: Instant,
     heldout: Option<f64>,
+    written: Written,
+}
+
+/// What the student has written in this run.
+#[derive(Default)]
+struct Written {
+    sequences: usize,
+    ended: usize,
+    tokens: usize,
+    seconds: f64,
+    last: Option<WrittenSample>,
 }
 
 impl TrainingProgress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+        let Written {
+            sequences,
+            ended,
+            tokens,
+            seconds,
+            last: Some(last),
+        } = &self.written
+        else {
+            return;
+        };
+        eprintln!(
+            "      the student wrote {} of {} in {seconds:.1} s, {:.0} tokens/s; {ended} ended by themselves",
+            counted(*sequences as u64, "sequences"),
+            counted(*tokens as u64, "tokens"),
+            *tokens as f64 / seconds.max(1e-9),
+        );
+        eprintln!(
+            "      the last, in step {}: {}",
+            last.step,
+            beginning(&last.text)
+        );
     }
 
     fn say(&self, text: &str) {
@@ -329,6 +363,17 @@ impl Observer for TrainingProgress {
         self.say(&format!(
             "step {step}: held-out loss {mean:.4} over {tokens} tokens"
         ));
+    }
+
+    fn wrote(&mut self, record: &OnPolicyRecord, samples: &[WrittenSample]) {
+        if let Some(last) = samples.last() {
+            let ended = |sample: &&WrittenSample| sample.finish_reason == Finish::EndOfSequence;
+            self.written.sequences += samples.len();
+            self.written.ended += samples.iter().filter(ended).count();
+            self.written.tokens += record.generated_tokens;
+            self.written.seconds += record.generate_seconds;
+            self.written.last = Some(last.clone());
+        }
     }
 
     fn saved(&mut self, _step: u64) {}

@@ -20,6 +20,7 @@ mod models;
 mod prune;
 mod quantize;
 mod rate;
+mod student_prompts;
 mod train;
 
 use std::collections::BTreeMap;

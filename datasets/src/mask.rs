@@ -107,7 +107,12 @@ impl<'a> SampleEncoder<'a> {
         })
     }
 
-    fn completion(&self, prompt: &str, completion: &str) -> Result<TokenizedSample, DataError> {
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer
+    }
+
+    /// A prompt as it is, behind the tokens that the tokenizer opens a text with.
+    pub(crate) fn opening(&self, prompt: &str) -> Result<Vec<u32>, DataError> {
         let mut ids = self.tokenizer.encode(prompt, true)?;
         // A tokenizer that appends its end-of-sequence token would end the sample before the completion.
         let appended = ids.len() > self.tokenizer.encode(prompt, false)?.len();
@@ -119,6 +124,11 @@ impl<'a> SampleEncoder<'a> {
         {
             ids.pop();
         }
+        Ok(ids)
+    }
+
+    fn completion(&self, prompt: &str, completion: &str) -> Result<TokenizedSample, DataError> {
+        let mut ids = self.opening(prompt)?;
         let border = ids.len();
         ids.extend(
             self.tokenizer

@@ -257,3 +257,44 @@ fn sentence_piece_turns_join_without_spaces_that_nobody_wrote() {
         "<s> [INST] the dog [/INST][ the cap</s>] [INST] x [/INST][ y</s>]"
     );
 }
+
+#[test]
+fn a_question_is_what_stands_before_the_last_answer() {
+    let tokenizer = tiny();
+    let template = ChatTemplate::new(CHATML, Vec::new()).unwrap();
+    let encoder = SampleEncoder::with_template(&tokenizer, Some(template));
+    let question = |sample: &Sample| {
+        let ids = encoder.question(sample).unwrap();
+        tokenizer.decode(&ids, false).unwrap()
+    };
+    let user = "<|im_start|>user\na<|im_end|>\n";
+    let next = "<|im_start|>assistant\n";
+    assert_eq!(question(&Sample::Text("a".into())), format!("{user}{next}"));
+    let turns = [
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "a"),
+        ("assistant", "c"),
+    ];
+    let expected = format!("{user}{next}b<|im_end|>\n{user}{next}");
+    assert_eq!(question(&conversation(&turns)), expected);
+    assert_eq!(question(&conversation(&turns[..3])), expected);
+    let plain = SampleEncoder::with_template(&tokenizer, None);
+    assert!(plain.question(&conversation(&turns)).is_err());
+    let completion = Sample::Completion {
+        prompt: "the cap".into(),
+        completion: "ital".into(),
+    };
+    let ids = plain.question(&completion).unwrap();
+    assert_eq!(
+        shown(
+            &tokenizer,
+            &TokenizedSample {
+                supervised: vec![false; ids.len()],
+                ids,
+                splittable: false
+            }
+        ),
+        "<|endoftext|>the cap"
+    );
+}

@@ -7,6 +7,7 @@ use teacher::remote::account::Budget;
 use teacher::shards::Encoding;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossConfigError, LossEntries};
+use trainer::on_policy::config::OnPolicy;
 
 use super::capture::{Capture, TeacherChoice, invalid_from_shards};
 use super::code_quality::CodeQuality;
@@ -103,6 +104,9 @@ pub struct DistillInputs {
     pub teacher: TeacherChoice,
     pub data: DataMix,
     pub loss: Vec<LossConfig>,
+    /// A share of the sequences is the student's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_policy: Option<OnPolicy>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -416,6 +420,10 @@ impl Action {
                     TeacherChoice::Shards(name) => uses("teacher.shards", name, Thing::Targets),
                 }
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Samples));
+                let on_policy = inputs.on_policy.as_ref();
+                if let Some(prompts) = on_policy.and_then(|on| on.prompts.as_ref()) {
+                    uses("on_policy.prompts", prompts, Thing::Questions);
+                }
             }
             Self::Quantize(quantize) => {
                 uses("model", &quantize.model, Thing::Model);
@@ -514,6 +522,15 @@ impl Action {
                 found.extend(invalid_losses(&inputs.loss));
                 if let TeacherChoice::Shards(_) = inputs.teacher {
                     found.extend(invalid_from_shards(&inputs.loss, train.packing));
+                }
+                if let Some(on_policy) = &inputs.on_policy {
+                    let inner = on_policy.check(train).into_iter();
+                    found.extend(inner.map(|invalid| invalid.under("on_policy")));
+                    if let TeacherChoice::Shards(_) = inputs.teacher {
+                        let says = "`on_policy` needs the teacher itself: what the student will write, no stored target was captured for";
+                        let hint = "name the model as the `teacher`, or leave out `on_policy`";
+                        found.push(Invalid::new("on_policy", says).hint(hint));
+                    }
                 }
             }
             Self::Eval(eval) => {

@@ -10,13 +10,16 @@ use model::decoder::Decoder;
 use model::fake_quantization::QuantizationTarget;
 use model::weights::checkpoint::Checkpoint;
 use model::weights::gguf_types::plan_tensors;
-use teacher::local::LocalTeacher;
+use teacher::local::{LocalTeacher, eos_token_ids};
 use teacher::teacher::Teacher;
 use teacher::vocabulary;
 use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 use trainer::objective::{Guide, Objective, Trainee};
+use trainer::on_policy::config::OnPolicy;
+use trainer::on_policy::scoring_clock::ScoringClock;
+use trainer::on_policy::student::OnPolicyStage;
 use trainer::quantization_aware::QuantizationAware;
 use trainer::run::{Outcome, Run};
 
@@ -34,6 +37,8 @@ struct Training<'a> {
     objective: Objective<'a>,
     data: BatchLoader,
     config: &'a TrainConfig,
+    /// What a student that writes is given.
+    on_policy: Option<(&'a OnPolicy, &'a ScoringClock<'a>)>,
     /// What the adapter is trained beside; `None` where the model itself is trained.
     base: Option<Checkpoint>,
 }
@@ -65,6 +70,7 @@ impl Chain<'_> {
             objective,
             data,
             config: &config.train,
+            on_policy: None,
             base,
         };
         self.train(stage, training, progress)
@@ -96,10 +102,23 @@ impl Chain<'_> {
             student.decoder.head().rows(),
             teacher.decoder.head().rows(),
         )?;
+        if config.inputs.on_policy.is_some() {
+            // The student may draw any token that both have.
+            let tokenizer = &student.tokenizer;
+            let drawn = (0..valid as u32).filter(|&id| tokenizer.token(id).is_some());
+            let rows = [&student, &teacher].map(|model| model.decoder.head().rows());
+            vocabulary::compare(tokenizer, &teacher.tokenizer, drawn, rows[0], rows[1])
+                .with_context(|| self.key_of(stage, "on_policy"))?;
+        }
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
+        let scoring = ScoringClock::new(&teacher);
+        let on_policy = config.inputs.on_policy.as_ref();
         let objective = Objective {
             entries: LossEntries::new(&config.inputs.loss)?,
-            teacher: Some(Guide::Model(&teacher as &dyn Teacher)),
+            teacher: Some(Guide::Model(match on_policy {
+                Some(_) => &scoring as &dyn Teacher,
+                None => &teacher,
+            })),
             valid,
         };
         let (student_layers, teacher_layers) = objective.layers();
@@ -116,6 +135,7 @@ impl Chain<'_> {
             objective,
             data,
             config: &config.train,
+            on_policy: on_policy.map(|config| (config, &scoring)),
             base,
         };
         self.train(stage, training, progress)
@@ -147,6 +167,7 @@ impl Chain<'_> {
             objective,
             data,
             config: train,
+            on_policy: None,
             base,
         };
         self.train(stage, training, progress)
@@ -199,6 +220,7 @@ impl Chain<'_> {
             objective,
             data,
             config,
+            on_policy,
             base,
         } = training;
         trainee.dropout.seed = self.recipe.seed;
@@ -206,9 +228,21 @@ impl Chain<'_> {
         if base.is_some() {
             progress.adapter(&trainee.decoder);
         }
+        let on_policy = match on_policy {
+            Some((on_policy, scoring)) => Some(OnPolicyStage {
+                config: on_policy,
+                tokenizer: &tokenizer,
+                eos_token_ids: eos_token_ids(&trainee.decoder, &tokenizer),
+                vocabulary: objective.valid,
+                prompts: self.student_prompts(stage, config, on_policy, &tokenizer, &data)?,
+                scoring,
+            }),
+            None => None,
+        };
         let run = Run {
             config,
             objective,
+            on_policy,
             heldout: self.heldout_data(stage, config, &tokenizer)?,
             data: Arc::new(data),
             directory: stage.directory.clone(),

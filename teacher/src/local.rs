@@ -72,15 +72,9 @@ impl LocalTeacher {
         self.template.as_ref()
     }
 
-    /// Tokens that end a text: those of the model's configuration and those of its tokenizer.
+    /// As [`eos_token_ids`].
     pub fn eos_token_ids(&self) -> Vec<u32> {
-        let mut ids = self.decoder.config.eos_token_ids.clone();
-        for id in self.tokenizer.eos_ids() {
-            if !ids.contains(id) {
-                ids.push(*id);
-            }
-        }
-        ids
+        eos_token_ids(&self.decoder, &self.tokenizer)
     }
 
     /// The tokens that the model continues.
@@ -240,6 +234,17 @@ impl LocalTeacher {
     fn ends_a_text(&self, id: u32) -> bool {
         self.decoder.config.eos_token_ids.contains(&id) || self.tokenizer.eos_ids().contains(&id)
     }
+}
+
+/// Tokens that end a text: those of the model's configuration and those of its tokenizer.
+pub fn eos_token_ids(decoder: &Decoder, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ids = decoder.config.eos_token_ids.clone();
+    for id in tokenizer.eos_ids() {
+        if !ids.contains(id) {
+            ids.push(*id);
+        }
+    }
+    ids
 }
 
 impl Teacher for LocalTeacher {

@@ -24,6 +24,7 @@ mod instructions;
 mod judge;
 mod kills;
 mod models;
+mod on_policy;
 mod packages;
 mod profiles;
 mod quantization_aware;

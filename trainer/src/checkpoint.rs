@@ -1,7 +1,7 @@
 //! Checkpoints of a running stage: directories written aside and renamed, so that each is whole.
 //!
 //! `checkpoints/step-00000024/` holds `weights.safetensors` (what is trained, by parameter name), `optimizer.safetensors`
-//! (`first.` and `second.` before the name) and `state.json`.
+//! (`first.` and `second.` before the name) and `state.json`; where the student writes, `on_policy.json` beside them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::objective::Trainee;
+use crate::on_policy::student::OnPolicyState;
 use crate::optim::adamw::{AdamW, Moments};
 
 /// Raised when checkpoints of one version cannot be continued by another.
@@ -65,6 +66,9 @@ pub enum CheckpointError {
 
 /// Where they lie in the directory of a stage.
 const DIRECTORY: &str = "checkpoints";
+
+/// The state of a student that writes, in the directory of a checkpoint.
+const ON_POLICY: &str = "on_policy.json";
 
 /// The checkpoints of one stage.
 pub struct Checkpoints {
@@ -131,6 +135,17 @@ impl Checkpoints {
         Ok(Some(state))
     }
 
+    /// What the checkpoint of a step says of a student that writes.
+    ///
+    /// # Errors
+    /// When it says nothing, or something else.
+    pub fn on_policy(&self, step: u64) -> Result<OnPolicyState, CheckpointError> {
+        let path = self.directory.join(format!("step-{step:08}"));
+        let file = path.join(ON_POLICY);
+        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
+        serde_json::from_str(&text).map_err(|error| broken(&file, error.to_string()))
+    }
+
     /// Writes a checkpoint and removes those that are neither among the newest nor the best.
     ///
     /// # Errors
@@ -141,6 +156,7 @@ impl Checkpoints {
         optimizer: &AdamW,
         step: u64,
         heldout_nll: Option<f64>,
+        on_policy: Option<&OnPolicyState>,
     ) -> Result<(), CheckpointError> {
         let _phase = phase!("checkpoint");
         let path = self.directory.join(format!("step-{step:08}"));
@@ -167,6 +183,11 @@ impl Checkpoints {
         let json = serde_json::to_vec_pretty(&state)
             .map_err(|error| io_error(&path)(io::Error::other(error)))?;
         staged.write("state.json", &json)?;
+        if let Some(on_policy) = on_policy {
+            let json = serde_json::to_vec(on_policy)
+                .map_err(|error| io_error(&path)(io::Error::other(error)))?;
+            staged.write(ON_POLICY, &json)?;
+        }
         staged.commit()?;
         self.remove_old()
     }

@@ -8,6 +8,7 @@ pub mod invalid;
 pub mod loss;
 pub mod metrics;
 pub mod objective;
+pub mod on_policy;
 pub mod optim;
 pub mod quantization_aware;
 pub mod run;

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a step, and one a held-out evaluation.
+//! `metrics.jsonl`: one JSON object a step, and one a held-out evaluation. `samples.jsonl` is written in the same way.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::on_policy::samples::OnPolicyRecord;
 
 /// A line of the file.
 #[derive(Debug, Clone, Serialize)]
@@ -21,6 +23,8 @@ pub enum Record {
         tokens: usize,
         supervised_tokens: usize,
         seconds: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        on_policy: Option<OnPolicyRecord>,
     },
     Heldout {
         step: u64,
@@ -29,7 +33,7 @@ pub enum Record {
     },
 }
 
-/// The open file.
+/// An open file of lines that each have a step.
 pub struct Metrics {
     file: File,
 }
@@ -64,7 +68,7 @@ impl Metrics {
 
     /// # Errors
     /// What the file system says.
-    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+    pub fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         self.file.write_all(&line)

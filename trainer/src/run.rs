@@ -1,7 +1,7 @@
 //! A training stage from its first step, or its last checkpoint, to its last step.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -9,6 +9,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use datasets::loader::BatchLoader;
 use model::{phase, step};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
@@ -16,6 +17,8 @@ use crate::config::TrainConfig;
 use crate::heldout::{HeldoutLoss, heldout_loss};
 use crate::metrics::{Metrics, Record};
 use crate::objective::{Objective, Trainee};
+use crate::on_policy::samples::{OnPolicyRecord, WrittenSample};
+use crate::on_policy::student::{Composed, OnPolicyStage, WritingStudent};
 use crate::optim::adamw::AdamW;
 use crate::optim::config::Optimizer;
 use crate::step::{
@@ -24,6 +27,10 @@ use crate::step::{
 
 /// Most steps whose numbers are left on a device before they are read.
 const UNREAD_STEPS: usize = 16;
+
+/// Files in the directory of a stage.
+const METRICS: &str = "metrics.jsonl";
+const SAMPLES: &str = "samples.jsonl";
 
 /// Batches prepared ahead of the step that needs them.
 const PREFETCHED_BATCHES: usize = 4;
@@ -34,7 +41,9 @@ pub struct Run<'a> {
     pub objective: Objective<'a>,
     pub data: Arc<BatchLoader>,
     pub heldout: Option<BatchLoader>,
-    /// The stage's directory: checkpoints and `metrics.jsonl` go here.
+    /// Where the student writes a part of what it learns from.
+    pub on_policy: Option<OnPolicyStage<'a>>,
+    /// The stage's directory: checkpoints, `metrics.jsonl` and `samples.jsonl` go here.
     pub directory: PathBuf,
     pub stage_digest: String,
     /// Set from outside to stop after the step under way.
@@ -48,6 +57,8 @@ pub trait Observer {
     /// Step `step`, counted from 1, took `seconds`; on a device it is told some steps later.
     fn stepped(&mut self, step: u64, report: &StepReport, seconds: f64);
     fn evaluated(&mut self, step: u64, loss: HeldoutLoss);
+    /// What the student wrote in a step.
+    fn wrote(&mut self, record: &OnPolicyRecord, samples: &[WrittenSample]);
     fn saved(&mut self, step: u64);
 }
 
@@ -125,23 +136,37 @@ impl Run<'_> {
         let start = last_good.unwrap_or(0);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
         let total = self.total_steps();
-        let mut metrics = self.open_metrics(start)?;
+        let mut metrics = self.open_lines(METRICS, start)?;
+        let mut student = match &self.on_policy {
+            Some(stage) => {
+                let state = last_good
+                    .map(|step| checkpoints.on_policy(step))
+                    .transpose()?;
+                let student = WritingStudent::new(stage, self.data.config(), total, state);
+                Some((student, self.open_lines(SAMPLES, start)?))
+            }
+            None => None,
+        };
         observer.started(start, total);
         self.round_from(start, last_good, trainee)?;
         if start == 0 {
             heldout_nll = self
                 .evaluate(trainee, 0, &mut metrics, observer)?
                 .or(heldout_nll);
+            if let (Some((student, _)), Some(nll)) = (&mut student, heldout_nll) {
+                student.evaluated(nll);
+            }
         }
         let mut batches = self.data.prefetch(start, PREFETCHED_BATCHES);
         let mut unread = Unread::default();
         for step in start..total {
             if self.stop.load(Ordering::Relaxed) {
                 self.read(&mut unread, trainee, last_good, &mut metrics, observer)?;
+                let state = student.as_ref().map(|(student, _)| student.state());
                 check_weights(trainee).map_err(|source| step_error(step, last_good, source))?;
                 // Nothing is new before the first step of this process.
                 if step > start {
-                    checkpoints.save(trainee, &optimizer, step, heldout_nll)?;
+                    checkpoints.save(trainee, &optimizer, step, heldout_nll, state)?;
                 }
                 return Ok(Outcome::Stopped { step });
             }
@@ -155,15 +180,25 @@ impl Run<'_> {
                     let _phase = phase!("wait for data");
                     batches.next().unwrap_or_else(|| self.data.batch(step))
                 };
+                let writer = student.as_mut().map(|(student, _)| student);
+                unread.composed =
+                    writer.map(|student| student.compose(step, &trainee.decoder, &batch));
+                let composed = unread.composed.as_ref();
+                let batch = composed.map_or(&batch, |composed| &composed.batch);
                 start_step(
                     trainee,
                     &mut optimizer,
                     &self.objective,
-                    &batch,
+                    batch,
                     self.step_config(),
                     learning_rate,
                 )
             });
+            if let (Some((_, lines)), Some(composed)) = (&mut student, &unread.composed) {
+                for sample in &composed.samples {
+                    self.write(SAMPLES, lines, sample)?;
+                }
+            }
             let done = step + 1;
             let every = |n: Option<u64>| n.is_some_and(|n| done % n == 0);
             let evaluates = every(self.config.evaluate_every) || done == total;
@@ -172,7 +207,7 @@ impl Run<'_> {
                 Ok(step) => (unread.push(done, step), None),
                 Err(error) => (false, Some(step_error(done, last_good, error))),
             };
-            if !waits || evaluates || saves {
+            if !waits || evaluates || saves || student.is_some() {
                 self.read(&mut unread, trainee, last_good, &mut metrics, observer)?;
             }
             if let Some(failure) = failure {
@@ -181,10 +216,14 @@ impl Run<'_> {
             if evaluates {
                 let measured = self.evaluate(trainee, done, &mut metrics, observer)?;
                 heldout_nll = measured.or(heldout_nll);
+                if let (Some((student, _)), Some(nll)) = (&mut student, measured) {
+                    student.evaluated(nll);
+                }
             }
             if saves {
                 check_weights(trainee).map_err(|source| step_error(done, last_good, source))?;
-                checkpoints.save(trainee, &optimizer, done, heldout_nll)?;
+                let state = student.as_ref().map(|(student, _)| student.state());
+                checkpoints.save(trainee, &optimizer, done, heldout_nll, state)?;
                 last_good = Some(done);
                 observer.saved(done);
             }
@@ -218,20 +257,34 @@ impl Run<'_> {
         metrics: &mut Metrics,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
-        let Unread { steps, clock } = std::mem::take(unread);
+        let Unread {
+            steps,
+            clock,
+            composed,
+        } = std::mem::take(unread);
         let all: Vec<&Step> = steps.iter().map(|(_, step)| step).collect();
         let reports = Step::reports(&all, &self.objective.entries);
         let seconds = clock.map_or(0.0, |clock| clock.elapsed().as_secs_f64());
         let seconds = seconds / steps.len().max(1) as f64;
         for ((done, _), report) in steps.iter().zip(reports) {
             let Some(report) = report else {
-                let batch = self.data.batch(done - 1);
+                let batch = match composed {
+                    Some(composed) => composed.batch,
+                    None => self.data.batch(done - 1),
+                };
                 let config = self.step_config();
                 trainee.dropout.step = done - 1;
                 let source = why_not_finite(trainee, &self.objective, &batch, config);
                 return Err(step_error(*done, last_good, source));
             };
-            self.write(metrics, &self.record(*done, &report, seconds))?;
+            let written = composed.as_ref().zip(self.on_policy.as_ref());
+            let written = written.map(|(composed, stage)| {
+                let record = stage.timed(&composed.record, seconds);
+                observer.wrote(&record, &composed.samples);
+                record
+            });
+            let record = self.record(*done, &report, seconds, written);
+            self.write(METRICS, metrics, &record)?;
             observer.stepped(*done, &report, seconds);
         }
         Ok(())
@@ -270,12 +323,18 @@ impl Run<'_> {
             heldout_nll: loss.mean(),
             heldout_tokens: loss.tokens,
         };
-        self.write(metrics, &record)?;
+        self.write(METRICS, metrics, &record)?;
         observer.evaluated(step, loss);
         Ok(Some(loss.mean()))
     }
 
-    fn record(&self, step: u64, report: &StepReport, seconds: f64) -> Record {
+    fn record(
+        &self,
+        step: u64,
+        report: &StepReport,
+        seconds: f64,
+        on_policy: Option<OnPolicyRecord>,
+    ) -> Record {
         let names = self.objective.entries.configs().iter().enumerate();
         Record::Step {
             step,
@@ -289,25 +348,28 @@ impl Run<'_> {
             tokens: report.tokens,
             supervised_tokens: report.supervised_tokens,
             seconds,
+            on_policy,
         }
     }
 
-    fn open_metrics(&self, step: u64) -> Result<Metrics, RunError> {
-        let path = self.metrics_path();
+    /// A file of the stage that lines are added to, without those of steps after `step`.
+    fn open_lines(&self, file: &str, step: u64) -> Result<Metrics, RunError> {
+        let path = self.directory.join(file);
         std::fs::create_dir_all(&self.directory)
             .and_then(|()| Metrics::resume(&path, step))
             .map_err(|source| RunError::Metrics { path, source })
     }
 
-    fn write(&self, metrics: &mut Metrics, record: &Record) -> Result<(), RunError> {
-        let path = self.metrics_path();
-        metrics
+    fn write(
+        &self,
+        file: &str,
+        lines: &mut Metrics,
+        record: &impl Serialize,
+    ) -> Result<(), RunError> {
+        let path = self.directory.join(file);
+        lines
             .write(record)
             .map_err(|source| RunError::Metrics { path, source })
-    }
-
-    fn metrics_path(&self) -> PathBuf {
-        Path::new(&self.directory).join("metrics.jsonl")
     }
 }
 
@@ -316,6 +378,8 @@ impl Run<'_> {
 struct Unread {
     steps: Vec<(u64, Step)>,
     clock: Option<Instant>,
+    /// The batch of the only one, where the student has written a part of it.
+    composed: Option<Composed>,
 }
 
 impl Unread {

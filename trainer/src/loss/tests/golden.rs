@@ -255,3 +255,55 @@ fn hidden_losses_in_both_precisions() {
     hidden_losses::<f64>(1e-12);
     hidden_losses::<f32>(1e-6);
 }
+
+#[derive(Deserialize)]
+struct TrlJsd {
+    vocabulary: usize,
+    student: Vec<f64>,
+    teacher: Vec<f64>,
+    labels: Vec<i64>,
+    cases: Vec<TrlJsdCase>,
+}
+
+#[derive(Deserialize)]
+struct TrlJsdCase {
+    beta: f64,
+    temperature: f64,
+    value: f64,
+    gradient: Vec<f64>,
+}
+
+/// `make_trl_jsd.py` says what differs on purpose: T², and what is divided by.
+#[test]
+fn jsd_is_that_of_trl_at_every_beta() {
+    let golden: TrlJsd =
+        serde_json::from_str(include_str!("../../../tests/golden/trl_jsd.json")).unwrap();
+    let supervised: Vec<bool> = golden.labels.iter().map(|label| *label >= 0).collect();
+    let count = supervised.iter().filter(|counts| **counts).count() as f64;
+    let numbers = |values: &[f64]| values.iter().map(|x| Number::Finite(*x)).collect();
+    for trl in &golden.cases {
+        let squared = trl.temperature * trl.temperature;
+        let case = Case {
+            name: "TRL".into(),
+            student_vocab: golden.vocabulary,
+            teacher_vocab: golden.vocabulary,
+            valid: golden.vocabulary,
+            student: numbers(&golden.student),
+            teacher: numbers(&golden.teacher),
+            targets: vec![0; supervised.len()],
+            supervised: supervised.clone(),
+            scale: 1.0 / (count * squared),
+            entries: Vec::new(),
+        };
+        let settings = serde_json::json!({ "beta": trl.beta, "temperature": trl.temperature });
+        let jsd = serde_json::from_value(serde_json::json!({ "jsd": settings })).unwrap();
+        let (values, gradient) = run::<f64>(&case, &[jsd]);
+        let value = distance(&[values[0] / (count * squared)], &[trl.value]);
+        let gradient = distance(&gradient, &trl.gradient);
+        println!(
+            "β {} T {}: value {value:e}, gradient {gradient:e}",
+            trl.beta, trl.temperature
+        );
+        assert!(value <= 1e-12 && gradient <= 1e-12);
+    }
+}
