@@ -43,11 +43,7 @@ fn a_draft_changes_no_token_and_is_told_of() {
     let home = home.path();
     let draft = pruned(home).display().to_string();
     let with_draft = ["--draft", &draft];
-    for prompt in [
-        "What is the capital of France?",
-        "Write a list of five fruits.",
-        "Why is the sky blue?",
-    ] {
+    for prompt in ["What is the capital of France?", "Why is the sky blue?"] {
         let arguments = ["--max-tokens", "24", "--prompt", prompt];
         let plain = generated(home, &arguments);
         for tokens in ["1", "4"] {
