@@ -11,8 +11,7 @@ use model::parameter::Parameter;
 use model::weights::gguf_types::PlannedTensor;
 use teacher::remote::account::Spending;
 use teacher::synth::in_order::Outcome;
-use trainer::heldout::HeldoutLoss;
-use trainer::loss::LossEntries;
+use trainer::heldout::{Heldout, HeldoutPairs};
 use trainer::run::Observer;
 use trainer::step::StepReport;
 
@@ -55,15 +54,40 @@ impl Progress {
     /// What became of the samples on their way into batches.
     pub fn data(&mut self, data: &BatchLoader) {
         let report = data.report();
+        let pairs = data.holds_pairs();
+        let samples = match pairs {
+            true => counted(report.samples / 2, "pairs"),
+            false => counted(report.samples, "samples"),
+        };
         let mut line = format!(
-            "      data: {}, {}, {} of {}, {} an epoch",
-            counted(report.samples, "samples"),
+            "      data: {samples}, {}, {} of {}, {} an epoch",
             counted(report.tokens, "tokens"),
             counted(report.rows, "rows"),
             data.config().sequence_length,
             counted(data.batches_per_epoch(), "batches"),
         );
-        for (count, things, what) in [
+        let caches = || data.corpus().caches().iter();
+        let of_pairs = [
+            (report.truncated_samples, "answers", "truncated"),
+            (
+                report.dropped_samples / 2,
+                "pairs",
+                "dropped (no room for both answers within the sequence length)",
+            ),
+            (
+                caches().map(|cache| cache.left_out().equal).sum(),
+                "pairs",
+                "dropped (equal answers)",
+            ),
+            (
+                caches()
+                    .map(|cache| cache.left_out().empty + cache.without_targets() / 2)
+                    .sum(),
+                "pairs",
+                "dropped (an empty prompt or answer)",
+            ),
+        ];
+        let of_samples = [
             (report.truncated_samples, "samples", "truncated"),
             (
                 report.dropped_samples,
@@ -71,7 +95,9 @@ impl Progress {
                 "dropped (no target within the sequence length)",
             ),
             (report.dropped_rows, "rows", "dropped (no target in them)"),
-        ] {
+        ];
+        let counts: &[(u64, &str, &str)] = if pairs { &of_pairs } else { &of_samples };
+        for &(count, things, what) in counts {
             if count > 0 {
                 line += &format!("; {} {what}", counted(count, things));
             }
@@ -95,6 +121,15 @@ impl Progress {
         );
     }
 
+    /// Where the log-probabilities of the reference model come from.
+    pub fn reference(pairs: usize, is_known: bool) {
+        let pairs = counted(pairs as u64, "pairs");
+        match is_known {
+            true => eprintln!("      reference: {pairs}, computed before"),
+            false => eprintln!("      reference: computing {pairs}"),
+        }
+    }
+
     /// From which step on weights are rounded.
     pub fn rounding(&mut self, step: u64, total: u64) {
         eprintln!("      weights are rounded from step {step} of {total} on");
@@ -105,10 +140,10 @@ impl Progress {
         (other_types(tensors).iter()).for_each(|line| eprintln!("      {line}"));
     }
 
-    pub fn training(&mut self, entries: &LossEntries) -> TrainingProgress {
+    pub fn training(&mut self, names: Vec<&'static str>) -> TrainingProgress {
         TrainingProgress {
             bar: bar("      {bar:24} step {pos}/{len}  {msg}"),
-            names: entries.configs().iter().map(|entry| entry.name()).collect(),
+            names,
             recent: Vec::new(),
             line_at: Instant::now(),
             heldout: None,
@@ -283,8 +318,12 @@ impl Observer for TrainingProgress {
         let mean = spent / self.recent.len() as f64;
         let total = self.bar.length().unwrap_or(step);
         let left = Duration::from_secs_f64(mean * total.saturating_sub(step) as f64);
-        let parts: Vec<String> = match self.names.len() {
-            1 => Vec::new(),
+        let parts: Vec<String> = match (&report.pairs, self.names.len()) {
+            (Some(pairs), _) => vec![
+                format!("accuracy {:.2}", pairs.accuracy),
+                format!("margin {:.4}", pairs.margin),
+            ],
+            (None, 1) => Vec::new(),
             _ => self
                 .names
                 .iter()
@@ -316,12 +355,17 @@ impl Observer for TrainingProgress {
         self.bar.set_message(message);
     }
 
-    fn evaluated(&mut self, step: u64, loss: HeldoutLoss) {
-        self.heldout = Some(loss.mean());
-        let (mean, tokens) = (loss.mean(), loss.tokens);
-        self.say(&format!(
-            "step {step}: held-out loss {mean:.4} over {tokens} tokens"
-        ));
+    fn evaluated(&mut self, step: u64, measured: Heldout) {
+        let mean = measured.mean();
+        self.heldout = Some(mean);
+        let over = match measured {
+            Heldout::Tokens(loss) => format!("over {} tokens", loss.tokens),
+            Heldout::Pairs(HeldoutPairs { metrics, .. }) => format!(
+                "over {} pairs, accuracy {:.3}, margin {:.4}",
+                metrics.pairs, metrics.accuracy, metrics.margin
+            ),
+        };
+        self.say(&format!("step {step}: held-out loss {mean:.4} {over}"));
     }
 
     fn saved(&mut self, _step: u64) {}

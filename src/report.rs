@@ -13,7 +13,7 @@ use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::Action;
 use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, Scores, export_target};
-use preferences::{judged, rated};
+use preferences::{judged, learned, rated};
 
 /// The closing text of a finished run.
 ///
@@ -41,6 +41,12 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
                 let counts = Chain::rating_counts(stage)?;
                 write!(text, "\n{}", rated(config.keep, &counts, chain))?;
                 data.push(stage.directory.join(DATA));
+            }
+            Action::Dpo(_) => {
+                let name = stage.name.as_deref().unwrap_or("the model");
+                if let Some(scores) = Chain::pair_scores(stage, name)? {
+                    write!(text, "\n{}", learned(&scores))?;
+                }
             }
             Action::Judge(config) => {
                 let counts = Chain::verdict_counts(stage)?;

@@ -9,6 +9,7 @@ mod capture_answers;
 mod code_quality;
 mod corpus;
 mod cross_tokenizer;
+mod dpo;
 mod embeddings;
 mod evaluate;
 mod exercises;
@@ -46,6 +47,7 @@ use crate::source::{Cache, ModelSource, digest_of_path};
 
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
+pub use dpo::PairScores;
 pub use evaluate::Scores;
 pub use export::export_target;
 pub use quantize::QuantizationScore;
@@ -184,7 +186,7 @@ impl<'a> Chain<'a> {
 
     /// How far the stage was, in steps or records, if it was stopped from outside.
     fn run_stage(&self, stage: &PlannedStage, progress: &mut Progress) -> Result<Option<u64>> {
-        if matches!(stage.action, Action::Sft(_) | Action::Distill(_)) {
+        if stage.action.training().is_some() {
             use_huge_pages();
         }
         match &stage.action {
@@ -193,6 +195,7 @@ impl<'a> Chain<'a> {
             Action::Capture(config) => self.capture(stage, config, progress),
             Action::Sft(config) => self.sft(stage, config, progress),
             Action::Distill(config) => self.distill(stage, config, progress),
+            Action::Dpo(config) => self.dpo(stage, config, progress),
             Action::Quantize(config) => self.quantize(stage, config, progress).map(|()| None),
             Action::Eval(config) => self.evaluate(stage, config, progress).map(|()| None),
             Action::Export(config) => self.export(stage, config).map(|()| None),

@@ -16,6 +16,7 @@ use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::mask::{SampleEncoder, TokenizedSample};
 use crate::packing::SampleShape;
+use crate::preference::{LeftOut, Preference, read_preferences};
 use crate::read::{data_digest, read_samples};
 use crate::sample::Sample;
 
@@ -49,6 +50,8 @@ struct Counts {
     supervised: u64,
     /// Samples without any target, which are left out.
     without_targets: u64,
+    /// Pairs that were left out when they were read.
+    left_out: LeftOut,
 }
 
 impl TokenCache {
@@ -62,6 +65,17 @@ impl TokenCache {
         encoder: &SampleEncoder<'_>,
         samples: impl FnOnce() -> Result<Vec<Sample>, DataError>,
     ) -> Result<Self, DataError> {
+        Self::open_or_write(directory, key, |path, digest| {
+            let encode = |sample: &Sample| Ok(vec![encoder.encode(sample)?]);
+            write_cache(path, digest, &samples()?, encode, LeftOut::default())
+        })
+    }
+
+    fn open_or_write(
+        directory: &Path,
+        key: &str,
+        write: impl FnOnce(&Path, &[u8; 32]) -> Result<(), DataError>,
+    ) -> Result<Self, DataError> {
         let digest: [u8; 32] = Sha256::digest(format!("{VERSION}:{key}")).into();
         let name: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
         let path = directory.join(format!("{name}.tokens"));
@@ -69,7 +83,7 @@ impl TokenCache {
             return Ok(cache);
         }
         std::fs::create_dir_all(directory).map_err(DataError::io("create", directory))?;
-        write_cache(&path, &digest, encoder, &samples()?)?;
+        write(&path, &digest)?;
         Self::open(&path, &digest)?.ok_or_else(|| DataError::Malformed {
             path,
             expected: "the token cache that was just written",
@@ -96,6 +110,29 @@ impl TokenCache {
             }
             Ok(report.samples)
         })
+    }
+
+    /// The cache of a data set of preference pairs: sample 2i is the chosen side of a pair and sample 2i + 1 the rejected
+    /// one. Only what the sides say after their common beginning is learned.
+    pub fn of_pairs(
+        directory: &Path,
+        config: &DataConfig<PathBuf>,
+        encoder: &SampleEncoder<'_>,
+    ) -> Result<Self, DataError> {
+        let key = format!("pairs:{}:{}", data_digest(config)?, encoder.digest());
+        Self::open_or_write(directory, &key, |path, digest| {
+            let found = read_preferences(config)?;
+            let encode = |pair: &Preference| {
+                let side = |reply| encoder.encode_reply(&pair.prompt, reply);
+                Ok(vec![side(&pair.chosen)?, side(&pair.rejected)?])
+            };
+            write_cache(path, digest, &found.pairs, encode, found.left_out)
+        })
+    }
+
+    /// Pairs that were left out when the data was read; of other data none.
+    pub fn left_out(&self) -> LeftOut {
+        self.counts.left_out
     }
 
     /// None when there is no file, or none that fits.
@@ -248,6 +285,10 @@ fn read_header(bytes: &[u8], digest: &[u8; 32]) -> Option<Counts> {
         tokens: number(56)?,
         supervised: number(64)?,
         without_targets: number(72)?,
+        left_out: LeftOut {
+            equal: number(80)?,
+            empty: number(88)?,
+        },
     };
     // Counts beyond the file would overflow the layout.
     let size = bytes.len() as u64;
@@ -255,39 +296,48 @@ fn read_header(bytes: &[u8], digest: &[u8; 32]) -> Option<Counts> {
         .then_some(counts)
 }
 
-/// Writes aside, syncs and renames, so that no reader ever sees half a file.
-fn write_cache(
+/// Writes aside, syncs and renames, so that no reader ever sees half a file. An item of which some sample has no target is
+/// left out whole.
+fn write_cache<T: Sync>(
     path: &Path,
     digest: &[u8; 32],
-    encoder: &SampleEncoder<'_>,
-    samples: &[Sample],
+    items: &[T],
+    encode: impl Fn(&T) -> Result<Vec<TokenizedSample>, DataError> + Sync,
+    left_out: LeftOut,
 ) -> Result<(), DataError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let failed = || DataError::io("write", path);
     let aside = tempfile::NamedTempFile::new_in(directory).map_err(failed())?;
     let mut writer = BufWriter::with_capacity(1 << 20, aside);
     writer.write_all(&[0; HEADER_BYTES]).map_err(failed())?;
-    let mut counts = Counts::default();
+    let mut counts = Counts {
+        left_out,
+        ..Counts::default()
+    };
     let mut offsets: Vec<u64> = vec![0];
     let mut masks: Vec<u8> = Vec::new();
     let mut first_targets: Vec<u32> = Vec::new();
     let mut splittable: Vec<u8> = Vec::new();
-    for (group, chunk) in samples.chunks(SAMPLES_AT_A_TIME).enumerate() {
-        let encoded: Vec<TokenizedSample> = chunk
+    for (group, chunk) in items.chunks(SAMPLES_AT_A_TIME).enumerate() {
+        let encoded: Vec<Vec<TokenizedSample>> = chunk
             .par_iter()
             .enumerate()
-            .map(|(i, sample)| {
-                encoder.encode(sample).map_err(|error| DataError::Sample {
+            .map(|(i, item)| {
+                encode(item).map_err(|error| DataError::Sample {
                     number: group * SAMPLES_AT_A_TIME + i + 1,
                     source: Box::new(error),
                 })
             })
             .collect::<Result<_, _>>()?;
-        for sample in encoded {
-            let Some(first_target) = sample.supervised.iter().position(|s| *s) else {
-                counts.without_targets += 1;
-                continue;
-            };
+        let is_learned = |sample: &TokenizedSample| sample.supervised.contains(&true);
+        for item in &encoded {
+            if !item.iter().all(is_learned) {
+                counts.without_targets += item.len() as u64;
+            }
+        }
+        let whole = encoded.iter().filter(|item| item.iter().all(is_learned));
+        for sample in whole.flatten() {
+            let first_target = sample.supervised.iter().take_while(|s| !**s).count();
             writer
                 .write_all(bytemuck::cast_slice(&sample.ids))
                 .map_err(failed())?;
@@ -327,6 +377,8 @@ fn write_cache(
         counts.tokens,
         counts.supervised,
         counts.without_targets,
+        counts.left_out.equal,
+        counts.left_out.empty,
     ] {
         header.extend(count.to_le_bytes());
     }

@@ -61,7 +61,7 @@ impl<S> DataConfig<S> {
             (
                 columns.is_some_and(|columns| !columns.is_whole()),
                 "columns",
-                "`columns` takes { text }, { prompt, completion } or { messages }",
+                "`columns` takes { text }, { prompt, completion }, { messages } or { prompt, chosen, rejected }",
             ),
             (
                 self.chunk != Chunk::File && format.is_some_and(Format::is_table),
@@ -82,7 +82,14 @@ impl ColumnMapping {
             prompt,
             completion,
             messages,
+            chosen,
+            rejected,
         } = self;
+        if chosen.is_some() || rejected.is_some() {
+            // Sides that are whole conversations need no prompt.
+            let others = [text, completion, messages];
+            return chosen.is_some() && rejected.is_some() && others.iter().all(|o| o.is_none());
+        }
         matches!(
             (text, prompt, completion, messages),
             (Some(_), None, None, None)
@@ -129,7 +136,8 @@ pub enum Chunk {
     Definitions,
 }
 
-/// Names of the columns to read: `{ text }`, `{ prompt, completion }` or `{ messages }`.
+/// Names of the columns to read: `{ text }`, `{ prompt, completion }`, `{ messages }`, or of pairs
+/// `{ prompt, chosen, rejected }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnMapping {
@@ -141,6 +149,10 @@ pub struct ColumnMapping {
     pub completion: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
 }
 
 #[cfg(test)]

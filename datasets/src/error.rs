@@ -8,6 +8,10 @@ use thiserror::Error;
 pub const ACCEPTED_LAYOUTS: &str = "`text`; `prompt` + `completion`; `messages` (a list of {role, content}); \
      Alpaca: `instruction` + `output` (and `input`); ShareGPT: `conversations` (a list of {from, value})";
 
+/// Layouts of pairs that are recognised without a mapping.
+pub const ACCEPTED_PAIRS: &str = "`chosen` + `rejected`, as texts or turns, beside `prompt`, `conversations` or `instruction` (and `input`); \
+     or alone, as whole conversations";
+
 /// An error of this crate. Each names the file and what was found in it.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -38,6 +42,12 @@ pub enum DataError {
         path.display()
     )]
     UnknownLayout { path: PathBuf, columns: Vec<String> },
+    #[error(
+        "{}: no pairs among the columns {columns:?}; accepted: {ACCEPTED_PAIRS}\n\
+         hint: name the columns in the recipe: columns = {{ prompt = \"…\", chosen = \"…\", rejected = \"…\" }}",
+        path.display()
+    )]
+    NoPairs { path: PathBuf, columns: Vec<String> },
     #[error("{}: there is no column `{column}`; the columns are {columns:?}", path.display())]
     MissingColumn {
         path: PathBuf,
@@ -107,6 +117,11 @@ pub enum DataError {
          the chat template, and that sequence_length leaves room for completions after the prompts"
     )]
     NothingSupervised { found: String },
+    #[error(
+        "no pair to learn from: {found}\n\
+         hint: check the columns of the data, and that sequence_length leaves room for both answers after their prompts"
+    )]
+    NothingPreferred { found: String },
     #[error("sample {number}: {source}")]
     Sample {
         /// 1-based, among the samples that were read.

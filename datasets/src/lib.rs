@@ -28,6 +28,7 @@ pub mod mask;
 pub mod mixture;
 pub mod packing;
 pub mod pieces;
+pub mod preference;
 pub mod python;
 pub mod random;
 pub mod read;

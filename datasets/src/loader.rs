@@ -1,6 +1,6 @@
 //! Batches by number.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::error::DataError;
 use crate::mixture::{Corpus, mixed_order};
-use crate::packing::{Packing, PackingPlan, PackingReport, SampleShape};
+use crate::packing::{Packing, PackingPlan, PackingReport, SampleShape, pair_lengths};
 use crate::random::Random;
 
 /// How batches are cut from a corpus.
@@ -47,7 +47,9 @@ pub struct BatchLoader {
     config: LoaderConfig,
     rows: usize,
     shapes: Vec<SampleShape>,
-    /// Numbers of the samples that have a target within the sequence length, by part.
+    /// Whether sample 2i + 1 belongs to sample 2i.
+    pairs: bool,
+    /// Numbers of the samples that have a target within the sequence length, by part; of pairs their first samples.
     usable: Vec<Vec<u32>>,
     /// Samples and tokens that do not.
     dropped: (u64, u64),
@@ -65,7 +67,16 @@ struct State {
 impl BatchLoader {
     /// Fails on sizes that make no sense and when a part of the corpus has no target within the sequence length.
     pub fn new(corpus: impl Into<Corpus>, config: LoaderConfig) -> Result<Self, DataError> {
-        let corpus = corpus.into();
+        Self::of_units(corpus.into(), config, false)
+    }
+
+    /// As [`Self::new`], for a corpus of [`TokenCache::of_pairs`](crate::cache::TokenCache::of_pairs): both sides of a pair
+    /// stand next to each other in one row. A stream has no place for pairs, and takes one a row.
+    pub fn of_pairs(corpus: impl Into<Corpus>, config: LoaderConfig) -> Result<Self, DataError> {
+        Self::of_units(corpus.into(), config, true)
+    }
+
+    fn of_units(corpus: Corpus, config: LoaderConfig, pairs: bool) -> Result<Self, DataError> {
         let setting = |key, found: usize, expected: &str| DataError::Setting {
             key,
             found: found.to_string(),
@@ -91,30 +102,42 @@ impl BatchLoader {
             return Err(setting("rows", rows, "at least 1"));
         }
         let shapes = corpus.shapes();
-        let is_usable = |number: &u32| shapes[*number as usize].is_usable(length, config.packing);
-        let usable = corpus.by_part((0..corpus.len() as u32).filter(is_usable));
+        let unit = if pairs { 2 } else { 1 };
+        let samples_of = |number: u32| &shapes[number as usize..number as usize + unit];
+        let is_usable = |number: u32| match samples_of(number) {
+            [chosen, rejected] => pair_lengths(&[*chosen, *rejected], length as u32).is_some(),
+            [sample, ..] => sample.is_usable(length, config.packing),
+            [] => false,
+        };
+        let numbers = || (0..corpus.len() as u32).step_by(unit);
+        let usable = corpus.by_part(numbers().filter(|number| is_usable(*number)));
         if let Some(part) = usable.iter().position(Vec::is_empty) {
-            return Err(DataError::NothingSupervised {
-                found: format!(
-                    "data set {} of {}: no sample has a completion that begins within sequence_length = {length}",
-                    part + 1,
-                    usable.len()
-                ),
+            let set = format!("data set {} of {}", part + 1, usable.len());
+            return Err(match pairs {
+                false => DataError::NothingSupervised {
+                    found: format!(
+                        "{set}: no sample has a completion that begins within sequence_length = {length}"
+                    ),
+                },
+                true => DataError::NothingPreferred {
+                    found: format!(
+                        "{set}: of no pair both answers begin within a row of sequence_length = {length}"
+                    ),
+                },
             });
         }
         let mut dropped = (0, 0);
-        for shape in shapes
-            .iter()
-            .filter(|s| !s.is_usable(length, config.packing))
-        {
-            dropped.0 += 1;
-            dropped.1 += u64::from(shape.length);
+        for number in numbers().filter(|number| !is_usable(*number)) {
+            let lengths = samples_of(number).iter().map(|s| u64::from(s.length));
+            dropped.0 += unit as u64;
+            dropped.1 += lengths.sum::<u64>();
         }
         Ok(Self {
             corpus,
             config,
             rows,
             shapes,
+            pairs,
             usable,
             dropped,
             state: Mutex::default(),
@@ -191,6 +214,11 @@ impl BatchLoader {
         &self.config
     }
 
+    /// Whether sample 2i + 1 belongs to sample 2i.
+    pub fn holds_pairs(&self) -> bool {
+        self.pairs
+    }
+
     /// Rows a batch.
     pub fn rows(&self) -> usize {
         self.rows
@@ -214,17 +242,24 @@ impl BatchLoader {
         } = &self.config;
         let order = mixed_order(&self.usable, self.corpus.shares(), *seed, stage, epoch);
         let mut random = Random::new(*seed, stage, epoch, "order of rows");
-        let plan = Arc::new(PackingPlan::new(
-            &self.shapes,
-            &order,
-            *sequence_length,
-            *packing,
-            |piece| {
-                let sample = self.corpus.sample(piece.sample as usize);
-                sample.supervised[piece.predicted()].iter().any(|s| *s != 0)
-            },
-            &mut random,
-        ));
+        let plan = match self.pairs {
+            true => {
+                let length = *sequence_length;
+                PackingPlan::of_pairs(&self.shapes, &order, length, *packing, &mut random)
+            }
+            false => PackingPlan::new(
+                &self.shapes,
+                &order,
+                *sequence_length,
+                *packing,
+                |piece| {
+                    let sample = self.corpus.sample(piece.sample as usize);
+                    sample.supervised[piece.predicted()].iter().any(|s| *s != 0)
+                },
+                &mut random,
+            ),
+        };
+        let plan = Arc::new(plan);
         let mut state = self.locked();
         state.plans.push_back((epoch, plan.clone()));
         // Epoch 0 is asked for again and again: it gives the number of batches.
@@ -233,6 +268,37 @@ impl BatchLoader {
             state.plans.remove(oldest);
         }
         plan
+    }
+
+    /// The pairs of the first `batches` batches, by their first samples, rising.
+    pub fn pairs_of(&self, batches: u64) -> Vec<u32> {
+        let all: usize = self.usable.iter().map(Vec::len).sum();
+        let mut found = BTreeSet::new();
+        for number in 0..batches {
+            let (epoch, first) = self.epoch_of(number);
+            let plan = self.plan(epoch);
+            let first_row = (number - first) as usize * self.rows;
+            let rows = (first_row..first_row + self.rows).flat_map(|row| plan.row(row));
+            found.extend(rows.step_by(2).map(|piece| piece.sample));
+            if found.len() == all {
+                break;
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Batches of `rows` rows that hold just these pairs, each once: a function of the pairs and the sequence length.
+    pub fn batches_of_pairs(&self, pairs: &[u32], rows: usize) -> impl Iterator<Item = Batch> {
+        let length = self.config.sequence_length;
+        let mut random = Random::new(0, "", 0, "pairs");
+        let plan = PackingPlan::of_pairs(&self.shapes, pairs, length, Packing::Pack, &mut random);
+        (0..plan.rows().div_ceil(rows)).map(move |number| {
+            let mut batch = Batch::padding(rows, length, self.config.pad);
+            for row in 0..rows {
+                batch.fill_row(row, plan.row(number * rows + row), &self.corpus);
+            }
+            batch
+        })
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, State> {

@@ -84,12 +84,32 @@ impl<'a> SampleEncoder<'a> {
                     Message::new("user", prompt),
                     Message::new("assistant", completion),
                 ];
-                self.conversation(template, &turns)?
+                self.conversation(template, &turns, 0)?
             }
             (Sample::Conversation(messages), Some(template)) => {
-                self.conversation(template, messages)?
+                self.conversation(template, messages, 0)?
             }
             (Sample::Conversation(_), None) => return Err(DataError::NoTemplate),
+        };
+        if let Some(first) = encoded.supervised.first_mut() {
+            *first = false;
+        }
+        Ok(encoded)
+    }
+
+    /// The tokens of a conversation of which only the assistant turns in `reply` are learned. Without a template one
+    /// question is followed by its answer.
+    pub fn encode_reply(
+        &self,
+        prompt: &[Message],
+        reply: &[Message],
+    ) -> Result<TokenizedSample, DataError> {
+        let mut encoded = match (&self.template, prompt, reply) {
+            (Some(template), _, _) => {
+                self.conversation(template, &[prompt, reply].concat(), prompt.len())?
+            }
+            (None, [question], [answer]) => self.completion(&question.content, &answer.content)?,
+            (None, _, _) => return Err(DataError::NoTemplate),
         };
         if let Some(first) = encoded.supervised.first_mut() {
             *first = false;
@@ -141,10 +161,12 @@ impl<'a> SampleEncoder<'a> {
         }
     }
 
+    /// The first `read` turns are never learned.
     fn conversation(
         &self,
         template: &ChatTemplate,
         messages: &[Message],
+        read: usize,
     ) -> Result<TokenizedSample, DataError> {
         let mut encoded = TokenizedSample::default();
         let mut finished: Option<usize> = None;
@@ -156,6 +178,7 @@ impl<'a> SampleEncoder<'a> {
             // What follows the last end-of-sequence token of a turn (ChatML: a line feed) is never generated.
             let learned = match segment.turn {
                 None => 0,
+                Some(turn) if turn <= read => 0,
                 Some(_) => ids
                     .iter()
                     .rposition(is_eos)

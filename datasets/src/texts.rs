@@ -64,6 +64,8 @@ fn mapped(mapping: &ColumnMapping) -> Vec<&str> {
         &mapping.prompt,
         &mapping.completion,
         &mapping.messages,
+        &mapping.chosen,
+        &mapping.rejected,
     ];
     named.into_iter().flatten().map(String::as_str).collect()
 }

@@ -24,6 +24,9 @@ use crate::source::{Cache, ModelSource};
 use show::{Marks, shown};
 use view::{View, views};
 
+/// What the samples of a pair are called.
+const SIDES: [&str; 2] = ["chosen", "rejected"];
+
 pub fn run(arguments: InspectArgs) -> anyhow::Result<()> {
     let from = &arguments.recipe;
     let recipe = Recipe::load(&from.recipe, from.preset.as_deref(), &from.set)?;
@@ -71,22 +74,23 @@ fn inspect(
     let source = (data.source.resolve(cache)).with_context(|| format!("data `{}`", view.data))?;
     let config = data.with_source(source);
     let encoder = encoder(&tokenizer, view)?;
-    let tokens = Arc::new(TokenCache::of_data(
-        &cache.root().join("tokens"),
-        &config,
-        &encoder,
-    )?);
+    let directory = cache.root().join("tokens");
+    let tokens = match view.pairs {
+        true => TokenCache::of_pairs(&directory, &config, &encoder)?,
+        false => TokenCache::of_data(&directory, &config, &encoder)?,
+    };
+    let tokens = Arc::new(tokens);
     writeln!(out, "{}", view.heading())?;
     let marks = Marks::of(std::io::stdout().is_terminal());
     let length = view.sequence.as_ref().map(|sequence| sequence.length);
-    for number in 0..samples.min(tokens.len()) {
+    let shown_samples = if view.pairs { 2 * samples } else { samples };
+    for number in 0..shown_samples.min(tokens.len()) {
         let sample = tokens.sample(number);
-        writeln!(
-            out,
-            "--- sample {}: {} tokens",
-            number + 1,
-            sample.ids.len()
-        )?;
+        let name = match view.pairs {
+            true => format!("pair {}, {}", number / 2 + 1, SIDES[number % 2]),
+            false => format!("sample {}", number + 1),
+        };
+        writeln!(out, "--- {name}: {} tokens", sample.ids.len())?;
         let kept = length.unwrap_or(usize::MAX).min(sample.ids.len());
         let text = shown(
             &tokenizer,
@@ -105,10 +109,13 @@ fn inspect(
         }
     }
     let packing = match &view.sequence {
-        Some(sequence) => Some(pack(&tokens, sequence, recipe.seed)?),
+        Some(sequence) => Some(pack(&tokens, sequence, view.pairs, recipe.seed)?),
         None => None,
     };
-    write_counts(out, &tokens, packing.as_ref())
+    match view.pairs {
+        true => write_pair_counts(out, &tokens, packing.as_ref()),
+        false => write_counts(out, &tokens, packing.as_ref()),
+    }
 }
 
 /// The tokenizer of a declared model, or of the one that it borrows it from.
@@ -142,6 +149,7 @@ fn encoder<'a>(tokenizer: &'a Tokenizer, view: &View) -> anyhow::Result<SampleEn
 fn pack(
     tokens: &Arc<TokenCache>,
     sequence: &view::Sequence,
+    pairs: bool,
     seed: u64,
 ) -> anyhow::Result<PackingReport> {
     let config = LoaderConfig {
@@ -152,7 +160,50 @@ fn pack(
         packing: sequence.packing,
         pad: 0,
     };
-    Ok(BatchLoader::new(Corpus::new(vec![(tokens.clone(), 1.0)])?, config)?.report())
+    let corpus = Corpus::new(vec![(tokens.clone(), 1.0)])?;
+    let loader = match pairs {
+        true => BatchLoader::of_pairs(corpus, config)?,
+        false => BatchLoader::new(corpus, config)?,
+    };
+    Ok(loader.report())
+}
+
+/// Both sides of a pair are samples of their own.
+fn write_pair_counts(
+    out: &mut impl Write,
+    tokens: &TokenCache,
+    packing: Option<&PackingReport>,
+) -> anyhow::Result<()> {
+    let (left_out, without) = (tokens.left_out(), tokens.without_targets() / 2);
+    let all = tokens.len() as u64 / 2 + without + left_out.equal + left_out.empty;
+    writeln!(out, "--- all of it")?;
+    writeln!(out, "pairs       {all}")?;
+    writeln!(out, "tokens      {}", tokens.tokens())?;
+    let share = 100.0 * tokens.supervised() as f64 / tokens.tokens().max(1) as f64;
+    writeln!(out, "supervised  {} ({share:.1}%)", tokens.supervised())?;
+    let too_long = packing.map_or(0, |report| report.dropped_samples / 2);
+    writeln!(
+        out,
+        "dropped     {}: {} with equal answers, {} with an empty prompt or answer, {without} with nothing to learn, {too_long} without room for both answers",
+        counted(
+            left_out.equal + left_out.empty + without + too_long,
+            "pairs"
+        ),
+        left_out.equal,
+        left_out.empty,
+    )?;
+    if let Some(report) = packing {
+        writeln!(
+            out,
+            "truncated   {}, {}",
+            counted(report.truncated_samples, "answers"),
+            counted(report.truncated_tokens, "tokens")
+        )?;
+        let padding = counted(report.padding_tokens, "positions");
+        writeln!(out, "sequences   {} ({padding} of padding)", report.rows)?;
+    }
+    writeln!(out)?;
+    Ok(())
 }
 
 fn write_counts(

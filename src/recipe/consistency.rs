@@ -128,7 +128,7 @@ impl Recipe {
             ExportFormat::Gptq { .. } => {
                 let says = match made {
                     Some(Action::Quantize(made)) => made.method.beyond_gptq()?,
-                    Some(Action::Sft(_) | Action::Distill(_)) => {
+                    Some(Action::Sft(_) | Action::Distill(_) | Action::Dpo(_)) => {
                         let train = trained?;
                         let aware = train.quantization_aware.as_ref();
                         if train.adapter.is_none()

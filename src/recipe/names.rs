@@ -99,7 +99,7 @@ pub fn resolve(recipe: &Recipe) -> Result<Vec<Vec<Input>>, Vec<Problem>> {
     }
     for name in recipe.data.keys() {
         let (origin, path) = (Origin::Data(name.clone()), format!("data.{name}"));
-        let thing = Thing::Samples;
+        let thing = Thing::Data;
         define(
             name,
             Definition {
@@ -185,15 +185,20 @@ fn fits(thing: Thing, wanted: Thing) -> bool {
     let also: &[Thing] = match wanted {
         Thing::Writer => &[Thing::Model, Thing::Remote],
         Thing::Data => &[Thing::Samples, Thing::Pairs, Thing::Instructions],
-        Thing::Questions => &[Thing::Samples, Thing::Instructions],
+        Thing::Questions => &[Thing::Data, Thing::Samples, Thing::Instructions],
+        // What declared data holds shows when it is read.
+        Thing::Samples | Thing::Pairs => &[Thing::Data],
         _ => &[],
     };
     thing == wanted || also.contains(&thing)
 }
 
 /// How to come from records of one kind to those that are wanted.
-fn way_out(thing: Thing) -> Option<&'static str> {
+fn way_out(thing: Thing, wanted: Thing) -> Option<&'static str> {
     match thing {
+        Thing::Samples if wanted == Thing::Pairs => {
+            Some("a stage `rate` makes pairs of rated answers")
+        }
         Thing::Pairs => {
             Some("`keep = \"best\"` in the stage `rate` keeps the best answers, as conversations")
         }
@@ -240,21 +245,23 @@ fn look_up(
     }
     if !fits(definition.thing, *wanted) {
         let found = match (definition.thing, *wanted) {
-            (Thing::Samples, wanted) if !fits(Thing::Samples, wanted) => Thing::Data,
+            (Thing::Samples, wanted) if !fits(Thing::Data, wanted) => Thing::Data,
             (found, _) => found,
         };
         let wanted = match (*wanted, fits(found, Thing::Data)) {
-            (Thing::Samples | Thing::Questions, false) => Thing::Data,
+            (Thing::Samples | Thing::Pairs | Thing::Questions, false) => Thing::Data,
             (wanted, _) => wanted,
         };
+        let way_out = way_out(found, wanted);
+        let are = if wanted == Thing::Pairs { "are" } else { "is" };
         let (is, wanted) = (found.described(), wanted.described());
         let verb = if matches!(found, Thing::Pairs | Thing::Instructions) {
             "holds"
         } else {
             "is"
         };
-        let problem = Problem::new(format!("`{name}` {verb} {is}, {wanted} is wanted here"));
-        return Err(match way_out(found) {
+        let problem = Problem::new(format!("`{name}` {verb} {is}, {wanted} {are} wanted here"));
+        return Err(match way_out {
             Some(hint) if fits(found, Thing::Data) => problem.hint(hint),
             _ => problem,
         });

@@ -53,6 +53,7 @@ impl Recipe {
             }),
             Action::Sft(sft) => same(&sft.inputs.model),
             Action::Distill(distill) => same(&distill.inputs.student),
+            Action::Dpo(dpo) => same(&dpo.inputs.model),
             Action::Quantize(quantize) => same(&quantize.model),
             _ => None,
         }
@@ -93,6 +94,15 @@ impl Recipe {
                     length("sequence_length", tokens, teacher);
                 }
             }
+            Action::Dpo(stage) => {
+                let tokens = Some(stage.train.sequence_length);
+                length("sequence_length", tokens, &stage.inputs.model);
+                if let Some(reference) = &stage.inputs.reference
+                    && *reference != stage.inputs.model
+                {
+                    length("sequence_length", tokens, reference);
+                }
+            }
             Action::Eval(stage) => {
                 (stage.models.iter()).for_each(|model| length("window", stage.window, model));
             }
@@ -127,6 +137,9 @@ impl Recipe {
             }
             Action::Distill(distill) => {
                 found.extend(self.random_adapter(&distill.inputs.student, &distill.train));
+            }
+            Action::Dpo(dpo) => {
+                found.extend(self.random_adapter(&dpo.inputs.model, &dpo.train));
             }
             _ => {}
         }

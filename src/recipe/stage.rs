@@ -11,6 +11,7 @@ use super::capture::{Capture, CaptureFrom, TeacherChoice, invalid_from_shards};
 use super::code_quality::CodeQuality;
 use super::data::DataMix;
 use super::document::Node;
+use super::dpo::Dpo;
 use super::exercises::Exercises;
 use super::export::Export;
 use super::ffn_width::FfnWidth;
@@ -41,6 +42,7 @@ pub enum Action {
     Capture(Capture),
     Sft(Sft),
     Distill(Distill),
+    Dpo(Box<Dpo>),
     Quantize(Quantize),
     Eval(Eval),
     Export(Export),
@@ -132,7 +134,7 @@ pub enum Thing {
     Remote,
     /// As something wanted: a model of either kind, that only writes or tells probabilities.
     Writer,
-    /// As something wanted: records of any kind.
+    /// Data that the recipe declares: what it holds shows when it is read. As something wanted: records of any kind.
     Data,
     /// Texts, answers and conversations: what can be learned, measured and rated.
     Samples,
@@ -232,6 +234,15 @@ impl Stage {
                     }))
                 })
             }
+            "dpo" => {
+                let (inputs, train) = (parts.take(), parts.take());
+                inputs.and_then(|inputs| {
+                    Ok(Action::Dpo(Box::new(Dpo {
+                        inputs,
+                        train: train?,
+                    })))
+                })
+            }
             "quantize" => parts.take().map(Action::Quantize),
             "eval" => parts.take().map(Action::Eval),
             "export" => Export::read(&mut parts).map(Action::Export),
@@ -258,12 +269,13 @@ impl Stage {
 }
 
 impl Action {
-    pub const KINDS: [&str; 16] = [
+    pub const KINDS: [&str; 17] = [
         "prune",
         "gqa",
         "capture",
         "sft",
         "distill",
+        "dpo",
         "quantize",
         "eval",
         "export",
@@ -284,6 +296,7 @@ impl Action {
             Self::Capture(_) => "capture",
             Self::Sft(_) => "sft",
             Self::Distill(_) => "distill",
+            Self::Dpo(_) => "dpo",
             Self::Quantize(_) => "quantize",
             Self::Eval(_) => "eval",
             Self::Export(_) => "export",
@@ -304,6 +317,7 @@ impl Action {
             Self::Prune(_) | Self::Gqa(_) | Self::Sft(_) | Self::Distill(_) | Self::Quantize(_) => {
                 Thing::Model
             }
+            Self::Dpo(_) => Thing::Model,
             Self::Capture(_) => Thing::Targets,
             Self::Eval(_) | Self::Judge(_) => Thing::Scores,
             Self::Export(_) => Thing::Files,
@@ -332,7 +346,7 @@ impl Action {
         match self {
             Self::Gqa(gqa) => gqa.pooling == Pooling::Random,
             Self::Capture(capture) => matches!(capture.encoding, Encoding::Sampled(_)),
-            Self::Sft(_) | Self::Distill(_) | Self::CodeQuality(_) => true,
+            Self::Sft(_) | Self::Distill(_) | Self::Dpo(_) | Self::CodeQuality(_) => true,
             Self::Generate(generate) => generate.sampling.seed.is_none(),
             Self::Rate(rate) => rate.seed.is_none() || rate.sampling.seed.is_none(),
             Self::Judge(judge) => judge.sampling.seed.is_none(),
@@ -357,10 +371,11 @@ impl Action {
         }
     }
 
-    pub(super) fn training(&self) -> Option<&TrainConfig> {
+    pub fn training(&self) -> Option<&TrainConfig> {
         match self {
             Self::Sft(stage) => Some(&stage.train),
             Self::Distill(stage) => Some(&stage.train),
+            Self::Dpo(stage) => Some(&stage.train),
             _ => None,
         }
     }
@@ -401,6 +416,13 @@ impl Action {
                     TeacherChoice::Shards(name) => uses("teacher.shards", name, Thing::Targets),
                 }
                 (inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Samples));
+            }
+            Self::Dpo(dpo) => {
+                uses("model", &dpo.inputs.model, Thing::Model);
+                (dpo.inputs.data.names()).for_each(|(key, name)| uses(&key, name, Thing::Pairs));
+                if let Some(reference) = &dpo.inputs.reference {
+                    uses("reference", reference, Thing::Model);
+                }
             }
             Self::Quantize(quantize) => {
                 uses("model", &quantize.model, Thing::Model);
@@ -456,7 +478,11 @@ impl Action {
             }
         }
         if let Some(heldout) = self.training().and_then(|train| train.heldout.as_deref()) {
-            uses("heldout", heldout, Thing::Samples);
+            let wanted = match self {
+                Self::Dpo(_) => Thing::Pairs,
+                _ => Thing::Samples,
+            };
+            uses("heldout", heldout, wanted);
         }
         found
     }
@@ -498,6 +524,7 @@ impl Action {
                     found.extend(invalid_from_shards(&inputs.loss, train.packing));
                 }
             }
+            Self::Dpo(dpo) => found.extend(dpo.check()),
             Self::Eval(eval) => {
                 let mut check =
                     |holds, key: &str, says: &str| require(&mut found, holds, key, says);

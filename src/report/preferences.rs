@@ -1,4 +1,4 @@
-//! Tables of what a judge thinks of answers.
+//! Tables of what a judge thinks of answers, and of what a model has learned of it.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use teacher::synth::pairs::RatingCounts;
 use teacher::synth::verdict::VerdictCounts;
 
 use crate::recipe::{Judge, Keep};
-use crate::stages::Chain;
+use crate::stages::{Chain, PairScores};
 
 /// What became of the prompts of a stage `rate`, and whose answers were rated how.
 pub fn rated(keep: Keep, counts: &RatingCounts, chain: &Chain) -> String {
@@ -109,4 +109,20 @@ fn called(model: &str, chain: &Chain) -> String {
         Some(known) => known.input.reference.name.clone(),
         None => model.chars().take("sha256:".len() + 12).collect(),
     }
+}
+
+/// What a stage `dpo` measured on held-out pairs.
+pub fn learned(scores: &PairScores) -> String {
+    let mut text = format!(
+        "preferences of {} on {} pairs of {}\n{:14}  {:>8}  {:>8}  {:>8}\n",
+        scores.name, scores.pairs, scores.data, "", "loss", "accuracy", "margin"
+    );
+    for (when, score) in [("before", &scores.before), ("after", &scores.after)] {
+        let _ = writeln!(
+            text,
+            "{when:14}  {:>8.4}  {:>8.3}  {:>8.4}",
+            score.loss, score.accuracy, score.margin
+        );
+    }
+    text
 }

@@ -143,15 +143,25 @@ impl Chain<'_> {
         tokenizer: &Tokenizer,
         batch: BatchSize,
     ) -> Result<BatchLoader> {
-        let loader = LoaderConfig {
+        let loader = self.loader_config(config, tokenizer, batch);
+        Ok(BatchLoader::new(corpus, loader)?)
+    }
+
+    /// How a training stage cuts its data.
+    pub fn loader_config(
+        &self,
+        config: &TrainConfig,
+        tokenizer: &Tokenizer,
+        batch: BatchSize,
+    ) -> LoaderConfig {
+        LoaderConfig {
             sequence_length: config.sequence_length,
             batch,
             seed: self.recipe.seed,
             stage: String::new(),
             packing: config.packing,
             pad: pad_of(tokenizer),
-        };
-        Ok(BatchLoader::new(corpus, loader)?)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Stages `sft` and `distill`.
+//! Stages `sft` and `distill`, and what all training stages share.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use teacher::vocabulary;
 use trainer::adapter::Adapter;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
-use trainer::objective::{Guide, Objective, Trainee};
+use trainer::objective::{Guide, Objective, TokenObjective, Trainee};
 use trainer::quantization_aware::QuantizationAware;
 use trainer::run::{Outcome, Run};
 
@@ -28,14 +28,15 @@ use crate::progress::Progress;
 use crate::recipe::{Distill, Sft, TeacherChoice};
 
 /// All that a training stage needs, whichever its kind.
-struct Training<'a> {
-    trainee: Trainee,
-    tokenizer: Tokenizer,
-    objective: Objective<'a>,
-    data: BatchLoader,
-    config: &'a TrainConfig,
+pub struct Training<'a> {
+    pub trainee: Trainee,
+    pub tokenizer: Tokenizer,
+    pub objective: Objective<'a>,
+    pub data: BatchLoader,
+    pub heldout: Option<BatchLoader>,
+    pub config: &'a TrainConfig,
     /// What the adapter is trained beside; `None` where the model itself is trained.
-    base: Option<Checkpoint>,
+    pub base: Option<Checkpoint>,
 }
 
 impl Chain<'_> {
@@ -54,16 +55,18 @@ impl Chain<'_> {
             &student.tokenizer,
         )?;
         let entries = LossEntries::new(&[LossConfig::CrossEntropy(Default::default())])?;
-        let objective = Objective {
+        let objective = TokenObjective {
             entries,
             teacher: None,
             valid: student.decoder.head().rows(),
         };
+        let heldout = self.heldout_data(stage, &config.train, &student.tokenizer)?;
         let training = Training {
             trainee: Trainee::new(student.decoder),
             tokenizer: student.tokenizer,
-            objective,
+            objective: Objective::Tokens(objective),
             data,
+            heldout,
             config: &config.train,
             base,
         };
@@ -100,7 +103,7 @@ impl Chain<'_> {
             teacher.decoder.head().rows(),
         )?;
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
-        let objective = Objective {
+        let objective = TokenObjective {
             entries: LossEntries::new(&config.inputs.loss)?,
             teacher: Some(Guide::Model(&teacher as &dyn Teacher)),
             valid,
@@ -113,11 +116,13 @@ impl Chain<'_> {
         let mut trainee = Trainee::new(student.decoder);
         let width = teacher.decoder().config.hidden_size;
         trainee.add_projections(&objective.entries, width, self.recipe.seed);
+        let heldout = self.heldout_data(stage, &config.train, &student.tokenizer)?;
         let training = Training {
             trainee,
             tokenizer: student.tokenizer,
-            objective,
+            objective: Objective::Tokens(objective),
             data,
+            heldout,
             config: &config.train,
             base,
         };
@@ -139,16 +144,18 @@ impl Chain<'_> {
         let columns = student.decoder.head().rows();
         let targets = self.stored_targets(stage, &tokens, columns, &inputs.loss)?;
         let pieces = PieceList::new(data.corpus(), train.sequence_length);
-        let objective = Objective {
+        let objective = TokenObjective {
             entries: LossEntries::new(&inputs.loss)?,
             teacher: Some(Guide::Stored(&targets, &pieces)),
             valid: columns,
         };
+        let heldout = self.heldout_data(stage, train, &student.tokenizer)?;
         let training = Training {
             trainee: Trainee::new(student.decoder),
             tokenizer: student.tokenizer,
-            objective,
+            objective: Objective::Tokens(objective),
             data,
+            heldout,
             config: train,
             base,
         };
@@ -172,16 +179,18 @@ impl Chain<'_> {
         let across = self.across_tokenizers(stage, &inputs.data, tokenizers, &teacher)?;
         let rows = student.decoder.head().rows();
         let valid = vocabulary::compare(&student.tokenizer, &student.tokenizer, [], rows, rows)?;
-        let objective = Objective {
+        let objective = TokenObjective {
             entries: LossEntries::new(&inputs.loss)?,
             teacher: Some(Guide::Across(&across)),
             valid,
         };
+        let heldout = self.heldout_data(stage, train, &student.tokenizer)?;
         let training = Training {
             trainee: Trainee::new(student.decoder),
             tokenizer: student.tokenizer,
-            objective,
+            objective: Objective::Tokens(objective),
             data,
+            heldout,
             config: train,
             base,
         };
@@ -189,7 +198,7 @@ impl Chain<'_> {
     }
 
     /// What is trained: the model, or an adapter beside it.
-    fn open_student(
+    pub(super) fn open_student(
         &self,
         stage: &PlannedStage,
         key: &str,
@@ -205,7 +214,7 @@ impl Chain<'_> {
     }
 
     /// Refuses rows that are longer than what a model was made for.
-    fn check_context(
+    pub(super) fn check_context(
         &self,
         stage: &PlannedStage,
         side: &str,
@@ -223,7 +232,7 @@ impl Chain<'_> {
         }
     }
 
-    fn train(
+    pub(super) fn train(
         &self,
         stage: &PlannedStage,
         training: Training,
@@ -234,6 +243,7 @@ impl Chain<'_> {
             tokenizer,
             objective,
             data,
+            heldout,
             config,
             base,
         } = training;
@@ -245,7 +255,7 @@ impl Chain<'_> {
         let run = Run {
             config,
             objective,
-            heldout: self.heldout_data(stage, config, &tokenizer)?,
+            heldout,
             data: Arc::new(data),
             directory: stage.directory.clone(),
             stage_digest: stage.digest.to_string(),
@@ -266,7 +276,7 @@ impl Chain<'_> {
                 Progress::other_types(&plan_tensors(&trainee.decoder.config, kind));
             }
         }
-        let mut observer = progress.training(&run.objective.entries);
+        let mut observer = progress.training(run.objective.names());
         let outcome = run.train(&mut trainee, &mut observer);
         observer.finish();
         match outcome? {
@@ -296,7 +306,7 @@ fn is_universal(losses: &[LossConfig]) -> bool {
 }
 
 /// Every id that the data holds, once.
-fn used_ids(data: &BatchLoader) -> Vec<u32> {
+pub(super) fn used_ids(data: &BatchLoader) -> Vec<u32> {
     let mut used = Vec::new();
     let corpus = data.corpus();
     for number in 0..corpus.len() {

@@ -11,6 +11,7 @@ mod capture_remote;
 mod chain;
 mod code_quality;
 mod cross_tokenizer;
+mod dpo;
 mod equal_weights;
 mod exercises;
 mod exports;

@@ -86,6 +86,15 @@ impl TrainConfig {
         self.tokens_per_step / self.sequence_length.max(1)
     }
 
+    /// Optimiser steps of the whole run.
+    pub fn total_steps(&self, batches_per_epoch: u64) -> u64 {
+        match (self.steps, self.epochs) {
+            (Some(steps), _) => steps,
+            (None, Some(epochs)) => (epochs * batches_per_epoch as f64).ceil().max(1.0) as u64,
+            (None, None) => 0,
+        }
+    }
+
     pub fn check(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
         match (self.steps, self.epochs) {

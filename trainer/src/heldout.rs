@@ -7,6 +7,32 @@ use model::phase;
 use model::score::label_log_probs;
 use teacher::signal::token_batch;
 
+use crate::objective::dpo::PairMetrics;
+
+/// What was measured on held-out data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Heldout {
+    Tokens(HeldoutLoss),
+    Pairs(HeldoutPairs),
+}
+
+impl Heldout {
+    /// Nats a token, or the loss of a pair.
+    pub fn mean(&self) -> f64 {
+        match self {
+            Self::Tokens(loss) => loss.mean(),
+            Self::Pairs(pairs) => pairs.loss,
+        }
+    }
+}
+
+/// Means over held-out pairs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeldoutPairs {
+    pub loss: f64,
+    pub metrics: PairMetrics,
+}
+
 /// Sum of negative log-likelihoods and the number of tokens that it is over.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeldoutLoss {

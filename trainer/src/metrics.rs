@@ -7,6 +7,9 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::heldout::{Heldout, HeldoutPairs};
+use crate::objective::dpo::PairMetrics;
+
 /// A line of the file.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
@@ -21,12 +24,40 @@ pub enum Record {
         tokens: usize,
         supervised_tokens: usize,
         seconds: f64,
+        #[serde(flatten)]
+        pairs: Option<PairMetrics>,
     },
     Heldout {
         step: u64,
         heldout_nll: f64,
         heldout_tokens: usize,
     },
+    HeldoutPairs {
+        step: u64,
+        heldout_loss: f64,
+        heldout_accuracy: f64,
+        heldout_margin: f64,
+        heldout_pairs: usize,
+    },
+}
+
+impl Record {
+    pub fn of_heldout(step: u64, heldout: &Heldout) -> Self {
+        match heldout {
+            Heldout::Tokens(loss) => Self::Heldout {
+                step,
+                heldout_nll: loss.mean(),
+                heldout_tokens: loss.tokens,
+            },
+            Heldout::Pairs(HeldoutPairs { loss, metrics }) => Self::HeldoutPairs {
+                step,
+                heldout_loss: *loss,
+                heldout_accuracy: metrics.accuracy,
+                heldout_margin: metrics.margin,
+                heldout_pairs: metrics.pairs,
+            },
+        }
+    }
 }
 
 /// The open file.

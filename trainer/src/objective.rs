@@ -1,8 +1,12 @@
-//! What a step minimises: the listed losses, and the teacher that some of them compare with.
+//! What a step minimises: losses of tokens, perhaps against a teacher, or a loss of pairs of answers.
+
+pub mod dpo;
+pub mod reference;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use datasets::batch::Batch;
 use datasets::pieces::PieceList;
 use model::decoder::{Decoder, LayerStates};
 use model::linear::lora::DropoutDraw;
@@ -15,10 +19,18 @@ use teacher::shards::SoftTargets;
 use teacher::signal::Signal;
 use teacher::teacher::Teacher;
 
+use self::dpo::{Dpo, PairMetrics};
+use crate::loss::preference::PAIR_VALUES;
 use crate::loss::{HiddenLoss, LossConfig, LossEntries, LossSums, hidden_rows};
 
-/// The objective of a stage; without a teacher it is supervised fine-tuning.
-pub struct Objective<'a> {
+/// The objective of a stage.
+pub enum Objective<'a> {
+    Tokens(TokenObjective<'a>),
+    Dpo(Dpo),
+}
+
+/// The listed losses, and the teacher that some of them compare with; without one it is supervised fine-tuning.
+pub struct TokenObjective<'a> {
     pub entries: LossEntries,
     pub teacher: Option<Guide<'a>>,
     /// How many leading vocabulary entries are real tokens of both models; of the student, where the other's are different.
@@ -93,6 +105,56 @@ impl Trainee {
 }
 
 impl Objective<'_> {
+    /// The losses by name, in the order of their values.
+    pub fn names(&self) -> Vec<&'static str> {
+        match self {
+            Self::Tokens(tokens) => {
+                let configs = tokens.entries.configs().iter();
+                configs.map(LossConfig::name).collect()
+            }
+            Self::Dpo(dpo) => vec![dpo.loss.name()],
+        }
+    }
+
+    /// How much each value counts in what is minimised; of a pair the first is its loss, the others only tell.
+    pub fn weights(&self) -> Vec<f64> {
+        match self {
+            Self::Tokens(tokens) => {
+                let configs = tokens.entries.configs().iter();
+                configs.map(LossConfig::weight).collect()
+            }
+            Self::Dpo(_) => (0..PAIR_VALUES)
+                .map(|i| f64::from(u8::from(i == 0)))
+                .collect(),
+        }
+    }
+
+    /// What is minimised.
+    pub fn total(&self, values: &[f64]) -> f64 {
+        match self {
+            Self::Tokens(tokens) => tokens.entries.total(values),
+            Self::Dpo(_) => values[0],
+        }
+    }
+
+    /// What values are means over: supervised tokens, or pairs.
+    pub fn units(&self, batch: &Batch) -> usize {
+        match self {
+            Self::Tokens(_) => batch.supervised_count(),
+            Self::Dpo(_) => batch.pieces.len() / 2,
+        }
+    }
+
+    /// What the values of `units` pairs with `tokens` supervised tokens say; None of other values.
+    pub fn pair_metrics(&self, values: &[f64], units: usize, tokens: usize) -> Option<PairMetrics> {
+        match self {
+            Self::Tokens(_) => None,
+            Self::Dpo(dpo) => Some(dpo.metrics(values, units, tokens)),
+        }
+    }
+}
+
+impl TokenObjective<'_> {
     /// The layers whose outputs the losses compare, of student and of teacher.
     pub fn layers(&self) -> (Vec<usize>, Vec<usize>) {
         let pairs = self

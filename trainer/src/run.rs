@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::TrainConfig;
-use crate::heldout::{HeldoutLoss, heldout_loss};
+use crate::heldout::{Heldout, heldout_loss};
 use crate::metrics::{Metrics, Record};
 use crate::objective::{Objective, Trainee};
 use crate::optim::adamw::AdamW;
@@ -47,7 +47,7 @@ pub trait Observer {
     fn started(&mut self, done: u64, total: u64);
     /// Step `step`, counted from 1, took `seconds`; on a device it is told some steps later.
     fn stepped(&mut self, step: u64, report: &StepReport, seconds: f64);
-    fn evaluated(&mut self, step: u64, loss: HeldoutLoss);
+    fn evaluated(&mut self, step: u64, measured: Heldout);
     fn saved(&mut self, step: u64);
 }
 
@@ -98,12 +98,9 @@ fn on_workers<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
 impl Run<'_> {
     /// Steps of the whole run.
     pub fn total_steps(&self) -> u64 {
-        match (self.config.steps, self.config.epochs) {
-            (Some(steps), _) => steps,
-            (None, Some(epochs)) => (epochs * self.data.batches_per_epoch() as f64)
-                .ceil()
-                .max(1.0) as u64,
-            (None, None) => 0,
+        match self.config.steps {
+            Some(steps) => steps,
+            None => self.config.total_steps(self.data.batches_per_epoch()),
         }
     }
 
@@ -220,7 +217,7 @@ impl Run<'_> {
     ) -> Result<(), RunError> {
         let Unread { steps, clock } = std::mem::take(unread);
         let all: Vec<&Step> = steps.iter().map(|(_, step)| step).collect();
-        let reports = Step::reports(&all, &self.objective.entries);
+        let reports = Step::reports(&all, &self.objective);
         let seconds = clock.map_or(0.0, |clock| clock.elapsed().as_secs_f64());
         let seconds = seconds / steps.len().max(1) as f64;
         for ((done, _), report) in steps.iter().zip(reports) {
@@ -264,31 +261,30 @@ impl Run<'_> {
         let Some(heldout) = &self.heldout else {
             return Ok(None);
         };
-        let loss = heldout_loss(&trainee.decoder, heldout);
-        let record = Record::Heldout {
-            step,
-            heldout_nll: loss.mean(),
-            heldout_tokens: loss.tokens,
+        let measured = match &self.objective {
+            Objective::Tokens(_) => Heldout::Tokens(heldout_loss(&trainee.decoder, heldout)),
+            Objective::Dpo(dpo) => Heldout::Pairs(dpo.heldout(&trainee.decoder, heldout)),
         };
-        self.write(metrics, &record)?;
-        observer.evaluated(step, loss);
-        Ok(Some(loss.mean()))
+        self.write(metrics, &Record::of_heldout(step, &measured))?;
+        observer.evaluated(step, measured);
+        Ok(Some(measured.mean()))
     }
 
     fn record(&self, step: u64, report: &StepReport, seconds: f64) -> Record {
-        let names = self.objective.entries.configs().iter().enumerate();
+        let names = self.objective.names().into_iter().enumerate();
         Record::Step {
             step,
             loss: report.loss,
             losses: names
                 .zip(&report.values)
-                .map(|((i, entry), value)| (format!("{}.{i}", entry.name()), (*value).into()))
+                .map(|((i, name), value)| (format!("{name}.{i}"), (*value).into()))
                 .collect(),
             learning_rate: report.learning_rate,
             gradient_norm: report.gradient_norm,
             tokens: report.tokens,
             supervised_tokens: report.supervised_tokens,
             seconds,
+            pairs: report.pairs,
         }
     }
 

@@ -10,8 +10,9 @@ use teacher::signal::token_batch;
 use thiserror::Error;
 
 use crate::loss::linear_loss::{AlignedStates, TeacherSignal, TeacherStates, linear_loss};
-use crate::loss::{Labels, LossEntries, LossRowsError, LossSums};
-use crate::objective::{Guide, Objective, Trainee};
+use crate::loss::{Labels, LossRowsError, LossSums};
+use crate::objective::dpo::PairMetrics;
+use crate::objective::{Guide, Objective, TokenObjective, Trainee};
 use crate::optim::adamw::{AdamW, GradientScale};
 use crate::optim::clip::{clip_factor, global_norm, square_sums};
 #[cfg(feature = "cube")]
@@ -30,10 +31,12 @@ pub struct StepConfig {
 /// What a step did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
-    /// Mean over supervised tokens of each listed loss, times T² where that belongs.
+    /// Mean over supervised tokens of each listed loss, times T² where that belongs; or means over pairs.
     pub values: Vec<f64>,
     /// Σ weight · value: what was minimised.
     pub loss: f64,
+    /// What the values say of pairs.
+    pub pairs: Option<PairMetrics>,
     pub supervised_tokens: usize,
     /// All tokens but padding.
     pub tokens: usize,
@@ -62,6 +65,8 @@ pub enum Step {
     Done(StepReport),
     OnDevice {
         verdict: Verdict,
+        /// What the sums are divided by.
+        units: usize,
         supervised_tokens: usize,
         tokens: usize,
         learning_rate: f64,
@@ -75,7 +80,7 @@ impl Step {
     }
 
     /// The reports of steps in their order, `None` from the first on that was not finite; waits for the device once.
-    pub fn reports(steps: &[&Self], entries: &LossEntries) -> Vec<Option<StepReport>> {
+    pub fn reports(steps: &[&Self], objective: &Objective) -> Vec<Option<StepReport>> {
         let verdicts: Vec<&Verdict> = (steps.iter())
             .filter_map(|step| match step {
                 Self::Done(_) => None,
@@ -86,15 +91,17 @@ impl Step {
         let report = |step: &&Self| match step {
             Self::Done(report) => Some(report.clone()),
             Self::OnDevice {
+                units,
                 supervised_tokens,
                 tokens,
                 learning_rate,
                 ..
             } => {
                 let verdict = read.next().filter(|verdict| !verdict.halted)?;
-                let values = means(&verdict.loss_sums, *supervised_tokens);
+                let values = means(&verdict.loss_sums, *units);
                 Some(StepReport {
-                    loss: entries.total(&values),
+                    loss: objective.total(&values),
+                    pairs: objective.pair_metrics(&values, *units, *supervised_tokens),
                     values,
                     supervised_tokens: *supervised_tokens,
                     tokens: *tokens,
@@ -125,7 +132,7 @@ pub fn train_step(
     learning_rate: f64,
 ) -> Result<StepReport, StepError> {
     let step = start_step(trainee, optimizer, objective, batch, config, learning_rate)?;
-    match Step::reports(&[&step], &objective.entries).pop().flatten() {
+    match Step::reports(&[&step], objective).pop().flatten() {
         Some(report) => Ok(report),
         None => {
             optimizer.verdict = None;
@@ -148,6 +155,7 @@ pub fn start_step(
     learning_rate: f64,
 ) -> Result<Step, StepError> {
     let sums = accumulate_gradients(trainee, objective, batch, config)?;
+    let units = objective.units(batch);
     let supervised_tokens = batch.supervised_count();
     let tokens = batch.token_count();
     #[cfg(feature = "cube")]
@@ -156,8 +164,8 @@ pub fn start_step(
             .parameters()
             .filter_map(|parameter| parameter.gradient.as_ref())
             .collect();
-        let configs = objective.entries.configs().iter();
-        let weights: Vec<f32> = configs.map(|config| config.weight() as f32).collect();
+        let weights = objective.weights().into_iter();
+        let weights: Vec<f32> = weights.map(|weight| weight as f32).collect();
         let before = optimizer.verdict.as_ref();
         let verdict = judge(&gradients, sums, &weights, config.clip_norm, before);
         drop(gradients);
@@ -167,13 +175,14 @@ pub fn start_step(
         round_weights(trainee)?;
         return Ok(Step::OnDevice {
             verdict,
+            units,
             supervised_tokens,
             tokens,
             learning_rate,
         });
     }
-    let values = means(&sums.read(), supervised_tokens);
-    let loss = objective.entries.total(&values);
+    let values = means(&sums.read(), units);
+    let loss = objective.total(&values);
     let gradient_norm = global_norm(trainee.parameters());
     if !loss.is_finite() || !gradient_norm.is_finite() {
         let what = name_what_is_not_finite(trainee, loss);
@@ -184,6 +193,7 @@ pub fn start_step(
     optimizer.step(trainee.parameters_mut(), learning_rate, scale);
     round_weights(trainee)?;
     Ok(Step::Done(StepReport {
+        pairs: objective.pair_metrics(&values, units, supervised_tokens),
         values,
         loss,
         supervised_tokens,
@@ -211,16 +221,14 @@ pub fn why_not_finite(
         Ok(sums) => sums.read(),
         Err(error) => return error,
     };
-    let loss = objective
-        .entries
-        .total(&means(&sums, batch.supervised_count()));
+    let loss = objective.total(&means(&sums, objective.units(batch)));
     let what = name_what_is_not_finite(trainee, loss);
     trainee.parameters_mut().for_each(|p| p.gradient = None);
     StepError::NotFinite { what }
 }
 
-/// Adds the gradients of the mean loss over the batch's supervised tokens to the trainee's parameters,
-/// a microbatch at a time; returns each loss's sum. The division by the token count of the *whole* batch
+/// Adds the gradients of the mean loss over the batch's supervised tokens, or its pairs, to the trainee's parameters,
+/// a microbatch at a time; returns each loss's sum. The division by the count of the *whole* batch
 /// happens here, so that any cut into microbatches gives the same gradients.
 ///
 /// # Errors
@@ -231,13 +239,13 @@ pub fn accumulate_gradients(
     batch: &Batch,
     config: StepConfig,
 ) -> Result<LossSums, StepError> {
-    let supervised = batch.supervised_count();
-    if supervised == 0 {
+    if batch.supervised_count() == 0 {
         let tokens = batch.token_count();
         return Err(StepError::NothingSupervised { tokens });
     }
-    let scale = 1.0 / supervised as f64;
-    let mut sums = LossSums::zeros(objective.entries.count(), &trainee.decoder.norm.value);
+    let scale = 1.0 / objective.units(batch) as f64;
+    let values = objective.weights().len();
+    let mut sums = LossSums::zeros(values, &trainee.decoder.norm.value);
     let rows = config.micro_rows.max(1);
     for start in (0..batch.rows).step_by(rows) {
         let micro = batch.rows_in(start..start + rows);
@@ -246,7 +254,16 @@ pub fn accumulate_gradients(
                 first_token: (start * batch.length) as u64,
                 ..trainee.dropout
             }));
-            let done = accumulate_microbatch(trainee, objective, &micro, config, scale, &mut sums);
+            let done = match objective {
+                Objective::Tokens(tokens) => {
+                    accumulate_microbatch(trainee, tokens, &micro, config, scale, &mut sums)
+                }
+                Objective::Dpo(dpo) => {
+                    let blocks = config.checkpoint_blocks;
+                    let done = dpo.accumulate(trainee, &micro, blocks, scale, &mut sums);
+                    done.map_err(StepError::from)
+                }
+            };
             trainee.decoder.draw_dropout(None);
             done?;
         }
@@ -256,7 +273,7 @@ pub fn accumulate_gradients(
 
 fn accumulate_microbatch(
     trainee: &mut Trainee,
-    objective: &Objective,
+    objective: &TokenObjective,
     batch: &Batch,
     config: StepConfig,
     scale: f64,

@@ -21,7 +21,7 @@ use teacher::signal::Signal;
 use teacher::teacher::{Teacher, Vocabulary};
 use trainer::loss::linear_loss::{TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossConfig, LossEntries, formula};
-use trainer::objective::{Guide, Objective, Trainee};
+use trainer::objective::{Guide, Objective, TokenObjective, Trainee};
 use trainer::optim::adamw::{AdamW, AdamWConfig};
 use trainer::optim::clip::square_sum;
 use trainer::step::{StepConfig, accumulate_gradients, train_step};
@@ -235,11 +235,11 @@ fn any_cut_into_microbatches_gives_the_same_gradients() {
         ]),
     ] {
         let teacher = Frozen(decoder("llama_tied", DType::F32));
-        let objective = Objective {
+        let objective = Objective::Tokens(TokenObjective {
             entries: losses(list),
             teacher: Some(Guide::Model(&teacher)),
             valid: 80,
-        };
+        });
         let mut whole: Option<Vec<f64>> = None;
         for micro_rows in [8, 4, 1] {
             for checkpoint_blocks in [false, true] {
@@ -262,14 +262,14 @@ fn any_cut_into_microbatches_gives_the_same_gradients() {
 #[test]
 fn the_whole_gradient_equals_finite_differences() {
     let teacher = Frozen(decoder("llama_tied", DType::F64));
-    let objective = Objective {
+    let objective = Objective::Tokens(TokenObjective {
         entries: losses(serde_json::json!([
             { "jsd": { "beta": 0.3, "temperature": 2.0 } },
             { "cross_entropy": { "weight": 0.2 } },
         ])),
         teacher: Some(Guide::Model(&teacher)),
         valid: 80,
-    };
+    });
     let config = StepConfig {
         micro_rows: 8,
         checkpoint_blocks: true,
@@ -293,7 +293,7 @@ fn the_whole_gradient_equals_finite_differences() {
             let data = TensorData::new(changed, parameter.value.dims());
             parameter.value = Tensor::from_data(data, (&Device::flex(), DType::F64));
             let sums = accumulate_gradients(&mut moved, &objective, &batch, config).unwrap();
-            objective.entries.total(&sums.read()) / count
+            objective.total(&sums.read()) / count
         };
         for (at, (name, gradient)) in analytic.iter().enumerate() {
             let element = (at * 7919) % gradient.len();
@@ -340,11 +340,11 @@ fn three_steps_of_adamw_equal_pytorch() {
         .collect();
     batch.positions = (0..48).map(|i| i % 24).collect();
     batch.segments = vec![1; 48];
-    let objective = Objective {
+    let objective = Objective::Tokens(TokenObjective {
         entries: losses(serde_json::json!([{ "cross_entropy": {} }])),
         teacher: None,
         valid: 80,
-    };
+    });
     let config = StepConfig {
         micro_rows: 1,
         checkpoint_blocks: false,
@@ -435,11 +435,11 @@ fn padding_rows_of_the_student_learn_to_be_improbable() {
 #[test]
 fn a_head_that_no_loss_uses_gets_no_gradient() {
     let teacher = Frozen(decoder("llama_tied", DType::F32));
-    let objective = Objective {
+    let objective = Objective::Tokens(TokenObjective {
         entries: losses(serde_json::json!([{ "hidden_cosine": { "layers": [[2, 2]] } }])),
         teacher: Some(Guide::Model(&teacher)),
         valid: 80,
-    };
+    });
     let config = StepConfig {
         micro_rows: 8,
         checkpoint_blocks: false,
@@ -497,11 +497,11 @@ fn adapted(name: &str, dtype: DType, dropout: f64) -> Trainee {
 
 #[test]
 fn an_adapter_s_gradient_equals_finite_differences_however_the_step_is_cut() {
-    let objective = Objective {
+    let objective = Objective::Tokens(TokenObjective {
         entries: losses(serde_json::json!([{ "cross_entropy": {} }])),
         teacher: None,
         valid: 80,
-    };
+    });
     let batch = batch(80);
     let count = batch.supervised_count() as f64;
     let cut = |micro_rows| StepConfig {
@@ -540,7 +540,7 @@ fn an_adapter_s_gradient_equals_finite_differences_however_the_step_is_cut() {
             let data = TensorData::new(changed, parameter.value.dims());
             parameter.value = Tensor::from_data(data, (&Device::flex(), DType::F64));
             let sums = accumulate_gradients(&mut moved, &objective, &batch, cut(8)).unwrap();
-            objective.entries.total(&sums.read()) / count
+            objective.total(&sums.read()) / count
         };
         for (at, (name, gradient)) in analytic.iter().enumerate() {
             let element = (at * 7919) % gradient.len();

@@ -16,7 +16,7 @@ use teacher::signal::Signal;
 use teacher::teacher::{Teacher, Vocabulary};
 use trainer::loss::linear_loss::{TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossConfig, LossEntries, cube, formula, loss_rows};
-use trainer::objective::{Guide, Objective, Trainee};
+use trainer::objective::{Guide, Objective, TokenObjective, Trainee};
 use trainer::optim::adamw::{AdamW, AdamWConfig};
 use trainer::step::{Step, StepConfig, StepError, start_step, train_step};
 
@@ -353,11 +353,11 @@ fn three_steps_of_distillation_equal_those_on_the_cpu() {
             let entries = distillation();
             let width = teacher.0.config.hidden_size;
             trainee.add_projections(&entries, width, 7);
-            let objective = Objective {
+            let objective = Objective::Tokens(TokenObjective {
                 entries,
                 teacher: Some(Guide::Model(&teacher)),
                 valid: 80,
-            };
+            });
             let config = step_config(0.5);
             let mut optimizer = adamw();
             trainer::step::accumulate_gradients(&mut trainee, &objective, &batch(80), config)
@@ -408,11 +408,11 @@ fn three_steps_of_distillation_equal_those_on_the_cpu() {
 #[test]
 fn a_step_that_is_not_finite_leaves_the_weights() {
     let Some(device) = device() else { return };
-    let objective = Objective {
+    let objective = Objective::Tokens(TokenObjective {
         entries: losses(serde_json::json!([{ "cross_entropy": {} }])),
         teacher: None,
         valid: 80,
-    };
+    });
     let mut trainee = Trainee::new(decoder("llama_gqa", &device));
     let mut optimizer = adamw();
     let config = step_config(1.0);
@@ -433,7 +433,7 @@ fn a_step_that_is_not_finite_leaves_the_weights() {
     let after: Vec<Vec<f64>> = trainee.parameters().map(|p| values(&p.value)).collect();
     assert!(before == after, "the weights moved");
     assert!(before.iter().flatten().all(|x| x.is_finite()));
-    let reports = Step::reports(&[&good, &bad, &after_it], &objective.entries);
+    let reports = Step::reports(&[&good, &bad, &after_it], &objective);
     let there: Vec<bool> = reports.iter().map(Option::is_some).collect();
     assert_eq!(there, [true, false, false]);
 

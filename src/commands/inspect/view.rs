@@ -2,7 +2,7 @@
 
 use datasets::packing::Packing;
 
-use crate::recipe::{Action, Origin, Recipe, Stage, Thing, TrainConfig};
+use crate::recipe::{Action, Origin, Recipe, Stage, Thing};
 
 /// Data as the stages that share a tokenizer and a sequence length see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,6 +10,8 @@ pub struct View {
     pub data: String,
     /// The declared model whose tokenizer is used.
     pub model: String,
+    /// Whether it is read as pairs of answers.
+    pub pairs: bool,
     /// None where data is only scored.
     pub sequence: Option<Sequence>,
     /// The stages, as the user may call them.
@@ -57,7 +59,7 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
                 continue;
             };
             let trained_on = input.reference.key.starts_with("data");
-            let sequence = training(&stage.action)
+            let sequence = (stage.action.training())
                 .filter(|_| trained_on)
                 .map(|train| Sequence {
                     length: train.sequence_length,
@@ -67,12 +69,13 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
             let view = View {
                 data: data.clone(),
                 model: model.clone(),
+                pairs: input.reference.wanted == Thing::Pairs,
                 sequence,
                 stages: vec![called(at, stage)],
             };
             let same = |other: &&mut View| {
-                (&other.data, &other.model, &other.sequence)
-                    == (&view.data, &view.model, &view.sequence)
+                (&other.data, &other.model, other.pairs, &other.sequence)
+                    == (&view.data, &view.model, view.pairs, &view.sequence)
             };
             match found.iter_mut().find(same) {
                 Some(known) => known.stages.extend(view.stages),
@@ -80,11 +83,12 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
             }
         }
     }
-    let trained: Vec<String> = (found.iter())
+    let trained: Vec<(String, bool)> = (found.iter())
         .filter(|view| view.sequence.is_some())
-        .map(|view| view.data.clone())
+        .map(|view| (view.data.clone(), view.pairs))
         .collect();
-    found.retain(|view| view.sequence.is_some() || !trained.contains(&view.data));
+    let known = |view: &View| trained.contains(&(view.data.clone(), view.pairs));
+    found.retain(|view| view.sequence.is_some() || !known(view));
     found
 }
 
@@ -93,14 +97,6 @@ fn called(at: usize, stage: &Stage) -> String {
     match &stage.name {
         Some(name) => format!("{kind} {name}"),
         None => format!("stage {}, {kind}", at + 1),
-    }
-}
-
-fn training(action: &Action) -> Option<&TrainConfig> {
-    match action {
-        Action::Sft(stage) => Some(&stage.train),
-        Action::Distill(stage) => Some(&stage.train),
-        _ => None,
     }
 }
 

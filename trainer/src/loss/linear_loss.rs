@@ -180,7 +180,7 @@ pub fn linear_loss(
 }
 
 /// Positions of a chunk when `count` go into as few as `most` allows, all about as long: every chunk reads the whole head.
-fn even_chunk(count: usize, most: usize) -> usize {
+pub(super) fn even_chunk(count: usize, most: usize) -> usize {
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
@@ -196,7 +196,7 @@ fn without_padding(logits: Tensor<2>, shared: usize, columns: usize) -> Tensor<2
 }
 
 /// Gradient by the logits of one chunk; adds to `values`.
-fn chunk_loss(
+pub(super) fn chunk_loss(
     entries: &LossEntries,
     vocabulary: Vocabulary,
     logits: Tensor<2>,
@@ -288,7 +288,7 @@ fn sparse_loss(
     })
 }
 
-fn index(positions: &[i32], like: &Tensor<2>) -> Tensor<1, Int> {
+pub(super) fn index(positions: &[i32], like: &Tensor<2>) -> Tensor<1, Int> {
     let data = TensorData::new(positions.to_vec(), [positions.len()]);
     Tensor::from_data(data, (&like.device(), DType::I32))
 }

@@ -11,6 +11,7 @@
 //! - [`row`], [`rows`]: one position, and many in parallel.
 //! - [`sparse`], [`sparse_formula`]: against a teacher of which only a few tokens a position are known.
 //! - [`formula`]: the same as tensor formulas, and `cube`: as kernels for devices.
+//! - [`preference`], [`pair_loss`]: losses of pairs of answers, and their way through the head.
 //! - [`sums`]: where the values add up.
 //! - `divergence`, `mixture`, `softmax`, `block`: what they are made of.
 
@@ -27,6 +28,8 @@ pub mod hidden;
 pub mod jsd;
 pub mod linear_loss;
 mod mixture;
+pub mod pair_loss;
+pub mod preference;
 pub mod reverse_kl;
 pub mod row;
 pub mod rows;
