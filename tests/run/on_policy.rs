@@ -175,21 +175,15 @@ fn an_adapter_and_rounded_weights_write_too() {
 #[test]
 fn what_cannot_work_is_refused_with_its_key() {
     for (settings, parts) in [
-        ("share = 1.5", ["on_policy.share", "between 0"]),
+        ("share = 1.5", ["`share`", "between 0"]),
         (
             "max_new_tokens = 64",
-            ["on_policy.max_new_tokens", "sequence_length"],
+            ["`max_new_tokens` (64)", "sequence_length"],
         ),
-        ("adaptive = {}", ["on_policy.adaptive", "heldout"]),
-        (
-            "replay = { capacity = 0 }",
-            ["on_policy.replay.capacity", "at least 1"],
-        ),
-        (
-            "sampling = { top_p = 2.0 }",
-            ["on_policy.sampling", "top_p"],
-        ),
-        ("prompts = \"nobody\"", ["on_policy.prompts", "nobody"]),
+        ("adaptive = {}", ["`adaptive`", "heldout"]),
+        ("replay = { capacity = 0 }", ["`capacity`", "at least 1"]),
+        ("sampling = { top_p = 2.0 }", ["sampling", "top_p"]),
+        ("prompts = \"nobody\"", ["on_policy = {", "nobody"]),
         ("shares = 0.5", ["shares", "share"]),
     ] {
         let home = home();
@@ -208,8 +202,7 @@ fn what_cannot_work_is_refused_with_its_key() {
     );
     home.write(RECIPE, format!("{DATA}{stages}"));
     assert_failure(&home.run(), 2, &["stream", "on_policy.prompts"]);
-    let capture =
-        "\n[[stage]]\nkind = \"capture\"\nteacher = \"tiny\"\ndata = \"train\"\nas = \"targets\"\n";
+    let capture = "\n[[stage]]\nkind = \"capture\"\nteacher = \"tiny\"\ndata = \"train\"\nsequence_length = 64\nas = \"targets\"\n";
     let stages = distill("train", "steps = 2\non_policy = { max_new_tokens = 8 }")
         .replace("teacher = \"tiny\"", "teacher = { shards = \"targets\" }")
         .replace("\"jsd\"", "\"forward_kl\"");
@@ -225,13 +218,13 @@ fn what_cannot_work_is_refused_with_its_key() {
     assert_failure(
         &home.run(),
         1,
-        &["stage.2.on_policy", "no prompts", "on_policy.prompts"],
+        &["`on_policy`", "no prompts", "on_policy.prompts"],
     );
     let settings = "steps = 2\non_policy = { prompts = \"questions\", max_new_tokens = 2 }";
     let stages = distill("text", settings).replace("sequence_length = 64", "sequence_length = 4");
     home.write("questions.txt", "a question that is far too long");
     home.write(RECIPE, format!("{DATA}{stages}"));
-    assert_failure(&home.run(), 1, &["on_policy.prompts", "sequence_length"]);
+    assert_failure(&home.run(), 1, &["`on_policy.prompts`", "sequence_length"]);
 }
 
 const STEPS: u64 = 20;
