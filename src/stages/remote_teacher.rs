@@ -50,7 +50,7 @@ impl Chain<'_> {
                 tokenizer: theirs,
                 top: TopK {
                     k: asked.k,
-                    ..TopK::default()
+                    bits: 16,
                 },
                 vocabulary: valid,
             },

@@ -58,7 +58,7 @@ impl Oracle {
         tables
     }
 
-    fn answer(&self, hit: &Hit) -> Value {
+    pub fn answer(&self, hit: &Hit) -> Value {
         let ids: Vec<u32> = serde_json::from_value(hit.body["prompt"].clone()).unwrap();
         let top = hit.body["prompt_logprobs"].as_u64().unwrap() as usize;
         json!({

@@ -36,6 +36,7 @@ mod quantization_aware;
 mod quantize;
 mod rate;
 mod real_model;
+mod remote_teacher;
 mod server;
 mod surgery;
 #[cfg(feature = "vulkan")]
