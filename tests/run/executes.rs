@@ -122,3 +122,35 @@ fn settings_that_make_no_sense_are_told() {
     );
     assert_failure(&home.run(), 1, &["no-such-python", "hint: "]);
 }
+
+/// How many processes of the machine have `mark` among their arguments.
+fn alive(mark: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.map(|process| fs::read(process.path().join("cmdline")));
+    let lines = lines.map(|line| String::from_utf8_lossy(&line.unwrap_or_default()).into_owned());
+    lines.filter(|line| line.contains(mark)).count()
+}
+
+#[test]
+fn a_killed_run_leaves_no_program() {
+    let home = Home::new();
+    let mark = "mark-of-the-orphan-8164";
+    let code = format!(
+        "import os, sys\nos.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(1000)', '{mark}'])"
+    );
+    let record = serde_json::json!({ "text": code });
+    home.write("exercises.jsonl", format!("{record}\n"));
+    home.write(RECIPE, recipe("{ kind = \"executes\", timeout = 600 }"));
+    let mut run = home.spawn("runs");
+    if !run.wait_until(|| alive(mark) > 0) {
+        let words = run.finish().1;
+        assert!(words.contains("this system does not allow"), "{words}");
+        return;
+    }
+    drop(run);
+    let has_gone = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        alive(mark) == 0
+    });
+    assert!(has_gone, "the program outlives its run");
+}

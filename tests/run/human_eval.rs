@@ -230,3 +230,36 @@ fn tasks_are_read_in_their_order() {
     assert_eq!(read(None), ["easy", "hard"]);
     assert_eq!(read(Some(1)), ["easy"]);
 }
+
+#[test]
+fn keys_that_make_no_sense_are_told() {
+    let home = Home::new();
+    home.write("tasks.jsonl", tasks());
+    for (from, to, wanted) in [
+        ("samples = 2", "samples = 0", "`samples` lies between"),
+        (
+            "temperature = 1.0",
+            "temperature = 0",
+            "all the same at temperature 0",
+        ),
+        (
+            "max_tokens = 4",
+            "sandbox = { timeout = 0 }",
+            "`timeout` lies between",
+        ),
+        ("max_tokens = 4", "tokens = 4", "unknown key `tokens`"),
+        (
+            "data = \"tasks\"",
+            "data = \"tasks\"\nwindow = 8",
+            "belong to the task `perplexity`",
+        ),
+        (
+            "\"human_eval\"",
+            "\"perplexity\"",
+            "belong to the task `human_eval`",
+        ),
+    ] {
+        home.write(RECIPE, STAGE.replace(from, to));
+        assert_failure(&home.distill(&["check", RECIPE]), 2, &[wanted]);
+    }
+}
