@@ -251,13 +251,9 @@ fn keys_that_make_no_sense_are_told() {
         (
             "data = \"tasks\"",
             "data = \"tasks\"\nwindow = 8",
-            "belong to the task `perplexity`",
+            "unknown key `window`",
         ),
-        (
-            "\"human_eval\"",
-            "\"perplexity\"",
-            "belong to the task `human_eval`",
-        ),
+        ("\"human_eval\"", "\"perplexity\"", "unknown key `samples`"),
     ] {
         home.write(RECIPE, STAGE.replace(from, to));
         assert_failure(&home.distill(&["check", RECIPE]), 2, &[wanted]);
