@@ -51,7 +51,7 @@ def examples(subject):
     file = yaml.safe_load(open(Path(shots_data) / f"mmlu_{subject}.yaml"))
     for sample in file["fewshot_config"]["samples"]:
         question, _, rest = sample["question"].rpartition("\n(A)")
-        parts = re.fullmatch(r"(.*?) \(B\)(.*?) \(C\)(.*?) \(D\)(.*)", rest, re.S)
+        parts = re.fullmatch(r"(.*?)\s\(B\)(.*?)\s\(C\)(.*?)\s\(D\)(.*)", rest, re.S)
         answer = sample["target"].rpartition("(")[2][:1]
         if parts and answer in list("ABCD"):
             found.append({"question": question, "choices": [part.strip() for part in parts.groups()], "answer": "ABCD".index(answer)})

@@ -89,11 +89,22 @@ impl Sample {
     }
 }
 
-/// `question\n(A) … (B) … (C) … (D) …` in parts.
+/// `question\n(A) … (B) … (C) … (D) …` in parts, the choices on one line or on several.
 fn split_choices(text: &str) -> Option<(&str, [&str; 4])> {
+    let split = |text: &str, mark: &str| {
+        let marks = text.match_indices(mark).map(|(at, _)| at);
+        let mut at_words = marks.filter(|&at| text[..at].ends_with([' ', '\n']));
+        let first = at_words.next()?;
+        Some((first, first + mark.len()))
+    };
     let (question, rest) = text.rsplit_once("\n(A)")?;
-    let (a, rest) = rest.split_once(" (B)")?;
-    let (b, rest) = rest.split_once(" (C)")?;
-    let (c, d) = rest.split_once(" (D)")?;
-    Some((question, [a, b, c, d].map(str::trim)))
+    let mut rest = rest;
+    let mut parts = Vec::with_capacity(4);
+    for mark in ["(B)", "(C)", "(D)"] {
+        let (end, next) = split(rest, mark)?;
+        parts.push(rest[..end].trim());
+        rest = &rest[next..];
+    }
+    parts.push(rest.trim());
+    Some((question, <[&str; 4]>::try_from(parts).ok()?))
 }

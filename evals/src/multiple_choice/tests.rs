@@ -50,7 +50,7 @@ fn a_question_of_mmlu_is_the_same_in_every_layout() {
     // Worked examples of lm-eval, two files one behind the other.
     let yaml = "dataset_name: elementary_mathematics\nfewshot_config:\n  sampler: first_n\n  samples:\n  - question: '1 + 1?\n\n      \
         (A) 1 (B) 2 (C) 3 (D) 4'\n    target: Let's think. The answer is (B).\n  - question: no choices\n    target: none\n\
-        dataset_name: anatomy\nfewshot_config:\n  samples:\n  - question: \"Where?\\n(A) here (B) there (C) a (D) b\"\n    target: (D).\n";
+        dataset_name: anatomy\nfewshot_config:\n  samples:\n  - question: \"Where?\\n(A) here\\n(B) there\\n(C) a\\n(D) b\"\n    target: (D).\n";
     let found = questions(ChoiceTask::Mmlu, "dev.yaml", yaml)
         .unwrap()
         .questions;
