@@ -7,9 +7,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::limits::Limits;
 use super::protection::{Missing, Protection};
+
+/// What the names of our cgroups begin with.
+const NAME: &str = "distill-";
+const LEFT: Duration = Duration::from_secs(600);
 
 /// Where cgroups can be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +33,18 @@ pub struct Cgroup {
 }
 
 impl Place {
-    /// Where this process is.
+    /// Beside or below the cgroups of this process; what killed runs have left there goes.
     pub fn find() -> Option<Self> {
+        let found = Self::of_this_process()?;
+        let places = match &found {
+            Self::Split { memory, processes } => vec![memory, processes],
+            Self::Unified(place) => vec![place],
+        };
+        places.into_iter().for_each(|at| remove_left(at));
+        Some(found)
+    }
+
+    fn of_this_process() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let split = (
@@ -52,7 +67,7 @@ impl Place {
     pub fn make(&self, limits: &Limits) -> Result<Cgroup, Vec<Missing>> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("distill-{}-{number}", std::process::id());
+        let name = format!("{NAME}{}-{number}", std::process::id());
         let mut cgroup = Cgroup::default();
         let (memory, processes) = match self {
             Self::Split { memory, processes } => (memory.join(&name), processes.join(&name)),
@@ -126,13 +141,27 @@ impl Drop for Cgroup {
             let gone = (0..20).any(|_| {
                 let removed = fs::remove_dir(directory).is_ok();
                 if !removed {
-                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(5));
                 }
                 removed
             });
             if !gone {
                 tracing::debug!("cannot remove {}", directory.display());
             }
+        }
+    }
+}
+
+/// Removes empty cgroups of ours that are older than any between its making and its first process.
+fn remove_left(at: &Path) {
+    let is_old = |entry: &fs::DirEntry| {
+        let made = entry.metadata().and_then(|metadata| metadata.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LEFT))
+    };
+    for entry in fs::read_dir(at).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(NAME) && is_old(&entry) {
+            // Those that hold a process stay.
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }
