@@ -278,7 +278,9 @@ fn a_question_is_what_stands_before_the_last_answer() {
     ];
     let expected = format!("{user}{next}b<|im_end|>\n{user}{next}");
     assert_eq!(question(&conversation(&turns)), expected);
-    assert_eq!(question(&conversation(&turns[..3])), expected);
+    // As `generate` reads a conversation that goes on behind its last answer.
+    let first = question(&conversation(&turns[..1]));
+    assert_eq!(question(&conversation(&turns[..3])), first);
     let plain = SampleEncoder::with_template(&tokenizer, None);
     assert!(plain.question(&conversation(&turns)).is_err());
     let completion = Sample::Completion {
