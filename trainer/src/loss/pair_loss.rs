@@ -120,7 +120,7 @@ fn scale_rows(logits: Tensor<2>, weights: Tensor<2>) -> Tensor<2> {
         let weights = weights.slice::<F>();
         map_in_place::<F, 2>(logits, |logits| {
             let rows = logits.par_chunks_mut(columns).zip(weights);
-            rows.for_each(|(row, &weight)| row.iter_mut().for_each(|x| *x = *x * weight));
+            rows.for_each(|(row, &weight)| row.iter_mut().for_each(|x| *x *= weight));
         })
     })
 }
