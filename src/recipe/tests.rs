@@ -338,7 +338,7 @@ fn bad_recipes() {
         (
             "limit = 10",
             "columns = { prompt = \"q\" }",
-            "`columns` takes { text }, { prompt, completion } or { messages }",
+            "`columns` takes { text }, { prompt, completion }, { messages } or { prompt, chosen, rejected }",
         ),
         (
             "hf:datasets/org/name/a.parquet",

@@ -31,8 +31,8 @@ heldout = "held"
 evaluate_every = 3
 optimizer = {{ kind = "adamw", lr = 1e-3 }}
 steps = 6
-sequence_length = 128
-tokens_per_step = 512
+sequence_length = 64
+tokens_per_step = 256
 micro_batch = 2
 checkpoint_every = 2
 as = "better"
@@ -45,9 +45,9 @@ as = "better"
 fn pairs(count: usize) -> Vec<String> {
     let pair = |i: usize| {
         let word = ["the mill", "a river", "the books", "one sack"][i % 4];
-        let answer = format!("{word} is {}", "so ".repeat(1 + i % 5));
+        let answer = format!("it is {}", "so ".repeat(1 + i % 4));
         json!({
-            "prompt": format!("what of {word} {i}?"),
+            "prompt": format!("{word}?"),
             "chosen": answer,
             "rejected": answer.to_uppercase(),
         })
@@ -290,7 +290,7 @@ fn what_makes_no_sense_is_told_with_its_place() {
         ),
         (
             json!({ "prompt": "q".repeat(80), "chosen": "a", "rejected": "b" }),
-            &["no pair to learn from", "sequence_length = 128"],
+            &["no pair to learn from", "sequence_length = 64"],
         ),
         (
             json!({ "prompt": [{ "role": "user", "content": "q" }, { "role": "assistant", "content": "a" }, { "role": "user", "content": "r" }], "chosen": "a", "rejected": "b" }),
@@ -310,11 +310,11 @@ fn inspect_shows_both_sides_with_their_masks() {
     assert_success(&output);
     let shown = stdout(&output);
     for part in [
-        "=== pairs, by the tokenizer of tiny, in sequences of 128 tokens (dpo better)",
+        "=== pairs, by the tokenizer of tiny, in sequences of 64 tokens (dpo better)",
         "--- pair 1, chosen: ",
         "--- pair 1, rejected: ",
-        "⟦what of the mill 0?⟧the mill is so </s>",
-        "⟦what of the mill 0?⟧THE MILL IS SO </s>",
+        "⟦the mill?⟧it is so </s>",
+        "⟦the mill?⟧IT IS SO </s>",
         "pairs       24",
         "dropped     0 pairs: 0 with equal answers",
     ] {
