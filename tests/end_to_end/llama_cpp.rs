@@ -160,7 +160,7 @@ kind = "generate"
 teacher = "server"
 prompts = "questions"
 sampling = {{ temperature = 0.0, max_tokens = 48 }}
-logprobs = 2
+logprobs = 8
 "#,
         server.model, server.endpoint
     );

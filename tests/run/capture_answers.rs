@@ -7,7 +7,7 @@ use crate::home::{Home, RECIPE, assert_failure, assert_success, metrics, read_js
 use crate::models;
 use crate::server::{Hit, Reply, Server, chat, question};
 
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 const ANSWER: &str = "Yes, it was so.";
 const END: u32 = 2;
 
@@ -18,7 +18,7 @@ fn prompt_ids(question: &str) -> Vec<u32> {
         let token = character.to_string();
         tokens.iter().position(|other| *other == token).unwrap() as u32
     };
-    format!("user: {question}\nassistant: ")
+    format!("user: {question}assistant: ")
         .chars()
         .map(id)
         .collect()
