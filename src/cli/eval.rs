@@ -63,7 +63,9 @@ pub struct EvalArgs {
     /// Compare two files of --records
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = ["task", "data", "model"])]
     pub compare: Vec<PathBuf>,
-    /// Print one JSON object
+    /// Print one JSON object: task, model, data and, of perplexity, window, stride, tokens, bytes, nll_sum, nll, perplexity,
+    /// bits_per_byte, standard_error; of questions shots, questions, correct, accuracy, standard_error, normalised, categories,
+    /// subjects, few_examples, cut; of human_eval tasks, samples, passed, pass_at, standard_error, verdicts
     #[arg(long)]
     pub json: bool,
 }

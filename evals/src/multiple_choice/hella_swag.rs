@@ -69,7 +69,7 @@ mod tests {
     fn marks_of_wikihow_go_and_letters_follow_python() {
         assert_eq!(
             cleaned(" How to [title] sit [step]  down [x"),
-            "How to.  sit down [x"
+            "How to. sit  down [x"
         );
         assert_eq!(capitalized("THEN he Éats"), "Then he éats");
     }

@@ -73,7 +73,10 @@ impl StagedFile {
 /// # Errors
 /// Whatever the disk refuses; what was there is then as it was.
 pub fn replace_file(path: &Path, prefix: &str, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
     let mut file = ordinary().prefix(prefix).tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
