@@ -28,7 +28,7 @@ pub enum Record {
         #[serde(flatten)]
         pairs: Option<PairMetrics>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        on_policy: Option<OnPolicyRecord>,
+        on_policy: Option<Box<OnPolicyRecord>>,
     },
     Heldout {
         step: u64,

@@ -345,7 +345,7 @@ impl Run<'_> {
             supervised_tokens: report.supervised_tokens,
             seconds,
             pairs: report.pairs,
-            on_policy,
+            on_policy: on_policy.map(Box::new),
         }
     }
 

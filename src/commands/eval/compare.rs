@@ -8,6 +8,9 @@ use anyhow::{Context, bail};
 use evals::comparison::{Comparison, compare};
 use serde_json::{Map, Value};
 
+/// What came of one sample.
+type Record = Map<String, Value>;
+
 /// Questions that are shown where only one of the two is right.
 const SHOWN: usize = 3;
 /// Characters that are shown of a prompt, its end.
@@ -25,11 +28,11 @@ pub fn run(a: &Path, b: &Path, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn records(path: &Path) -> anyhow::Result<Vec<Map<String, Value>>> {
+fn records(path: &Path) -> anyhow::Result<Vec<Record>> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the records {}", path.display()))?;
     let lines = text.lines().enumerate();
-    let found: Vec<Map<String, Value>> = lines
+    let found: Vec<Record> = lines
         .map(|(at, line)| {
             serde_json::from_str(line).with_context(|| {
                 format!(
@@ -50,7 +53,7 @@ fn write_table(
     out: &mut impl Write,
     found: &Comparison,
     (a, b): (&Path, &Path),
-    (first, second): (&[Map<String, Value>], &[Map<String, Value>]),
+    (first, second): (&[Record], &[Record]),
 ) -> std::io::Result<()> {
     writeln!(out, "A  {}\nB  {}\n", a.display(), b.display())?;
     writeln!(out, "              B right  B wrong")?;
@@ -74,9 +77,8 @@ fn write_table(
     for (right, wrong, numbers) in only {
         for &number in numbers.iter().take(SHOWN) {
             writeln!(out, "\n--- {number}: {right} is right, {wrong} is wrong")?;
-            let of = |records: &'_ [Map<String, Value>]| {
-                let is_it =
-                    |record: &&Map<String, Value>| record.get("number") == Some(&number.into());
+            let of = |records: &'_ [Record]| {
+                let is_it = |record: &&Record| record.get("number") == Some(&number.into());
                 records.iter().find(is_it).cloned().unwrap_or_default()
             };
             let (mine, other) = (of(first), of(second));
