@@ -105,9 +105,10 @@ fn align_turn(ours: &Turn, theirs: &Turn, pairs: &mut Vec<(u32, u32)>) {
             .take_while(|byte| byte.is_ascii_whitespace())
             .count()
     };
-    let (a, b) = match ours.text.first() == theirs.text.first() {
+    let (a, b) = (blank(&ours.text), blank(&theirs.text));
+    let (a, b) = match ours.text[..a] == theirs.text[..b] {
         true => (0, 0),
-        false => (blank(&ours.text), blank(&theirs.text)),
+        false => (a, b),
     };
     let same = (ours.text[a..].iter().zip(&theirs.text[b..]))
         .take_while(|(x, y)| x == y)
