@@ -112,7 +112,8 @@ impl BatchLoader {
         let shapes = corpus.shapes();
         let unit = if pairs { 2 } else { 1 };
         let samples_of = |number: u32| &shapes[number as usize..number as usize + unit];
-        let kept_ids = |number: u32, kept: u32| &corpus.sample(number as usize).ids[..kept as usize];
+        let kept_ids =
+            |number: u32, kept: u32| &corpus.sample(number as usize).ids[..kept as usize];
         let kept = |sides: [SampleShape; 2]| pair_lengths(&sides, length as u32);
         let is_equal = |number: u32| match samples_of(number) {
             [chosen, rejected] if pairs => kept([*chosen, *rejected])

@@ -186,10 +186,7 @@ fn write_pair_counts(
     writeln!(
         out,
         "dropped     {}: {} with equal answers, {} with an empty prompt or answer, {without} with nothing to learn, {too_long} without room for both answers",
-        counted(
-            equal + left_out.empty + without + too_long,
-            "pairs"
-        ),
+        counted(equal + left_out.empty + without + too_long, "pairs"),
         equal,
         left_out.empty,
     )?;

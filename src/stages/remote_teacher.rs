@@ -97,6 +97,7 @@ impl Chain<'_> {
         let account = Account::open(&digest, store, remote.price, asked.budget)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let model = RemoteModel::new(remote, stopping.clone())?;
-        RemoteScorer::new(model, account, capture, stopping, self.stop).context("cannot start asking")
+        RemoteScorer::new(model, account, capture, stopping, self.stop)
+            .context("cannot start asking")
     }
 }

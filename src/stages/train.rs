@@ -123,7 +123,8 @@ impl Chain<'_> {
             student.decoder.head().rows(),
             teacher.decoder.head().rows(),
         )?;
-        let both = [&student, &teacher].map(|model| (&model.tokenizer, model.decoder.head().rows()));
+        let both =
+            [&student, &teacher].map(|model| (&model.tokenizer, model.decoder.head().rows()));
         let prompts = self.student_prompts(stage, config, &data, both, valid)?;
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
         let scoring = ScoringClock::new(&teacher);

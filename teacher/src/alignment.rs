@@ -265,6 +265,22 @@ mod tests {
     }
 
     #[test]
+    fn white_space_at_the_start_is_compared_only_where_all_of_it_is_equal() {
+        let (a, b) = (bytes(), merging());
+        let sample = Sample::Conversation(vec![
+            Message::new("user", "q"),
+            Message::new("assistant", "\n\nhello world"),
+        ]);
+        let trimmed = "{{ m.content | replace('\n\n', '\n') }}";
+        let shorter = INST.replace(" {{ m.content | trim }}", trimmed);
+        let (ours, theirs) = (encode(&a, CHATML, &sample), encode(&b, &shorter, &sample));
+        let found = pairs((&a, &ours), (&b, &theirs));
+        let ends = (ours.ids.len() as u32 - 2, theirs.ids.len() as u32 - 1);
+        assert_eq!(found.last(), Some(&ends));
+        assert_eq!(found.len(), theirs.supervised_count() - 1);
+    }
+
+    #[test]
     fn what_differs_ends_a_turn_and_other_turns_are_not_guessed() {
         let (a, b) = (bytes(), merging());
         let turn = |text: &str| {

@@ -56,13 +56,22 @@ mod tests {
             let bits = |n: &Numbers| (n.0.to_bits(), n.1.map(f64::to_bits));
             assert_eq!(bits(&read), bits(&numbers), "{text}");
         };
-        for edge in [0.0, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, f64::INFINITY] {
+        for edge in [
+            0.0,
+            -0.0,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f64::MAX,
+            f64::INFINITY,
+        ] {
             same(Numbers(edge, None));
         }
         // A cheap walk through all exponents and mantissas.
         let mut bits = 1u64;
         for _ in 0..20_000 {
-            bits = bits.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            bits = bits
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let value = f64::from_bits(bits);
             if value.is_finite() {
                 same(Numbers(value, Some(-value)));

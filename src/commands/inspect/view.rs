@@ -212,7 +212,7 @@ mod tests {
             [models.here]
             source = "Cargo.toml"
             [models.server]
-            source = { base_url = "http://127.0.0.1:1", model = "m" }
+            source = { kind = "remote", model = "m", endpoints = ["http://127.0.0.1:1/v1"] }
             [data.questions]
             source = "Cargo.toml"
             [data.train]
@@ -243,9 +243,8 @@ mod tests {
         "#;
         let recipe = Recipe::parse(Path::new("r.toml"), written, None, &[]).unwrap();
         let headings: Vec<String> = views(&recipe).iter().map(View::heading).collect();
-        let expected = [
-            "=== train, by the tokenizer of here, in sequences of 256 tokens (stage 4, distill)",
-        ];
+        let expected =
+            ["=== train, by the tokenizer of here, in sequences of 256 tokens (stage 4, distill)"];
         assert_eq!(headings, expected);
     }
 }

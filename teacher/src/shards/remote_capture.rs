@@ -156,12 +156,7 @@ impl RemoteCapture {
         })
     }
 
-    fn target(
-        &self,
-        of: &str,
-        position: usize,
-        told: &[TopToken],
-    ) -> Result<Target, TeacherError> {
+    fn target(&self, of: &str, position: usize, told: &[TopToken]) -> Result<Target, TeacherError> {
         let Some(mut best) = (told.iter())
             .map(|token| Some((token.id?, token.logprob)))
             .collect::<Option<Vec<(u32, f64)>>>()
