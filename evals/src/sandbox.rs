@@ -29,6 +29,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -178,6 +179,8 @@ impl Sandbox {
         let launcher = Command::new(&self.launcher)
             .arg(LAUNCHER)
             .env_clear()
+            // Ctrl-C in a terminal is for the caller, who ends this one himself.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

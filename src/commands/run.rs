@@ -61,8 +61,11 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
                 (Some(done), Thing::Targets) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "shards"))
                 }
-                (Some(done), Thing::Data | Thing::Scores) => {
+                (Some(done), Thing::Data) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "records"))
+                }
+                (Some(done), Thing::Scores) => {
+                    format!("in stage {} after {}", stage + 1, counted(done, "models"))
                 }
                 (Some(step), _) => format!("in stage {} after step {step}", stage + 1),
                 (None, _) => format!("before stage {}", stage + 1),
