@@ -208,7 +208,9 @@ pub fn read_tasks(
 /// Those of the sandbox.
 pub fn judge(sandbox: &Sandbox, task: &Task, completion: &str) -> Result<Outcome, SandboxError> {
     let code = program(task, completion);
-    let checks = format!("{}\ncheck({})\n", task.test, task.entry_point);
+    // By the module, for a function may be called as a builtin is.
+    let entry_point = format!("__import__('__main__').{}", task.entry_point);
+    let checks = format!("{}\ncheck({entry_point})\n", task.test);
     sandbox.run(Program {
         code: &code,
         checks: &checks,

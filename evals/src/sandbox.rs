@@ -53,7 +53,8 @@ const GRACE: Duration = Duration::from_secs(20);
 /// What fails in every program that is honest.
 const CONTROL: &str = "\nraise AssertionError('the checks are over')\n";
 
-/// What is run: code, and checks that see its names and run after it.
+/// What is run: code, and checks that run after it and see its names but those that hide a builtin, which are in the
+/// module `__main__`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program<'a> {
     pub code: &'a str,

@@ -224,18 +224,6 @@ fn the_verb_writes_records_and_tells_what_is_wrong() {
         "long.jsonl",
     ]);
     assert_failure(&wrong, 1, &["`too long`", "tokens"]);
-    let perplexity = [
-        "eval",
-        "perplexity",
-        "--model",
-        "tiny",
-        "--data",
-        "train.txt",
-    ];
-    let wrong = home.distill(&[&perplexity[..], &["--records", "a.jsonl"]].concat());
-    assert_failure(&wrong, 1, &["`--records`", "perplexity"]);
-    let wrong = home.distill(&["eval", "--compare", "a", "b", "--limit", "3"]);
-    assert_failure(&wrong, 2, &["--limit"]);
     let wrong = home.distill(&["eval", "perplexity", "--model", "tiny"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
 }
