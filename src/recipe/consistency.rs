@@ -28,6 +28,7 @@ impl Recipe {
             here.extend(self.remote_teacher(stage));
             here.extend(self.capture_of_answers(at, stage));
             here.extend(self.columns_of_a_set(stage));
+            here.extend(self.examples_among_questions(stage));
             found.extend(
                 here.into_iter()
                     .map(|invalid| invalid.under(&stage_path(at))),
@@ -75,6 +76,20 @@ impl Recipe {
                 format!("the `columns` of `{name}` have no part in `{task}`, which has its own");
             Some(Invalid::new(key, says).hint("name the same source without `columns`"))
         })
+    }
+
+    /// Two names of one source.
+    fn examples_among_questions(&self, stage: &Stage) -> Option<Invalid> {
+        let Action::Eval(eval) = &stage.action else {
+            return None;
+        };
+        let (_, subjects) = eval.measure.choices()?;
+        let (data, examples) = (&eval.inputs.data, &subjects.shots_data?);
+        let is_same = self.data.get(data)?.source == self.data.get(examples)?.source;
+        let says = format!(
+            "`{examples}` has the source of `{data}`: worked examples would tell the answers"
+        );
+        (is_same && data != examples).then(|| Invalid::new("shots_data", says))
     }
 
     /// Money can only be counted at a known price.

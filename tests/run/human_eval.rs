@@ -285,6 +285,12 @@ fn keys_that_make_no_sense_are_told() {
             "task = \"mmlu\"\nmodels = [\"tiny\"]\ndata = \"tasks\"\nshots = 1\nshots_data = \"tasks\"\n",
             "`shots_data` is `data` itself",
         ),
+        (
+            &STAGE[STAGE.find("[[stage]]").unwrap()..],
+            "[data.again]\nsource = \"tasks.jsonl\"\n[[stage]]\nkind = \"eval\"\ntask = \"mmlu\"\nmodels = [\"tiny\"]\n\
+             data = \"tasks\"\nshots = 1\nshots_data = \"again\"\n",
+            "`again` has the source of `tasks`",
+        ),
     ] {
         home.write(RECIPE, STAGE.replace(from, to));
         assert_failure(&home.distill(&["check", RECIPE]), 2, &[wanted]);
