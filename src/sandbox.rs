@@ -1,5 +1,7 @@
 //! The sandbox of stages and verbs: this very program is its launcher.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use evals::sandbox::{Sandbox, SandboxConfig, listed};
 
@@ -8,7 +10,11 @@ use evals::sandbox::{Sandbox, SandboxConfig, listed};
 /// # Errors
 /// No Python, or a system that does not allow the sandbox.
 pub fn open_sandbox(config: &SandboxConfig) -> Result<Sandbox> {
-    let program = std::env::current_exe().context("cannot find the program itself")?;
+    // Linux finds the running program there even where its file has been replaced.
+    let program = match cfg!(target_os = "linux") {
+        true => PathBuf::from("/proc/self/exe"),
+        false => std::env::current_exe().context("cannot find the program itself")?,
+    };
     let sandbox = Sandbox::new(&program, config)?;
     let required = |required| {
         let missing = sandbox.missing.iter();

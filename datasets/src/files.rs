@@ -8,12 +8,13 @@ use crate::config::Format;
 use crate::error::DataError;
 
 /// The files to read, and those of the directory that are passed over.
-pub(crate) type FilesAndSkipped = (Vec<(PathBuf, Format)>, Vec<PathBuf>);
+pub type FilesAndSkipped = (Vec<(PathBuf, Format)>, Vec<PathBuf>);
 
-pub(crate) fn list_files(
-    source: &Path,
-    format: Option<Format>,
-) -> Result<FilesAndSkipped, DataError> {
+/// The files of a data set in the order of their paths, of one format if it is given.
+///
+/// # Errors
+/// A path that cannot be read, a directory without such files.
+pub fn list_files(source: &Path, format: Option<Format>) -> Result<FilesAndSkipped, DataError> {
     let metadata = fs::metadata(source).map_err(DataError::io("open", source))?;
     if !metadata.is_dir() {
         let format = match format {

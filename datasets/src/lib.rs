@@ -15,7 +15,7 @@ pub mod config;
 pub mod decontaminate;
 pub mod dedup;
 pub mod error;
-mod files;
+pub mod files;
 pub mod filter;
 pub mod forest;
 pub mod gguf_tokenizer;

@@ -16,6 +16,9 @@ pub struct Comparison {
     /// McNemar's exact test, two-sided: how likely so uneven a split of the differing samples would be, if neither were
     /// better.
     pub p: f64,
+    /// Records of each file that have no part: further samples of a task that was answered several times, which depend on
+    /// its first.
+    pub left_out: usize,
 }
 
 #[derive(Debug, Error)]
@@ -27,6 +30,8 @@ pub enum ComparisonError {
         line: usize,
         key: &'static str,
     },
+    #[error("sample {number} is in the {side} file twice")]
+    Twice { number: u64, side: &'static str },
     #[error(
         "sample {number} is in the {side} file alone\n\
          hint: evaluate both models with the same data, --limit and --seed"
@@ -41,11 +46,13 @@ pub enum ComparisonError {
 
 type Record = Map<String, Value>;
 
-/// Compares records by their `number`, `prompt` and `correct`.
+/// Compares records by their `number`, `prompt` and `correct`. Of those with a `task_id` only each task's `sample` 0.
 ///
 /// # Errors
 /// Records of other samples, or without these fields.
 pub fn compare(first: &[Record], second: &[Record]) -> Result<Comparison, ComparisonError> {
+    let later = |records: &[Record]| records.iter().filter(|record| is_later(record)).count();
+    let left_out = later(first).max(later(second));
     let (first, second) = (by_number("first", first)?, by_number("second", second)?);
     for (one, other, side) in [(&first, &second, "first"), (&second, &first, "second")] {
         if let Some(&number) = one.keys().find(|number| !other.contains_key(number)) {
@@ -58,6 +65,7 @@ pub fn compare(first: &[Record], second: &[Record]) -> Result<Comparison, Compar
         only_first: Vec::new(),
         only_second: Vec::new(),
         p: 1.0,
+        left_out,
     };
     for (&number, &(right, prompt)) in &first {
         let (other_right, other_prompt) = second[&number];
@@ -81,24 +89,30 @@ fn by_number<'a>(
     side: &'static str,
     records: &'a [Record],
 ) -> Result<Verdicts<'a>, ComparisonError> {
-    (records.iter().enumerate())
-        .map(|(at, record)| {
-            let no = |key| ComparisonError::NoField {
-                side,
-                line: at + 1,
-                key,
-            };
-            let number = record
-                .get("number")
-                .and_then(Value::as_u64)
-                .ok_or(no("number"))?;
-            let right = record
-                .get("correct")
-                .and_then(Value::as_bool)
-                .ok_or(no("correct"))?;
-            Ok((number, (right, record.get("prompt").ok_or(no("prompt"))?)))
-        })
-        .collect()
+    let mut found = Verdicts::new();
+    for (at, record) in records.iter().enumerate() {
+        let no = |key| ComparisonError::NoField {
+            side,
+            line: at + 1,
+            key,
+        };
+        let number = record.get("number").and_then(Value::as_u64);
+        let right = record.get("correct").and_then(Value::as_bool);
+        let (number, right) = (number.ok_or(no("number"))?, right.ok_or(no("correct"))?);
+        let verdict = (right, record.get("prompt").ok_or(no("prompt"))?);
+        if found.insert(number, verdict).is_some() {
+            return Err(ComparisonError::Twice { number, side });
+        }
+    }
+    let later = records.iter().filter(|record| is_later(record));
+    for number in later.filter_map(|record| record.get("number")?.as_u64()) {
+        found.remove(&number);
+    }
+    Ok(found)
+}
+
+fn is_later(record: &Record) -> bool {
+    record.contains_key("task_id") && record.get("sample").is_some_and(|sample| *sample != 0)
 }
 
 /// 2 · P(X ≤ min(a, b)) for X binomial with a + b fair draws, 1 at most.
@@ -164,5 +178,27 @@ mod tests {
         let other = [record(1, "x", true), first[1].clone(), first[2].clone()];
         let error = compare(&first, &other).unwrap_err().to_string();
         assert!(error.contains("sample 1 has another prompt"), "{error}");
+        let twice = [first[0].clone(), first[0].clone()];
+        let error = compare(&twice, &first).unwrap_err().to_string();
+        assert!(
+            error.contains("sample 1 is in the first file twice"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn further_samples_of_a_task_have_no_part() {
+        let record = |number: u64, correct: bool| {
+            let value = json!({
+                "number": number, "prompt": "a", "correct": correct, "task_id": (number - 1) / 2,
+                "sample": (number - 1) % 2,
+            });
+            value.as_object().unwrap().clone()
+        };
+        let all = |correct: bool| (1..=4).map(|number| record(number, correct)).collect();
+        let (first, second): (Vec<_>, Vec<_>) = (all(true), all(false));
+        let found = compare(&first, &second).unwrap();
+        assert_eq!((found.only_first, found.left_out), (vec![1, 3], 2));
+        assert_eq!(found.p, 0.5);
     }
 }

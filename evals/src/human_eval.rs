@@ -57,6 +57,8 @@ impl Default for HumanEvalConfig {
 impl HumanEvalConfig {
     /// Values that read well and make no sense: the key, and what is wrong with it.
     pub fn check(&self) -> Vec<(String, String)> {
+        // As the draw takes it.
+        let temperature = self.temperature as f32;
         let checks = [
             (
                 (1..=10_000).contains(&self.samples),
@@ -64,17 +66,17 @@ impl HumanEvalConfig {
                 "lies between 1 and 10000",
             ),
             (
-                self.samples <= 1 || self.temperature > 0.0,
+                self.samples <= 1 || temperature > 0.0,
                 "samples",
                 "beyond 1 are all the same at temperature 0",
             ),
             (
-                self.temperature >= 0.0 && self.temperature.is_finite(),
+                temperature >= 0.0 && temperature.is_finite(),
                 "temperature",
-                "must be at least 0",
+                "must be at least 0, and a number that 32 bits hold",
             ),
             (
-                self.top_p > 0.0 && self.top_p <= 1.0,
+                self.top_p as f32 > 0.0 && self.top_p <= 1.0,
                 "top_p",
                 "lies above 0 and is at most 1",
             ),
@@ -151,6 +153,11 @@ pub enum HumanEvalError {
     },
     #[error("{path}: there is no task in it", path = .0.display())]
     NoTask(PathBuf),
+    #[error("task `{task_id}`")]
+    Prompt {
+        task_id: String,
+        source: TeacherError,
+    },
     #[error(transparent)]
     Teacher(#[from] TeacherError),
     #[error(transparent)]
@@ -159,7 +166,7 @@ pub enum HumanEvalError {
     Records(#[from] RecordsError),
 }
 
-/// The first `limit` tasks of a file as OpenAI's package has it.
+/// The first `limit` tasks, or fewer if the data has a lower limit of its own, of a file as OpenAI's package has it.
 ///
 /// # Errors
 /// A file that cannot be read or holds something else.
@@ -169,7 +176,8 @@ pub fn read_tasks(
 ) -> Result<Vec<Task>, HumanEvalError> {
     let mut wrong = None;
     let mut tasks = Vec::new();
-    let limit = limit.or(data.limit).unwrap_or(usize::MAX);
+    let limit = [limit, data.limit].into_iter().flatten().min();
+    let limit = limit.unwrap_or(usize::MAX);
     read_batches(data, &mut |batch| {
         for record in batch {
             if tasks.len() == limit {
@@ -200,7 +208,9 @@ pub fn read_tasks(
 /// Those of the sandbox.
 pub fn judge(sandbox: &Sandbox, task: &Task, completion: &str) -> Result<Outcome, SandboxError> {
     let code = program(task, completion);
-    let checks = format!("{}\ncheck({})\n", task.test, task.entry_point);
+    // By the module, for a function may be called as a builtin is.
+    let entry_point = format!("__import__('__main__').{}", task.entry_point);
+    let checks = format!("{}\ncheck({entry_point})\n", task.test);
     sandbox.run(Program {
         code: &code,
         checks: &checks,
@@ -235,6 +245,15 @@ pub fn human_eval(
         stop: STOP.map(str::to_string).to_vec(),
         seed,
     };
+    let prompt_ids = tasks.iter().map(|task| {
+        let prompt = Prompt::Text(task.prompt.clone());
+        let ids = model.prompt_ids(None, &prompt);
+        ids.map_err(|source| {
+            let task_id = task.task_id.clone();
+            HumanEvalError::Prompt { task_id, source }
+        })
+    });
+    let prompt_ids = prompt_ids.collect::<Result<Vec<_>, _>>()?;
     let each = config.samples;
     let wanted: Vec<usize> = (1..=tasks.len() * each).collect();
     for batch in wanted.chunks(BATCH) {
@@ -243,11 +262,9 @@ pub fn human_eval(
             let asked: Vec<(usize, &Task, usize)> = (batch.iter())
                 .map(|&number| (number, &tasks[(number - 1) / each], (number - 1) % each))
                 .collect();
-            let prompts = asked.iter().map(|(_, task, _)| {
-                let prompt = Prompt::Text(task.prompt.clone());
-                model.prompt_ids(None, &prompt)
-            });
-            let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
+            let prompts: Vec<Vec<u32>> = (batch.iter())
+                .map(|number| prompt_ids[(number - 1) / each].clone())
+                .collect();
             let seed_of = |task: &Task, sample: usize| {
                 Random::new(seed, &task.task_id, sample as u64, "sample").u64()
             };

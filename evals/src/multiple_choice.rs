@@ -65,6 +65,14 @@ pub enum ChoiceError {
         "token {id} lies beyond the model's {rows} tokens\nhint: the tokenizer belongs to another model"
     )]
     TokenOutOfRange { id: u32, rows: usize },
+    #[error(
+        "question {number}: the model gives no number\n\
+         hint: its weights, or what it computes from them, overflow; is it whole?"
+    )]
+    NoNumber {
+        /// In the data, from 1.
+        number: usize,
+    },
     #[error(transparent)]
     Records(#[from] RecordsError),
 }
@@ -267,12 +275,14 @@ impl Asked {
                     let seconds = started.elapsed().as_secs_f64() / batch.len() as f64;
                     let fresh = batch.iter().zip(scores);
                     let fresh = fresh.filter(|(item, _)| !is_known(&records, **item));
-                    let fresh: Vec<(usize, ChoiceRecord)> = fresh
-                        .map(|(&item, scores)| {
-                            (self.questions[item].0, self.record(item, scores, seconds))
-                        })
-                        .collect();
-                    records.append(fresh)?;
+                    let fresh = fresh.map(|(&item, scores)| {
+                        let number = self.questions[item].0;
+                        match scores.iter().all(|score| score.is_finite()) {
+                            true => Ok((number, self.record(item, scores, seconds))),
+                            false => Err(ChoiceError::NoNumber { number }),
+                        }
+                    });
+                    records.append(fresh.collect::<Result<_, _>>()?)?;
                 }
                 if !progress(done) {
                     return Ok(None);

@@ -2,8 +2,8 @@
 //! go on; at the end they are written whole, in the order of the samples.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use model::weights::staged_file::replace_file;
@@ -12,18 +12,37 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
-#[error("cannot {action} {}: {source}", path.display())]
-pub struct RecordsError {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum RecordsError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "another evaluation is writing {}\nhint: wait for it, or name another file", .0.display()
+    )]
+    InUse(PathBuf),
+    #[error(
+        "{} holds records of another evaluation, or something else\n\
+         hint: remove it, or name another file", .0.display()
+    )]
+    Other(PathBuf),
 }
 
 /// Records of one evaluation by the number of their sample.
 pub struct SampleRecords<R> {
     /// Where they lie at the end, and meanwhile; nowhere for an evaluation that keeps none.
-    place: Option<(PathBuf, PathBuf, File)>,
+    place: Option<Place>,
     known: BTreeMap<usize, R>,
+}
+
+struct Place {
+    path: PathBuf,
+    meanwhile: PathBuf,
+    /// Locked as long as it is open.
+    file: File,
+    is_of_stage: bool,
 }
 
 /// The first line meanwhile: what the records are of.
@@ -51,50 +70,65 @@ impl<R: Serialize + DeserializeOwned + Clone> SampleRecords<R> {
     /// them, has left are known already.
     ///
     /// # Errors
-    /// When the files cannot be read or written.
+    /// When the files cannot be read or written, when another evaluation is writing them or has left its own.
     pub fn open(path: &Path, evaluation: &str) -> Result<Self, RecordsError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let meanwhile = path.with_file_name(format!("{name}.partial"));
-        let (mut known, mut whole) = (BTreeMap::new(), 0);
-        if let Ok(text) = fs::read_to_string(&meanwhile) {
-            let mut lines = text
-                .split_inclusive('\n')
-                .filter(|line| line.ends_with('\n'));
-            let heading = lines.next().filter(|line| {
-                let heading = serde_json::from_str::<Heading>(line);
-                heading.is_ok_and(|heading| heading.evaluation == evaluation)
-            });
-            if let Some(heading) = heading {
-                whole = heading.len();
-                for line in lines {
-                    let Ok(Line { sample, record }) = serde_json::from_str::<Line<R>>(line) else {
-                        break;
-                    };
-                    known.insert(sample, record);
-                    whole += line.len();
-                }
+        Self::begin(path, evaluation, false)
+    }
+
+    /// Like [`open`](Self::open), for a file in a stage's own directory: what is of another evaluation goes. All that is
+    /// known stays beside the finished file until [`remove_meanwhile`], so that a stage of several models goes on.
+    ///
+    /// # Errors
+    /// When the files cannot be read or written.
+    pub fn of_stage(path: &Path, evaluation: &str) -> Result<Self, RecordsError> {
+        Self::begin(path, evaluation, true)
+    }
+
+    fn begin(path: &Path, evaluation: &str, is_of_stage: bool) -> Result<Self, RecordsError> {
+        let meanwhile = meanwhile(path);
+        let failed = |action| {
+            let path = meanwhile.clone();
+            move |source| RecordsError::Io {
+                action,
+                path,
+                source,
             }
-        }
-        let failed = |source| RecordsError {
-            action: "write",
-            path: meanwhile.clone(),
-            source,
         };
-        let open = || -> io::Result<File> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&meanwhile)?;
+        let options = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .clone();
+        let mut file = options.open(&meanwhile).map_err(failed("write"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RecordsError::InUse(meanwhile)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed("read"))?;
+        let found = known(&bytes, evaluation);
+        if found.is_none() && !bytes.is_empty() && !is_of_stage {
+            return Err(RecordsError::Other(meanwhile));
+        }
+        let (known, whole) = found.unwrap_or_default();
+        let mut begin = || -> io::Result<()> {
             file.set_len(whole as u64)?;
             if whole == 0 {
                 let evaluation = evaluation.to_string();
                 file.write_all(&line(&Heading { evaluation })?)?;
             }
-            Ok(file)
+            Ok(())
         };
-        let file = open().map_err(failed)?;
+        begin().map_err(failed("write"))?;
+        let place = Place {
+            path: path.to_path_buf(),
+            meanwhile,
+            file,
+            is_of_stage,
+        };
         Ok(Self {
-            place: Some((path.to_path_buf(), meanwhile, file)),
+            place: Some(place),
             known,
         })
     }
@@ -106,17 +140,17 @@ impl<R: Serialize + DeserializeOwned + Clone> SampleRecords<R> {
     /// # Errors
     /// When the disk is full.
     pub fn append(&mut self, records: Vec<(usize, R)>) -> Result<(), RecordsError> {
-        if let Some((_, path, file)) = &mut self.place {
+        if let Some(place) = &mut self.place {
             let mut text = Vec::new();
             let lines = records.iter().try_for_each(|(sample, record)| {
                 let (sample, record) = (*sample, record.clone());
                 line(&Line { sample, record }).map(|line| text.extend(line))
             });
             lines
-                .and_then(|()| file.write_all(&text))
-                .map_err(|source| RecordsError {
+                .and_then(|()| place.file.write_all(&text))
+                .map_err(|source| RecordsError::Io {
                     action: "write",
-                    path: path.clone(),
+                    path: place.meanwhile.clone(),
                     source,
                 })?;
         }
@@ -130,23 +164,70 @@ impl<R: Serialize + DeserializeOwned + Clone> SampleRecords<R> {
     /// When the disk is full; what was kept meanwhile stays.
     pub fn finish(self) -> Result<Vec<R>, RecordsError> {
         let records: Vec<R> = self.known.into_values().collect();
-        if let Some((path, meanwhile, _)) = self.place {
+        if let Some(place) = self.place {
             let write = || -> io::Result<()> {
                 let mut text = Vec::new();
                 for record in &records {
                     text.extend(line(record)?);
                 }
-                replace_file(&path, ".partial-", &text)?;
-                fs::remove_file(&meanwhile)
+                replace_file(&place.path, ".partial-", &text)?;
+                match place.is_of_stage {
+                    true => Ok(()),
+                    false => fs::remove_file(&place.meanwhile),
+                }
             };
-            write().map_err(|source| RecordsError {
+            write().map_err(|source| RecordsError::Io {
                 action: "write",
-                path: path.clone(),
+                path: place.path.clone(),
                 source,
             })?;
         }
         Ok(records)
     }
+}
+
+/// Removes what a stage has kept beside the finished file at `path`, if anything.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_meanwhile(path: &Path) -> Result<(), RecordsError> {
+    let path = meanwhile(path);
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RecordsError::Io {
+            action: "remove",
+            path,
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn meanwhile(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.partial"))
+}
+
+/// The whole records behind the heading of `evaluation`, and their bytes with it; None where there is another heading.
+fn known<R: DeserializeOwned>(
+    bytes: &[u8],
+    evaluation: &str,
+) -> Option<(BTreeMap<usize, R>, usize)> {
+    let mut lines = bytes
+        .split_inclusive(|&byte| byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"));
+    let heading = lines.next().filter(|line| {
+        let heading = serde_json::from_slice::<Heading>(line);
+        heading.is_ok_and(|heading| heading.evaluation == evaluation)
+    })?;
+    let (mut known, mut whole) = (BTreeMap::new(), heading.len());
+    for line in lines {
+        let Ok(Line { sample, record }) = serde_json::from_slice::<Line<R>>(line) else {
+            break;
+        };
+        known.insert(sample, record);
+        whole += line.len();
+    }
+    Some((known, whole))
 }
 
 fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -160,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interrupted_evaluation_goes_on_and_another_begins_afresh() {
+    fn an_interrupted_evaluation_goes_on_and_another_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("records.jsonl");
         let open = |evaluation: &str| SampleRecords::<String>::open(&path, evaluation).unwrap();
@@ -171,7 +252,7 @@ mod tests {
         drop(records);
         let meanwhile = place.path().join("records.jsonl.partial");
         let mut torn = OpenOptions::new().append(true).open(&meanwhile).unwrap();
-        torn.write_all(b"{\"sample\":7,\"rec").unwrap();
+        torn.write_all(b"{\"sample\":7,\"record\":\"\xc3").unwrap();
         let mut records = open("a");
         assert_eq!(records.get(5).map(String::as_str), Some("five"));
         assert_eq!(records.get(7), None);
@@ -184,7 +265,21 @@ mod tests {
         assert!(!meanwhile.exists());
         let mut records = open("a");
         records.append(vec![(1, "one".into())]).unwrap();
+        let error = |evaluation: &str| {
+            let opened = SampleRecords::<String>::open(&path, evaluation);
+            opened.err().unwrap().to_string()
+        };
+        assert!(error("a").contains("another evaluation is writing"));
         drop(records);
-        assert_eq!(open("b").get(1), None);
+        assert!(error("b").contains("records of another evaluation"));
+        assert_eq!(open("a").get(1).map(String::as_str), Some("one"));
+        let of_stage = |evaluation| SampleRecords::<String>::of_stage(&path, evaluation).unwrap();
+        let mut records = of_stage("b");
+        assert_eq!(records.get(1), None);
+        records.append(vec![(3, "three".into())]).unwrap();
+        assert_eq!(records.finish().unwrap(), ["three"]);
+        assert_eq!(of_stage("b").get(3).map(String::as_str), Some("three"));
+        remove_meanwhile(&path).unwrap();
+        assert!(path.exists() && !meanwhile.exists());
     }
 }

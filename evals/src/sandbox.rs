@@ -29,6 +29,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,7 +53,8 @@ const GRACE: Duration = Duration::from_secs(20);
 /// What fails in every program that is honest.
 const CONTROL: &str = "\nraise AssertionError('the checks are over')\n";
 
-/// What is run: code, and checks that see its names and run after it.
+/// What is run: code, and checks that run after it and see its names but those that hide a builtin, which are in the
+/// module `__main__`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program<'a> {
     pub code: &'a str,
@@ -178,6 +180,8 @@ impl Sandbox {
         let launcher = Command::new(&self.launcher)
             .arg(LAUNCHER)
             .env_clear()
+            // Ctrl-C in a terminal is for the caller, who ends this one himself.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

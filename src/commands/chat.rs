@@ -62,13 +62,14 @@ fn converse(arguments: &ChatArgs, answer: &mut Answer) -> Result<()> {
         .collect();
     let mut messages = beginning.clone();
     let is_watched = io::stdin().is_terminal();
-    let mut lines = io::stdin().lock().lines();
+    let mut lines = io::stdin().lock().split(b'\n');
     loop {
         if is_watched {
             eprint!("> ");
         }
         let Some(line) = lines.next() else { break };
-        match line.context("cannot read what is said")?.trim() {
+        let line = line.context("cannot read what is said")?;
+        match String::from_utf8_lossy(&line).trim() {
             "" => {}
             "/exit" => break,
             "/reset" => messages.clone_from(&beginning),

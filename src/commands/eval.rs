@@ -40,6 +40,10 @@ pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
         arguments.shots.is_none() || task.choices().is_some_and(ChoiceTask::has_subjects),
         "`--shots` belongs to the tasks mmlu and kmmlu"
     );
+    ensure!(
+        task != Task::Perplexity || arguments.records.is_none(),
+        "`--records` belongs to questions and programs; perplexity has none"
+    );
     if task == Task::HumanEval {
         return human_eval::run(&arguments, &model);
     }

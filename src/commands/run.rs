@@ -12,7 +12,7 @@ use crate::counted::counted;
 use crate::device;
 use crate::profile::Profiler;
 use crate::progress::Progress;
-use crate::recipe::{Recipe, Thing};
+use crate::recipe::{Action, Recipe, Thing};
 use crate::report::summary;
 use crate::stages::{Chain, Ending};
 
@@ -60,6 +60,9 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             let place = match (step, action.makes()) {
                 (Some(done), Thing::Targets) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "shards"))
+                }
+                (Some(done), Thing::Scores) if matches!(action, Action::Eval(_)) => {
+                    format!("in stage {} after {}", stage + 1, counted(done, "models"))
                 }
                 (
                     Some(done),

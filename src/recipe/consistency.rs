@@ -7,6 +7,7 @@ use trainer::loss::LossConfig;
 
 use super::capture::{Capture, CaptureFrom};
 use super::distill::{AskedTeacher, TeacherChoice};
+use super::eval::Measure;
 use super::export::ExportFormat;
 use super::invalid::Invalid;
 use super::stage::{Action, Stage, Thing};
@@ -26,6 +27,8 @@ impl Recipe {
             here.extend(self.capture_of_its_teacher(stage));
             here.extend(self.remote_teacher(stage));
             here.extend(self.capture_of_answers(at, stage));
+            here.extend(self.columns_of_a_set(stage));
+            here.extend(self.examples_among_questions(stage));
             found.extend(
                 here.into_iter()
                     .map(|invalid| invalid.under(&stage_path(at))),
@@ -50,6 +53,43 @@ impl Recipe {
             Some(model) => Some(!matches!(model.source, ModelSource::Remote(_))),
             None => self.maker(name, self.stages.len()).map(|_| true),
         }
+    }
+
+    /// Sets of questions and tasks have columns of their own.
+    fn columns_of_a_set(&self, stage: &Stage) -> Option<Invalid> {
+        let Action::Eval(eval) = &stage.action else {
+            return None;
+        };
+        if let Measure::Perplexity(_) | Measure::Acceptance(_) = eval.measure {
+            return None;
+        }
+        let examples = (eval.measure.choices()).and_then(|(_, subjects)| subjects.shots_data);
+        let named = [
+            ("data", Some(&eval.inputs.data)),
+            ("shots_data", examples.as_ref()),
+        ];
+        named.into_iter().find_map(|(key, name)| {
+            let name = name?;
+            self.data.get(name)?.columns.as_ref()?;
+            let task = eval.measure.name();
+            let says =
+                format!("the `columns` of `{name}` have no part in `{task}`, which has its own");
+            Some(Invalid::new(key, says).hint("name the same source without `columns`"))
+        })
+    }
+
+    /// Two names of one source.
+    fn examples_among_questions(&self, stage: &Stage) -> Option<Invalid> {
+        let Action::Eval(eval) = &stage.action else {
+            return None;
+        };
+        let (_, subjects) = eval.measure.choices()?;
+        let (data, examples) = (&eval.inputs.data, &subjects.shots_data?);
+        let is_same = self.data.get(data)?.source == self.data.get(examples)?.source;
+        let says = format!(
+            "`{examples}` has the source of `{data}`: worked examples would tell the answers"
+        );
+        (is_same && data != examples).then(|| Invalid::new("shots_data", says))
     }
 
     /// Money can only be counted at a known price.

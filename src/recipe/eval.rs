@@ -269,6 +269,11 @@ impl Eval {
                 "shots_data",
                 "`shots_data` needs `shots`, how many worked examples stand before each question",
             );
+            check(
+                subjects.shots_data.as_ref() != Some(&self.inputs.data),
+                "shots_data",
+                "`shots_data` is `data` itself: worked examples would tell the answers",
+            );
         }
         found
     }

@@ -22,7 +22,7 @@ pub struct Pip {
     pub packages: Vec<String>,
     /// Paths inside the wheels. Each package gives those that it has, in this order. `*` stands for any part of a name: all
     /// that fit are taken, sorted.
-    #[serde(deserialize_with = "not_empty")]
+    #[serde(deserialize_with = "patterns")]
     pub files: Vec<String>,
     pub sha256: Sha256,
 }
@@ -32,6 +32,20 @@ fn not_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D
     match list.is_empty() {
         true => Err(serde::de::Error::custom("the list is empty")),
         false => Ok(list),
+    }
+}
+
+fn patterns<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let files = not_empty(from)?;
+    let fits = |file: &&String| match file.split_once('*') {
+        None => true,
+        Some((_, after)) => !after.contains(['*', '/']),
+    };
+    match files.iter().find(|file| !fits(file)) {
+        Some(file) => Err(serde::de::Error::custom(format!(
+            "`{file}`: one `*` may stand in a path, in its last name"
+        ))),
+        None => Ok(files),
     }
 }
 
@@ -229,6 +243,19 @@ mod tests {
         };
         assert!(read("a-b==1.0.post1").is_ok());
         for wrong in ["a", "a>=1", "--index-url==x", "a==1; b", "a==", "==1"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_once_and_in_the_last_name() {
+        let read = |file: &str| {
+            serde_json::from_value::<Pip>(serde_json::json!({
+                "packages": ["a==1"], "files": [file], "sha256": Sha256::of(b"").as_str(),
+            }))
+        };
+        assert!(read("a/b_*.yaml").is_ok());
+        for wrong in ["a/*_*.yaml", "*/a", "a/**"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,6 +13,7 @@ use evals::AcceptanceScore;
 use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
+use evals::sample_records::remove_meanwhile;
 use model::decoder::Decoder;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,9 @@ impl Chain<'_> {
             &stage.directory.join("scores.json"),
             &serde_json::to_value(scores)?,
         )?;
+        for (number, model) in models.iter().enumerate() {
+            remove_meanwhile(&self.records_path(stage, number, model))?;
+        }
         Ok(None)
     }
 

@@ -213,6 +213,17 @@ fn the_verb_writes_records_and_tells_what_is_wrong() {
         "train.txt",
     ]);
     assert_failure(&wrong, 1, &["train.txt"]);
+    let long = tasks().replace("x = 3 # ", &"x = 3 # ".repeat(1000));
+    home.write("long.jsonl", tasks() + &long.replace("easy", "too long"));
+    let wrong = home.distill(&[
+        "eval",
+        "human_eval",
+        "--model",
+        "tiny",
+        "--data",
+        "long.jsonl",
+    ]);
+    assert_failure(&wrong, 1, &["`too long`", "tokens"]);
     let wrong = home.distill(&["eval", "perplexity", "--model", "tiny"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
 }
@@ -223,12 +234,17 @@ fn tasks_are_read_in_their_order() {
     let home = Home::new();
     home.write("tasks.jsonl", tasks());
     let config = DataConfig::new(home.path("tasks.jsonl"));
-    let read = |limit| -> Vec<String> {
-        let tasks: Vec<Task> = read_tasks(&config, limit).unwrap();
+    let read = |config: &DataConfig<_>, limit| -> Vec<String> {
+        let tasks: Vec<Task> = read_tasks(config, limit).unwrap();
         tasks.into_iter().map(|task| task.task_id).collect()
     };
-    assert_eq!(read(None), ["easy", "hard"]);
-    assert_eq!(read(Some(1)), ["easy"]);
+    assert_eq!(read(&config, None), ["easy", "hard"]);
+    assert_eq!(read(&config, Some(1)), ["easy"]);
+    let config = DataConfig {
+        limit: Some(1),
+        ..config
+    };
+    assert_eq!(read(&config, Some(2)), ["easy"]);
 }
 
 #[test]
@@ -254,6 +270,27 @@ fn keys_that_make_no_sense_are_told() {
             "unknown key `window`",
         ),
         ("\"human_eval\"", "\"perplexity\"", "unknown key `samples`"),
+        (
+            "temperature = 1.0",
+            "temperature = 1e39",
+            "`temperature` must be at least 0",
+        ),
+        (
+            "\"tasks.jsonl\"",
+            "\"tasks.jsonl\"\ncolumns = { text = \"prompt\" }",
+            "`columns` of `tasks` have no part in `human_eval`",
+        ),
+        (
+            &STAGE[STAGE.find("task =").unwrap()..],
+            "task = \"mmlu\"\nmodels = [\"tiny\"]\ndata = \"tasks\"\nshots = 1\nshots_data = \"tasks\"\n",
+            "`shots_data` is `data` itself",
+        ),
+        (
+            &STAGE[STAGE.find("[[stage]]").unwrap()..],
+            "[data.again]\nsource = \"tasks.jsonl\"\n[[stage]]\nkind = \"eval\"\ntask = \"mmlu\"\nmodels = [\"tiny\"]\n\
+             data = \"tasks\"\nshots = 1\nshots_data = \"again\"\n",
+            "`again` has the source of `tasks`",
+        ),
     ] {
         home.write(RECIPE, STAGE.replace(from, to));
         assert_failure(&home.distill(&["check", RECIPE]), 2, &[wanted]);

@@ -15,6 +15,7 @@ mod code_quality;
 mod cross_tokenizer;
 mod dpo;
 mod equal_weights;
+mod evals;
 mod executes;
 mod exercises;
 mod exports;

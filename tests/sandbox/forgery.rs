@@ -64,6 +64,16 @@ fn nothing_but_the_end_of_the_checks_is_a_success() {
             wrong.clone(),
         ),
         (
+            "shadowed builtins",
+            "abs = lambda x: 0\ndef double(x):\n    return 4",
+            wrong.clone(),
+        ),
+        (
+            "its own builtins",
+            "__builtins__ = {**vars(__builtins__), 'abs': lambda x: 0}\ndef double(x):\n    return 4",
+            wrong.clone(),
+        ),
+        (
             "exec",
             "import builtins\nbuiltins.exec = builtins.compile = lambda *a: None",
             wrong.clone(),

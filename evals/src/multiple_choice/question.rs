@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use datasets::config::DataConfig;
+use datasets::config::{DataConfig, Format};
 use datasets::error::DataError;
+use datasets::files::list_files;
 use datasets::records::{Record, csv_rows, read_batches};
 use datasets::texts::fields;
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 
-use super::shots::worked_examples;
+use super::shots::{task_files, worked_examples};
 
 /// One question. What the model reads is `prompt`; each of `choices` is scored behind it, after a space.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,21 @@ pub(super) fn read_questions(
     read: Reader,
 ) -> Result<Questions, DataError> {
     let mut found = Questions::default();
+    let task_files = task_files(&config.source)?;
+    if !task_files.is_empty() {
+        for (path, text) in task_files {
+            let record = Record {
+                number: 1,
+                path: path.into(),
+                row: 1,
+                line: json!({ "text": text }).to_string(),
+            };
+            found
+                .questions
+                .extend(worked_examples(&record, &text, read)?);
+        }
+        return Ok(found);
+    }
     let mut take = |record: &Record| -> Result<(), DataError> {
         let fields = fields(record)?;
         match fields.get("text").and_then(Value::as_str) {
@@ -61,7 +77,7 @@ pub(super) fn read_questions(
         }
         Ok(())
     };
-    match official_files(&config.source)? {
+    match official_files(config)? {
         Some(files) => {
             for path in files {
                 official_rows(&path, &mut take)?;
@@ -82,29 +98,27 @@ pub(super) fn read_questions(
 }
 
 /// MMLU's own release: csv files without a header, each of a subject that its name begins with.
-fn official_files(source: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
-    let mut files = match source.is_dir() {
-        false => vec![source.to_path_buf()],
-        true => {
-            let io = |error| DataError::Io {
-                action: "list",
-                path: source.to_path_buf(),
-                source: error,
-            };
-            let entries = std::fs::read_dir(source).map_err(io)?;
-            let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-            paths.collect::<Result<_, _>>().map_err(io)?
-        }
-    };
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "csv"));
-    files.sort();
-    let Some(first) = files.first() else {
+fn official_files(config: &DataConfig<PathBuf>) -> Result<Option<Vec<PathBuf>>, DataError> {
+    let (files, _) = list_files(&config.source, config.format)?;
+    let (csv, others): (Vec<_>, Vec<_>) =
+        (files.into_iter()).partition(|(_, format)| *format == Format::Csv);
+    let Some((first, _)) = csv.first() else {
         return Ok(None);
     };
     let rows = csv_rows(first)?;
     let is_question =
         |row: &Vec<String>| row.len() == 6 && ["A", "B", "C", "D"].contains(&row[5].trim());
-    Ok(rows.first().is_some_and(is_question).then_some(files))
+    if !rows.first().is_some_and(is_question) {
+        return Ok(None);
+    }
+    match others.into_iter().next() {
+        None => Ok(Some(csv.into_iter().map(|(path, _)| path).collect())),
+        Some((path, _)) => Err(DataError::Malformed {
+            path,
+            expected: "csv files alone, as beside it: MMLU's own, without a header",
+            found: "a table of another format".into(),
+        }),
+    }
 }
 
 fn official_rows(

@@ -1,5 +1,8 @@
 //! Worked examples: the development questions of MMLU and KMMLU as lm-eval carries them, in its YAML files.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use datasets::error::DataError;
 use datasets::records::Record;
 use serde::Deserialize;
@@ -33,6 +36,37 @@ struct Sample {
     c: Option<String>,
     #[serde(rename = "D")]
     d: Option<String>,
+}
+
+/// Those task files of a directory that hold worked examples. Prompts and descriptions of groups lie beside them.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub(super) fn task_files(source: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
+    let failed = |action: &'static str, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| DataError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let mut found = Vec::new();
+    if !source.is_dir() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(source).map_err(failed("list", source))? {
+        let path = entry.map_err(failed("list", source))?.path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+        if text.lines().any(|line| line.starts_with(BEGINNING)) && text.contains("samples:") {
+            found.push((path, text));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// The questions of a text of such files. An example whose choices or whose answer cannot be told is passed over.

@@ -47,6 +47,18 @@ fn a_question_of_mmlu_is_the_same_in_every_layout() {
         assert_eq!(found[0], expected);
         assert_eq!(found[1].prompt, "2, 2?\nA. 4\nB. 4\nC. 4\nD. 4\nAnswer:");
     }
+    // Below other directories, too, but not among other tables.
+    let below = place.path().join("b");
+    fs::create_dir(&below).unwrap();
+    fs::write(below.join("anatomy_test.csv"), "Where?,1,2,3,4,A\n").unwrap();
+    fs::write(place.path().join("README.txt"), "About it.").unwrap();
+    let found = read(ChoiceTask::Mmlu, place.path()).unwrap().questions;
+    assert_eq!((found.len(), found[0].subject.as_str()), (3, "anatomy"));
+    fs::write(below.join("more.jsonl"), "{}\n").unwrap();
+    let error = read(ChoiceTask::Mmlu, place.path())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("more.jsonl"), "{error}");
     // Worked examples of lm-eval, two files one behind the other.
     let yaml = "dataset_name: elementary_mathematics\nfewshot_config:\n  sampler: first_n\n  samples:\n  - question: '1 + 1?\n\n      \
         (A) 1 (B) 2 (C) 3 (D) 4'\n    target: Let's think. The answer is (B).\n  - question: no choices\n    target: none\n\
@@ -57,6 +69,14 @@ fn a_question_of_mmlu_is_the_same_in_every_layout() {
     assert_eq!(found.len(), 2);
     assert_eq!(found[0], expected);
     assert_eq!((found[1].subject.as_str(), found[1].answer), ("anatomy", 3));
+    // The directory that they lie in, with what else lies there.
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(place.path().join(name), text).unwrap();
+    write("mmlu_all.yaml", yaml);
+    write("_mmlu.yaml", "group: mmlu\ntask:\n  - mmlu_all\n");
+    write("_cot_prompts.json", "{\"anatomy\": \"Think.\"}");
+    let all = read(ChoiceTask::Mmlu, place.path()).unwrap().questions;
+    assert_eq!(all, found);
 }
 
 #[test]

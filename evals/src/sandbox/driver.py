@@ -23,7 +23,10 @@ def main():
         settrace(None)
         setprofile(None)
         builtin.update(kept)
-        run(translate(checks, "checks.py", "exec", 0, True), names)
+        # What the checks call by a builtin's name is the builtin. The code's own functions keep what they have.
+        seen = {name: value for name, value in names.items() if name not in kept}
+        seen["__name__"], seen["__builtins__"] = "__main__", builtins
+        run(translate(checks, "checks.py", "exec", 0, True), seen)
     except stop as early:
         code, said = early.code, b""
         status = code & 255 if kind(code) is int else int(code is not None)

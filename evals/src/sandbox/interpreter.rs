@@ -1,5 +1,6 @@
 //! Which Python runs the programs, and which directories it needs.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,6 +36,7 @@ impl Interpreter {
         };
         let asked = Command::new(python)
             .args(["-I", "-c", ASK])
+            .process_group(0)
             .stdin(Stdio::null())
             .output()
             .map_err(|error| unusable(error.to_string()))?;

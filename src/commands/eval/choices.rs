@@ -1,9 +1,9 @@
 //! `distill eval mmlu` and its kin: questions with choices.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use datasets::config::DataConfig;
 use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceScores, ChoiceTask};
 use model::load::load_frozen_decoder;
@@ -47,6 +47,12 @@ pub fn run(
         Some(source) => Some(source.resolve(&cache).context("--shots-data")?),
         None => None,
     };
+    let whole = |path: &Path| path.canonicalize().ok();
+    let is_same = |path: &PathBuf| whole(path).is_some() && whole(path) == whole(data);
+    ensure!(
+        !shots_data.as_ref().is_some_and(is_same),
+        "--shots-data is --data itself: worked examples would tell the answers"
+    );
     let examples = match &shots_data {
         Some(path) => task.questions(&DataConfig::new(path.clone()))?.questions,
         None => Vec::new(),

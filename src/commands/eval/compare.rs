@@ -70,6 +70,14 @@ fn write_table(
         found.both_wrong
     )?;
     writeln!(out, "\nMcNemar's p  {:.4} (exact, two-sided)", found.p)?;
+    if found.left_out > 0 {
+        writeln!(
+            out,
+            "Only the first sample of each task is compared, {} further ones are left out: samples of one task depend on \
+             each other.",
+            found.left_out
+        )?;
+    }
     let only = [
         ("A", "B", &found.only_first),
         ("B", "A", &found.only_second),

@@ -24,7 +24,7 @@ impl Chain<'_> {
         for (i, name) in models.iter().enumerate() {
             let opened = self.open_model(stage, &format!("models.{i}"))?;
             let path = self.records_path(stage, i, name);
-            let records = SampleRecords::open(&path, &stage.digest.to_string())?;
+            let records = SampleRecords::of_stage(&path, &stage.digest.to_string())?;
             let bar = progress.scoring(name, "questions");
             bar.set_length(asked.len() as u64);
             let mut told = |done| {

@@ -28,7 +28,7 @@ impl Chain<'_> {
             let opened = self.open_model(stage, &format!("models.{i}"))?;
             let parameters = parameters(&opened.decoder);
             let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
-            let records = SampleRecords::open(
+            let records = SampleRecords::of_stage(
                 &self.records_path(stage, i, model),
                 &stage.digest.to_string(),
             )?;
