@@ -76,7 +76,8 @@ impl Progress {
                 "dropped (no room for both answers within the sequence length)",
             ),
             (
-                caches().map(|cache| cache.left_out().equal).sum(),
+                caches().map(|cache| cache.left_out().equal).sum::<u64>()
+                    + report.equal_samples / 2,
                 "pairs",
                 "dropped (equal answers)",
             ),

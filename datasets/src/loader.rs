@@ -51,12 +51,20 @@ pub struct BatchLoader {
     pairs: bool,
     /// Numbers of the samples that have a target within the sequence length, by part; of pairs their first samples.
     usable: Vec<Vec<u32>>,
-    /// Samples and tokens that do not.
-    dropped: (u64, u64),
+    dropped: Dropped,
     state: Mutex<State>,
 }
 
 /// What has been computed so far; none of it changes the result.
+/// What no epoch sees.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dropped {
+    samples: u64,
+    /// Samples of pairs whose sides are the same tokens.
+    equal: u64,
+    tokens: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// The number of the first batch after each epoch.
@@ -104,8 +112,16 @@ impl BatchLoader {
         let shapes = corpus.shapes();
         let unit = if pairs { 2 } else { 1 };
         let samples_of = |number: u32| &shapes[number as usize..number as usize + unit];
+        let kept_ids =
+            |number: u32, kept: u32| &corpus.sample(number as usize).ids[..kept as usize];
+        let kept = |sides: [SampleShape; 2]| pair_lengths(&sides, length as u32);
+        let is_equal = |number: u32| match samples_of(number) {
+            [chosen, rejected] if pairs => kept([*chosen, *rejected])
+                .is_some_and(|[a, b]| kept_ids(number, a) == kept_ids(number + 1, b)),
+            _ => false,
+        };
         let is_usable = |number: u32| match samples_of(number) {
-            [chosen, rejected] => pair_lengths(&[*chosen, *rejected], length as u32).is_some(),
+            [chosen, rejected] => kept([*chosen, *rejected]).is_some() && !is_equal(number),
             [sample, ..] => sample.is_usable(length, config.packing),
             [] => false,
         };
@@ -121,16 +137,19 @@ impl BatchLoader {
                 },
                 true => DataError::NothingPreferred {
                     found: format!(
-                        "{set}: of no pair both answers begin within a row of sequence_length = {length}"
+                        "{set}: of no pair both answers begin, and differ, within a row of sequence_length = {length}"
                     ),
                 },
             });
         }
-        let mut dropped = (0, 0);
+        let mut dropped = Dropped::default();
         for number in numbers().filter(|number| !is_usable(*number)) {
             let lengths = samples_of(number).iter().map(|s| u64::from(s.length));
-            dropped.0 += unit as u64;
-            dropped.1 += lengths.sum::<u64>();
+            dropped.tokens += lengths.sum::<u64>();
+            match is_equal(number) {
+                true => dropped.equal += unit as u64,
+                false => dropped.samples += unit as u64,
+            }
         }
         Ok(Self {
             corpus,
@@ -197,10 +216,15 @@ impl BatchLoader {
     /// What becomes of the samples in the first epoch; dropped ones are those of the whole corpus.
     pub fn report(&self) -> PackingReport {
         let mut report = self.plan(0).report();
-        let (samples, tokens) = self.dropped;
-        report.samples += samples;
+        let Dropped {
+            samples,
+            equal,
+            tokens,
+        } = self.dropped;
+        report.samples += samples + equal;
         report.tokens += tokens;
         report.dropped_samples += samples;
+        report.equal_samples += equal;
         report.dropped_tokens += tokens;
         report
     }

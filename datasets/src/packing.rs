@@ -113,6 +113,9 @@ pub struct PackingReport {
     pub truncated_tokens: u64,
     /// Samples left out because their prompt alone fills the sequence length.
     pub dropped_samples: u64,
+    /// Sides of pairs left out because they are the same tokens, or are once they are cut.
+    #[serde(default)]
+    pub equal_samples: u64,
     /// Rows left out because they would hold no target: a stream cuts prompts that are longer than a row.
     pub dropped_rows: u64,
     /// Tokens of the samples and rows that are left out.
@@ -572,6 +575,7 @@ mod tests {
                 truncated_samples: 1,
                 truncated_tokens: 6,
                 dropped_samples: 1,
+                equal_samples: 0,
                 dropped_rows: 0,
                 dropped_tokens: 10,
             }

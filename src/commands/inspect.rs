@@ -182,14 +182,12 @@ fn write_pair_counts(
     let share = 100.0 * tokens.supervised() as f64 / tokens.tokens().max(1) as f64;
     writeln!(out, "supervised  {} ({share:.1}%)", tokens.supervised())?;
     let too_long = packing.map_or(0, |report| report.dropped_samples / 2);
+    let equal = left_out.equal + packing.map_or(0, |report| report.equal_samples / 2);
     writeln!(
         out,
         "dropped     {}: {} with equal answers, {} with an empty prompt or answer, {without} with nothing to learn, {too_long} without room for both answers",
-        counted(
-            left_out.equal + left_out.empty + without + too_long,
-            "pairs"
-        ),
-        left_out.equal,
+        counted(equal + left_out.empty + without + too_long, "pairs"),
+        equal,
         left_out.empty,
     )?;
     if let Some(report) = packing {

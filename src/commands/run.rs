@@ -61,7 +61,10 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
                 (Some(done), Thing::Targets) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "shards"))
                 }
-                (Some(done), Thing::Data | Thing::Scores) => {
+                (
+                    Some(done),
+                    Thing::Samples | Thing::Pairs | Thing::Instructions | Thing::Scores,
+                ) => {
                     format!("in stage {} after {}", stage + 1, counted(done, "records"))
                 }
                 (Some(step), _) => format!("in stage {} after step {step}", stage + 1),

@@ -8,7 +8,7 @@ use teacher::shards::{Encoding, ShardError};
 use trainer::config::invalid_chat_template;
 
 use super::data::DataMix;
-use super::generate::Generate;
+use super::generate::{Generate, invalid_budget};
 use super::invalid::{Invalid, require};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -112,6 +112,7 @@ impl Capture {
             "budget",
             "`budget` has no part here: nobody is asked, the answers are there",
         );
+        found.extend(invalid_budget(&self.budget));
         found.extend(invalid_packing(self.packing));
         found.extend(invalid_chat_template(self.chat_template.as_deref()));
         found

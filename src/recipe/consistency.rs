@@ -62,7 +62,11 @@ impl Recipe {
             _ if self.is_local(teacher)? => "a model on this machine costs no dollars",
             _ => return None,
         };
-        Some(Invalid::new("budget.dollars", says))
+        let key = match &stage.action {
+            Action::Distill(_) => "teacher.budget.dollars",
+            _ => "budget.dollars",
+        };
+        Some(Invalid::new(key, says))
     }
 
     /// What a server does for its models, and a model on this machine does not.
@@ -125,7 +129,7 @@ impl Recipe {
         let (says, hint) = match export.format {
             ExportFormat::Peft { .. } if trained.is_none_or(|train| train.adapter.is_none()) => (
                 format!("{what}: there is no adapter to export"),
-                "`safetensors` takes a whole model; an adapter is what a stage `sft` or `distill` with `adapter` leaves",
+                "`safetensors` takes a whole model; an adapter is what a stage `sft`, `distill` or `dpo` with `adapter` leaves",
             ),
             ExportFormat::Gptq { .. } => {
                 let says = match made {
@@ -278,7 +282,10 @@ impl Recipe {
             return None;
         };
         let model = self.models.get(&asked.remote)?;
-        AskedTeacher::check_tokenizer(model.tokenizer.is_some())
+        match model.source {
+            ModelSource::Remote(_) => AskedTeacher::check_tokenizer(model.tokenizer.is_some()),
+            _ => None,
+        }
     }
 
     /// Answers without what a capture reads in them.
@@ -294,14 +301,28 @@ impl Recipe {
             while let Some(sifted) = made.sifts() {
                 (maker, made) = self.maker(sifted, maker)?;
             }
-            match made {
-                Action::Generate(generate) => {
-                    let mut invalid = Capture::check_answers(generate)?;
-                    invalid.key = key;
-                    Some(invalid)
-                }
-                _ => None,
+            let Action::Generate(generate) = made else {
+                let says = format!(
+                    "the stage `{}` that makes these answers does not store log-probabilities",
+                    made.kind()
+                );
+                let hint = "name the stage `generate` that wrote them, or a sieve of its records";
+                return Some(Invalid::new(key, says).hint(hint));
+            };
+            if let Some(mut invalid) = Capture::check_answers(generate) {
+                invalid.key = key;
+                return Some(invalid);
             }
+            let served = |name: &str| match &self.models.get(name)?.source {
+                ModelSource::Remote(remote) => Some(remote.model.clone()),
+                _ => None,
+            };
+            let (ours, wrote) = (served(&capture.teacher)?, served(&generate.teacher)?);
+            (ours != wrote).then(|| {
+                let says = format!("`{wrote}` writes these answers, and `teacher` is `{ours}`");
+                let hint = format!("teacher = \"{}\"", generate.teacher);
+                Invalid::new("teacher", says).hint(hint)
+            })
         };
         capture.data.names().filter_map(check).collect()
     }

@@ -12,6 +12,7 @@ use trainer::on_policy::config::OnPolicy;
 
 use super::capture::invalid_packing;
 use super::data::DataMix;
+use super::generate::invalid_budget;
 use super::invalid::{Invalid, require};
 use super::stage::Thing;
 
@@ -169,6 +170,8 @@ impl AskedTeacher {
         let mut found = undefined_losses(losses, on);
         let says = "`k` must be between 1 and 1000 tokens";
         require(&mut found, (1..=1000).contains(&self.k), "teacher.k", says);
+        let budget = invalid_budget(&self.budget).into_iter();
+        found.extend(budget.map(|invalid| invalid.under("teacher")));
         for (i, loss) in losses.iter().enumerate() {
             if matches!(loss, LossConfig::ForwardKl(kl) if kl.temperature != 1.0) {
                 let says = "a server tells probabilities at temperature 1, and those of a list at another one follow only from all logits";

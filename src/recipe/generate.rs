@@ -201,15 +201,22 @@ pub fn invalid_asking(sampling: &Sampling, budget: &Budget) -> Vec<Invalid> {
         .collect();
     require(
         &mut found,
-        (budget.dollars).is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
-        "budget.dollars",
-        "`dollars` must be above 0",
-    );
-    require(
-        &mut found,
         sampling.temperature <= MOST_TEMPERATURE || !sampling.temperature.is_finite(),
         "sampling.temperature",
         format!("`temperature` is at most {MOST_TEMPERATURE}"),
+    );
+    found.extend(invalid_budget(budget));
+    found
+}
+
+/// What a teacher may not cost.
+pub fn invalid_budget(budget: &Budget) -> Vec<Invalid> {
+    let mut found = Vec::new();
+    require(
+        &mut found,
+        (budget.dollars).is_none_or(|dollars| dollars > 0.0 && dollars.is_finite()),
+        "budget.dollars",
+        "`dollars` must be above 0",
     );
     let says = "`tokens` must be at least 1";
     require(&mut found, budget.tokens != Some(0), "budget.tokens", says);

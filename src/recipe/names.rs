@@ -241,7 +241,7 @@ fn look_up(
         return Err(Problem::new(format!(
             "`{name}` is a remote model: its text can be had, its weights and the logits of all tokens cannot"
         ))
-        .hint("name a model with weights here, or let this one write data with a stage `generate` and learn from that with `sft`, or tell targets with a stage `capture`"));
+        .hint(format!("name a model with weights here, let this one write data with a stage `generate` and learn from that with `sft`, tell targets with a stage `capture`, or teach a stage `distill` as `teacher = {{ remote = \"{name}\" }}`")));
     }
     if !fits(definition.thing, *wanted) {
         let found = match (definition.thing, *wanted) {

@@ -459,6 +459,11 @@ fn stages_that_contradict_what_they_use() {
     let sft = "kind = \"sft\"\nsteps = 1\ndata = ";
     let ask = "kind = \"generate\"\nprompts = \"train\"\nteacher = ";
     let prune = "kind = \"prune\"\nmodel = \"tuned\"\nkeep_layers = ";
+    let remote = |named: &str| {
+        let teacher = format!("{{ remote = {named} }}");
+        let learn = LEARN.replace("{ shards = \"targets\" }", &teacher);
+        learn.replace(", temperature = 2", "")
+    };
     let mut failures = Vec::new();
     for (stage, wanted) in [
         (
@@ -612,6 +617,27 @@ fn stages_that_contradict_what_they_use() {
         (
             LEARN.replace("[{ kind", "[{ kind = \"cross_entropy\" }, { kind = \"cross_entropy\" }, { kind"),
             "`cross_entropy` is listed twice",
+        ),
+        (
+            remote("\"server\", budget = { dollars = 0.0 }"),
+            "`dollars` must be above 0\n  --> r.toml:57:",
+        ),
+        (
+            remote("\"server\", budget = { tokens = 0 }"),
+            "`tokens` must be at least 1\n  --> r.toml:57:",
+        ),
+        (
+            remote("\"server\", budget = { dollars = 5.0 }"),
+            "a budget in dollars needs the model's `price`\n  --> r.toml:57:",
+        ),
+        (remote("\"stored\""), "error: `stored` is a model, a remote model is wanted here"),
+        (
+            LEARN.replace("{ shards = \"targets\" }", "\"server\""),
+            "or teach a stage `distill` as `teacher = { remote = \"server\" }`",
+        ),
+        (
+            "kind = \"capture\"\nteacher = \"server\"\ndata = \"train\"\nbudget = { dollars = nan }".into(),
+            "`dollars` must be above 0",
         ),
         ("kind = 3".into(), "`kind` is not a string\n  --> r.toml:55:8"),
         (

@@ -64,12 +64,15 @@ impl Chain<'_> {
             end += part.len();
             let (name, data) = self.data_config(stage, &key)?;
             let (mut failed, mut stopped) = (None, false);
-            read_batches(&data, &mut |batch| {
+            let limit = data.limit.map_or(u64::MAX, |limit| limit as u64);
+            read_batches(&data, &mut |mut batch| {
                 stopped = self.stop.load(Ordering::Relaxed);
+                batch.retain(|line| line.number <= limit);
+                let is_all = batch.last().is_none_or(|line| line.number == limit);
                 let read: Result<Vec<Told>> = batch.par_iter().map(told).collect();
                 let taken = read.and_then(|told| writing.take(told, end, &targets));
                 failed = taken.err();
-                Ok(match stopped || failed.is_some() {
+                Ok(match stopped || is_all || failed.is_some() {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 })

@@ -57,6 +57,7 @@ impl Chain<'_> {
             context: decoder.config.max_position_embeddings,
             pad: pad_of(tokens),
             valid: vocabulary::compare(tokens, tokens, [], rows, rows)?,
+            alignments: Default::default(),
         };
         let share = across.share();
         if share.aligned == 0 {

@@ -12,7 +12,7 @@ use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
 use model::phase;
 use serde_json::Value;
-use teacher::vocabulary;
+use teacher::{TeacherError, vocabulary};
 use trainer::config::TrainConfig;
 use trainer::objective::dpo::Dpo as DpoObjective;
 use trainer::objective::reference::Digests;
@@ -146,7 +146,7 @@ impl Chain<'_> {
             }
         }
         let other = match &config.inputs.reference {
-            Some(_) => Some(self.open_reference(stage, train, student, data)?),
+            Some(_) => Some(self.open_reference(stage, train, student, [Some(data), heldout])?),
             None => None,
         };
         let decoder = &other.as_ref().unwrap_or(student).decoder;
@@ -181,18 +181,29 @@ impl Chain<'_> {
         stage: &PlannedStage,
         train: &TrainConfig,
         student: &OpenModel,
-        data: &BatchLoader,
+        data: [Option<&BatchLoader>; 2],
     ) -> Result<OpenModel> {
         let opened = self.open_model(stage, "reference")?;
         self.check_context(stage, "reference", &opened.decoder, train)?;
-        vocabulary::compare(
+        let compared = vocabulary::compare(
             &student.tokenizer,
             &opened.tokenizer,
-            used_ids(data),
+            data.into_iter().flatten().flat_map(used_ids),
             student.decoder.head().rows(),
             opened.decoder.head().rows(),
-        )?;
-        Ok(opened)
+        );
+        match compared {
+            Ok(_) => Ok(opened),
+            Err(TeacherError::VocabularyMismatch {
+                id,
+                student,
+                teacher,
+            }) => bail!(
+                "{}: the reference's vocabulary differs from the model's: token {id} is {student} for the model and {teacher} for the reference\nhint: a reference must share the model's tokenizer; take two models of one family, or leave out `reference`",
+                self.key_of(stage, "reference")
+            ),
+            Err(error) => Err(error).with_context(|| self.key_of(stage, "reference")),
+        }
     }
 
     fn reference_digests(

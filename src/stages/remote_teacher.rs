@@ -35,14 +35,10 @@ impl Chain<'_> {
         let data = self.training_data(stage, &inputs.data, train, &student.tokenizer)?;
         let theirs = self.tokenizer_of_remote(stage)?;
         let (rows, columns) = (student.decoder.head().rows(), theirs.vocabulary_size());
-        let used = match inputs.on_policy {
-            // The student may draw any token that both have.
-            Some(_) => (0..rows.min(columns) as u32)
-                .filter(|&id| student.tokenizer.token(id).is_some())
-                .collect(),
-            None => used_ids(&data),
-        };
+        let used = used_ids(&data);
         let valid = vocabulary::compare(&student.tokenizer, &theirs, used, rows, columns)?;
+        let both = [(&student.tokenizer, rows), (&theirs, columns)];
+        let prompts = self.student_prompts(stage, config, &data, both, valid)?;
         let scorer = self.scorer(
             stage,
             asked,
@@ -72,6 +68,7 @@ impl Chain<'_> {
                 config,
                 scoring: &taken,
                 vocabulary: valid,
+                prompts,
             }),
             base,
         };
@@ -91,7 +88,7 @@ impl Chain<'_> {
         stage: &PlannedStage,
         asked: &AskedTeacher,
         capture: RemoteCapture,
-    ) -> Result<RemoteScorer> {
+    ) -> Result<RemoteScorer<'_>> {
         let remote = self
             .remote(stage)?
             .context("the teacher is a remote model")?;
@@ -100,6 +97,7 @@ impl Chain<'_> {
         let account = Account::open(&digest, store, remote.price, asked.budget)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let model = RemoteModel::new(remote, stopping.clone())?;
-        RemoteScorer::new(model, account, capture, stopping).context("cannot start asking")
+        RemoteScorer::new(model, account, capture, stopping, self.stop)
+            .context("cannot start asking")
     }
 }

@@ -51,6 +51,8 @@ pub struct Writing<'a> {
     pub scoring: &'a (dyn Fn() -> Duration + Sync),
     /// How many leading tokens of the vocabulary it may draw.
     pub vocabulary: usize,
+    /// In place of those of the data.
+    pub prompts: Option<Vec<Vec<u32>>>,
 }
 
 impl Chain<'_> {
@@ -121,14 +123,9 @@ impl Chain<'_> {
             student.decoder.head().rows(),
             teacher.decoder.head().rows(),
         )?;
-        if config.inputs.on_policy.is_some() {
-            // The student may draw any token that both have.
-            let tokenizer = &student.tokenizer;
-            let drawn = (0..valid as u32).filter(|&id| tokenizer.token(id).is_some());
-            let rows = [&student, &teacher].map(|model| model.decoder.head().rows());
-            vocabulary::compare(tokenizer, &teacher.tokenizer, drawn, rows[0], rows[1])
-                .with_context(|| self.key_of(stage, "on_policy"))?;
-        }
+        let both =
+            [&student, &teacher].map(|model| (&model.tokenizer, model.decoder.head().rows()));
+        let prompts = self.student_prompts(stage, config, &data, both, valid)?;
         let teacher = LocalTeacher::new(teacher.decoder, teacher.tokenizer)?;
         let scoring = ScoringClock::new(&teacher);
         let taken = || scoring.take();
@@ -161,6 +158,7 @@ impl Chain<'_> {
                 config,
                 scoring: &taken,
                 vocabulary: valid,
+                prompts,
             }),
             base,
         };
@@ -293,21 +291,14 @@ impl Chain<'_> {
         if base.is_some() {
             progress.adapter(&trainee.decoder);
         }
-        let on_policy = match on_policy {
-            Some(Writing {
-                config: on_policy,
-                scoring,
-                vocabulary,
-            }) => Some(OnPolicyStage {
-                config: on_policy,
-                tokenizer: &tokenizer,
-                eos_token_ids: eos_token_ids(&trainee.decoder, &tokenizer),
-                vocabulary,
-                prompts: self.student_prompts(stage, config, on_policy, &tokenizer, &data)?,
-                scoring,
-            }),
-            None => None,
-        };
+        let on_policy = on_policy.map(|writing| OnPolicyStage {
+            config: writing.config,
+            tokenizer: &tokenizer,
+            eos_token_ids: eos_token_ids(&trainee.decoder, &tokenizer),
+            vocabulary: writing.vocabulary,
+            prompts: writing.prompts,
+            scoring: writing.scoring,
+        });
         let run = Run {
             config,
             objective,

@@ -105,9 +105,10 @@ fn align_turn(ours: &Turn, theirs: &Turn, pairs: &mut Vec<(u32, u32)>) {
             .take_while(|byte| byte.is_ascii_whitespace())
             .count()
     };
-    let (a, b) = match ours.text.first() == theirs.text.first() {
+    let (a, b) = (blank(&ours.text), blank(&theirs.text));
+    let (a, b) = match ours.text[..a] == theirs.text[..b] {
         true => (0, 0),
-        false => (blank(&ours.text), blank(&theirs.text)),
+        false => (a, b),
     };
     let same = (ours.text[a..].iter().zip(&theirs.text[b..]))
         .take_while(|(x, y)| x == y)
@@ -261,6 +262,22 @@ mod tests {
                 assert_eq!(read(&a, &ours, x), read(&b, &theirs, y), "{text:?}");
             }
         }
+    }
+
+    #[test]
+    fn white_space_at_the_start_is_compared_only_where_all_of_it_is_equal() {
+        let (a, b) = (bytes(), merging());
+        let sample = Sample::Conversation(vec![
+            Message::new("user", "q"),
+            Message::new("assistant", "\n\nhello world"),
+        ]);
+        let trimmed = "{{ m.content | replace('\n\n', '\n') }}";
+        let shorter = INST.replace(" {{ m.content | trim }}", trimmed);
+        let (ours, theirs) = (encode(&a, CHATML, &sample), encode(&b, &shorter, &sample));
+        let found = pairs((&a, &ours), (&b, &theirs));
+        let ends = (ours.ids.len() as u32 - 2, theirs.ids.len() as u32 - 1);
+        assert_eq!(found.last(), Some(&ends));
+        assert_eq!(found.len(), theirs.supervised_count() - 1);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A teacher with another tokenizer than its student's: it reads the same samples in tokens of its own.
 
+use std::sync::OnceLock;
+
 use datasets::batch::Batch;
 use datasets::mixture::Corpus;
 use datasets::packing::Piece;
@@ -24,6 +26,15 @@ pub struct CrossTokenizer<'a> {
     pub pad: u32,
     /// Leading columns of its head that are tokens.
     pub valid: usize,
+    /// Of every sample, once one is asked for: a text may be cut into many pieces, and comes again in every epoch.
+    pub alignments: OnceLock<Vec<Alignment>>,
+}
+
+/// The targets of a sample of the student's with those of the teacher's, and the teacher's sample.
+#[derive(Debug, Default)]
+pub struct Alignment {
+    pairs: Vec<(u32, u32)>,
+    partner: usize,
 }
 
 /// The samples in the tokens of one of the two.
@@ -58,30 +69,42 @@ struct Part {
 }
 
 impl CrossTokenizer<'_> {
-    /// The targets of the student's sample with those of the teacher's, and the teacher's sample.
-    fn pairs(&self, sample: usize) -> (Vec<(u32, u32)>, usize) {
+    fn alignments(&self) -> &[Alignment] {
+        let samples = 0..self.student.corpus.len();
+        let align = || {
+            let samples = samples.into_par_iter();
+            samples.map(|sample| self.alignment(sample)).collect()
+        };
+        self.alignments.get_or_init(align)
+    }
+
+    fn alignment(&self, sample: usize) -> Alignment {
         let partner = match &self.partners {
             None => Some(sample),
             Some(partners) => partners[sample].map(|partner| partner as usize),
         };
         let Some(partner) = partner else {
-            return (Vec::new(), 0);
+            return Alignment::default();
         };
         let ours = (&self.student.texts, self.student.corpus.sample(sample));
         let theirs = (
             &self.of_teacher.texts,
             self.of_teacher.corpus.sample(partner),
         );
-        (align(ours, theirs), partner)
+        Alignment {
+            pairs: align(ours, theirs),
+            partner,
+        }
     }
 
     /// Over all samples, uncut.
     pub fn share(&self) -> AlignedShare {
+        let alignments = self.alignments();
         let of_sample = |sample: usize| {
             let targets = self.student.corpus.sample(sample).supervised.iter();
             AlignedShare {
                 targets: targets.filter(|flag| **flag != 0).count() as u64,
-                aligned: self.pairs(sample).0.len() as u64,
+                aligned: alignments[sample].pairs.len() as u64,
             }
         };
         let add = |a: AlignedShare, b: AlignedShare| AlignedShare {
@@ -96,22 +119,25 @@ impl CrossTokenizer<'_> {
     ///
     /// A text that is cut begins for the teacher where both have a token's border, at the student's cut or before it.
     fn part(&self, piece: &Piece, at: usize) -> Option<Part> {
-        let (pairs, sample) = self.pairs(piece.sample as usize);
+        let Alignment { pairs, partner } = &self.alignments()[piece.sample as usize];
         let first = piece.start;
+        let before = pairs.partition_point(|(ours, _)| *ours <= first);
         let start = match first {
             0 => 0,
-            _ => (pairs.iter().rev().find(|(ours, _)| *ours <= first)).map_or(0, |pair| pair.1),
+            _ => pairs[..before].last().map_or(0, |pair| pair.1),
         } as usize;
         let predicted = piece.predicted();
-        let rows: Vec<(usize, usize)> = (pairs.iter())
+        let from = pairs.partition_point(|(ours, _)| (*ours as usize) < predicted.start);
+        let rows: Vec<(usize, usize)> = (pairs[from..].iter())
             .map(|(ours, theirs)| (*ours as usize, *theirs as usize))
-            .filter(|(ours, theirs)| predicted.contains(ours) && *theirs > start)
+            .take_while(|(ours, _)| predicted.contains(ours))
+            .filter(|(_, theirs)| *theirs > start)
             .map(|(ours, theirs)| (at + ours - 1 - first as usize, theirs - 1 - start))
             .take_while(|(_, row)| *row < self.context)
             .collect();
         let length = rows.last()?.1 + 1;
         Some(Part {
-            sample,
+            sample: *partner,
             start,
             length,
             rows,
@@ -293,6 +319,7 @@ mod tests {
                 context,
                 pad: 0,
                 valid: 1,
+                alignments: OnceLock::new(),
             };
             assert_eq!(across.share().targets as usize, total);
             let mut aligned = 0;
@@ -343,6 +370,7 @@ mod tests {
             context: 100,
             pad: 0,
             valid: 1,
+            alignments: OnceLock::new(),
         };
         let share = across.share();
         assert_eq!((share.targets, share.aligned), (9, 6));

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use crate::error::TeacherError;
 use crate::remote::RemoteModel;
 use crate::remote::account::{Account, Spending};
+use crate::remote::error::RemoteError;
 use crate::shards::Encoding;
 use crate::shards::record::RecordReader;
 use crate::shards::remote_capture::{PieceTokens, RemoteCapture};
@@ -19,17 +20,19 @@ use crate::synth::asker::{Asker, Backend};
 use crate::synth::in_order::{Answered, Recording, ask_in_order};
 
 /// Scores batches. An answer that is stored already is not asked for again.
-pub struct RemoteScorer {
+pub struct RemoteScorer<'a> {
     runtime: Runtime,
     asker: Arc<Asker>,
     capture: Arc<RemoteCapture>,
     reader: RecordReader,
     stopping: Arc<AtomicBool>,
+    /// Set from outside.
+    stop: &'a AtomicBool,
     nanoseconds: AtomicU64,
 }
 
-impl RemoteScorer {
-    /// `stopping` is the one that the model waits with.
+impl<'a> RemoteScorer<'a> {
+    /// `stopping` is the one that the model waits with; with `stop` nothing more is asked.
     ///
     /// # Errors
     /// When the system gives no means to wait for the network.
@@ -38,6 +41,7 @@ impl RemoteScorer {
         account: Account,
         capture: RemoteCapture,
         stopping: Arc<AtomicBool>,
+        stop: &'a AtomicBool,
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -48,6 +52,7 @@ impl RemoteScorer {
             reader: RecordReader::new(Encoding::TopK(capture.top), capture.vocabulary),
             capture: Arc::new(capture),
             stopping,
+            stop,
             nanoseconds: AtomicU64::new(0),
         })
     }
@@ -56,7 +61,8 @@ impl RemoteScorer {
     /// the server takes.
     ///
     /// # Errors
-    /// A server that cannot be asked, a budget that is reached, an answer that is of other tokens.
+    /// A server that cannot be asked, a budget that is reached, an answer that is of other tokens; [`RemoteError::Stopped`]
+    /// when it was stopped before all was asked.
     pub fn targets(&self, batch: &Batch) -> Result<SparseTargets, TeacherError> {
         let start = Instant::now();
         let cells = batch.segment_cells().into_iter().enumerate();
@@ -85,7 +91,7 @@ impl RemoteScorer {
             Ok(())
         };
         let recording = Recording {
-            stop: &AtomicBool::new(false),
+            stop: self.stop,
             stopping: &self.stopping,
             allow_failed: 0,
             on_record: &mut on_record,
@@ -93,10 +99,14 @@ impl RemoteScorer {
         };
         let at_a_time = self.asker.concurrency();
         let asking = ask_in_order(pieces.len(), at_a_time, &ask, recording);
-        let (_, result) = self.runtime.block_on(asking);
+        let (outcome, result) = self.runtime.block_on(asking);
         let passed = start.elapsed().as_nanos() as u64;
         self.nanoseconds.fetch_add(passed, Ordering::Relaxed);
-        result.map(|()| found)
+        result?;
+        match outcome.stopped {
+            true => Err(RemoteError::Stopped.into()),
+            false => Ok(found),
+        }
     }
 
     /// How long it took since this was asked last.

@@ -172,12 +172,14 @@ fn what_was_told_with_answers_is_what_the_model_tells() {
         }
         record.to_string() + "\n"
     };
-    let edited: String = records.lines().enumerate().map(untold).collect();
+    let mut edited: String = records.lines().enumerate().map(untold).collect();
+    // Beyond the limit.
+    edited += &records.lines().next().unwrap().replace("\"m\"", "\"n\"");
     home.write("told.jsonl", edited);
     let of_file = recipe(&server, "")
         .replace(
             "chunk = \"lines\"",
-            "chunk = \"lines\"\n[data.told]\nsource = \"told.jsonl\"",
+            "chunk = \"lines\"\n[data.told]\nsource = \"told.jsonl\"\nlimit = 4",
         )
         .replace("data = \"answers\"", "data = \"told\"");
     home.write(RECIPE, of_file);
@@ -252,5 +254,24 @@ fn answers_that_tell_nothing_are_found_before_anything_runs() {
         home.write(RECIPE, good.replace(from, to));
         assert_failure(&home.run(), 2, &parts);
     }
+    let other = "[models.other]\nsource = { kind = \"remote\", model = \"n\", endpoints = [\"http://127.0.0.1:1/v1\"] }\n";
+    let of_another = good.replace(
+        "teacher = \"served\"\nprompts",
+        "teacher = \"other\"\nprompts",
+    );
+    home.write(RECIPE, format!("{other}{of_another}"));
+    let parts = [
+        "`n` writes these answers, and `teacher` is `m`",
+        "hint: teacher = \"other\"",
+    ];
+    assert_failure(&home.run(), 2, &parts);
+    let capture = "[[stage]]\nkind = \"capture\"";
+    let rate = "[[stage]]\nkind = \"rate\"\nteacher = \"served\"\nanswers = [\"answers\"]\nkeep = \"best\"\nas = \"best\"\n";
+    let of_best = good
+        .replace(capture, &format!("{rate}{capture}"))
+        .replace("data = \"answers\"", "data = \"best\"");
+    home.write(RECIPE, of_best);
+    let parts = ["the stage `rate` that makes these answers does not store"];
+    assert_failure(&home.run(), 2, &parts);
     assert_eq!(server.hits().len(), 0);
 }

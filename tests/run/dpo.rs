@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::home::{
     Home, RECIPE, assert_failure, assert_success, metrics, read_json, stderr, stdout, steps,
 };
+use crate::models::{characters, write_tiny, write_tokenizer};
 use crate::weights::{digest, sha256};
 
 const MODEL: &str = "[models.tiny]\nsource = \"tiny\"\n";
@@ -76,6 +77,8 @@ fn a_model_learns_to_prefer_and_says_how_well() {
             json!({ "prompt": "q", "chosen": "good", "rejected": "" }).to_string(),
             json!({ "prompt": "q".repeat(99), "chosen": "good", "rejected": "bad" }).to_string(),
             json!({ "prompt": "q", "chosen": "good ".repeat(30), "rejected": "bad" }).to_string(),
+            // Equal once they are cut.
+            json!({ "prompt": "q", "chosen": "good ".repeat(30) + "x", "rejected": "good ".repeat(30) + "y" }).to_string(),
         ],
     ];
     home.write("pairs.jsonl", lines.concat().join("\n"));
@@ -87,10 +90,10 @@ fn a_model_learns_to_prefer_and_says_how_well() {
     assert_success(&output);
     let shown = stderr(&output);
     for part in [
-        "26 pairs",
+        "27 pairs",
         "1 answer truncated",
         "1 pair dropped (no room for both answers within the sequence length)",
-        "1 pair dropped (equal answers)",
+        "2 pairs dropped (equal answers)",
         "1 pair dropped (an empty prompt or answer)",
         "reference: computing 34 pairs",
         "held-out loss 0.693",
@@ -105,6 +108,8 @@ fn a_model_learns_to_prefer_and_says_how_well() {
     let number = |line: &serde_json::Value, key: &str| line[key].as_f64().unwrap();
     assert_eq!(held.len(), 8);
     let (first, last) = (held[0], held[7]);
+    // Nothing is told apart yet.
+    assert_eq!(number(first, "heldout_accuracy"), 0.5);
     assert!(
         (number(first, "heldout_loss") - 2f64.ln()).abs() < 1e-5,
         "{first}"
@@ -217,6 +222,29 @@ fn the_reference_may_be_another_model_or_none() {
     assert!((free - own).abs() > 1e-3, "{free}");
     let config = &read_json(&home.stage("free", "dpo").join("stage.json"))["config"];
     assert_eq!(config["dpo"]["loss"]["sigmoid"]["reference_free"], true);
+}
+
+#[test]
+fn a_reference_that_reads_heldout_pairs_as_something_else_is_refused() {
+    let home = home();
+    let mut tokens = characters();
+    let at = |token: &str| tokens.iter().position(|other| other == token).unwrap();
+    let (j, z) = (at("j"), at("z"));
+    tokens.swap(j, z);
+    write_tiny(&home.path("other"));
+    write_tokenizer(&home.path("other"), &tokens);
+    let other = "[models.other]\nsource = \"other\"\n";
+    let stage = stage("reference = \"other\"").replace("steps = 6", "steps = 2");
+    home.write(RECIPE, format!("{MODEL}{other}{DATA}{stage}"));
+    assert_success(&home.run());
+    let held = json!({ "prompt": "q", "chosen": "a zoo", "rejected": "no" });
+    home.write("held.jsonl", held.to_string());
+    let parts = [
+        "`reference` (r.toml:",
+        "is \"z\" for the model and \"j\" for the reference",
+        "hint: a reference must share",
+    ];
+    assert_failure(&home.run(), 1, &parts);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, metrics, stderr, stdout, steps};
-use crate::models::{SMOL, random};
+use crate::models::{SMOL, characters, random, write_tiny, write_tokenizer};
 use crate::weights::digest;
 
 const DATA: &str = r#"
@@ -153,6 +153,41 @@ fn prompts_of_their_own_take_turns() {
         let questions = QUESTIONS.map(|question| letters(&question.into()));
         assert_eq!(prompts, BTreeSet::from(questions));
     }
+}
+
+#[test]
+fn prompts_that_the_teacher_reads_as_something_else_are_refused() {
+    let home = home();
+    let tokens = characters();
+    write_tiny(&home.path("other"));
+    write_tokenizer(&home.path("other"), &tokens[..tokens.len() - 1]);
+    let other = "[models.other]\nsource = \"other\"\n";
+    let settings = "steps = 1\non_policy = { prompts = \"questions\", max_new_tokens = 5 }";
+    let stages = distill("text", settings).replace("teacher = \"tiny\"", "teacher = \"other\"");
+    home.write(RECIPE, format!("{other}{DATA}{stages}"));
+    assert_success(&home.run());
+    home.write("questions.txt", "what is a_b");
+    let parts = [
+        "`on_policy.prompts`",
+        "is \"_\" for the student and no token",
+    ];
+    assert_failure(&home.run(), 1, &parts);
+}
+
+#[test]
+fn a_student_that_writes_nothing_needs_no_prompts() {
+    let home = home();
+    let settings = "steps = 1\non_policy = { share = 0.0, max_new_tokens = 8 }";
+    home.write(RECIPE, format!("{DATA}{}", distill("text", settings)));
+    assert_success(&home.run());
+    let mix = "[{ name = \"train\", weight = 0.5 }, { name = \"text\", weight = 0.5 }]";
+    let settings = "steps = 1\non_policy = { max_new_tokens = 8 }";
+    let stages = distill("train", settings).replace("\"train\"", mix);
+    home.write(RECIPE, format!("{DATA}{stages}"));
+    let output = home.run();
+    assert_success(&output);
+    let says = "1 of 61 samples have no prompt that the student could answer";
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! A teacher behind a server, asked batch by batch: it teaches what the model itself does, also on what the student writes.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -101,6 +105,35 @@ fn a_server_teaches_what_the_model_itself_does() {
             "{ledger}"
         );
     }
+}
+
+#[test]
+fn a_run_that_is_stopped_asks_no_more() {
+    let home = home();
+    let oracle = Oracle::new(&home);
+    let slow = Arc::new(AtomicBool::new(true));
+    let is_slow = slow.clone();
+    let server = Server::start(move |hit| {
+        if is_slow.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(400));
+        }
+        Reply::json(oracle.answer(hit))
+    });
+    let recipe = recipe(&server, "{ remote = \"served\", k = 8 }", "");
+    let one_by_one = recipe.replace("retries = 1", "retries = 1, concurrency = 1");
+    home.write(RECIPE, one_by_one);
+    let mut run = home.spawn("runs");
+    assert!(run.wait_until(|| server.hits().len() >= 2));
+    run.signal(libc::SIGINT);
+    let (status, text) = run.finish();
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains("stopped in stage 2 after step 0"), "{text}");
+    // A step has more sequences than these.
+    let asked = server.hits().len();
+    assert!(asked <= 4, "{asked}");
+    slow.store(false, Ordering::Relaxed);
+    assert_success(&home.run());
+    assert!(server.hits().len() > asked);
 }
 
 #[test]

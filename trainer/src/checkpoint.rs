@@ -24,7 +24,7 @@ use crate::on_policy::student::OnPolicyState;
 use crate::optim::adamw::{AdamW, Moments};
 
 /// Raised when checkpoints of one version cannot be continued by another.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Where a run stands; everything beside the tensors that its continuation needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,7 @@ pub struct State {
     /// Digest of the stage: its settings, its models and its data.
     pub stage_digest: String,
     /// The last held-out loss, nats a token.
+    #[serde(with = "crate::exact::option")]
     pub heldout_nll: Option<f64>,
 }
 

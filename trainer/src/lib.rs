@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod checkpoint;
 pub mod config;
+mod exact;
 pub mod heldout;
 pub mod invalid;
 pub mod loss;

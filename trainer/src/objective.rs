@@ -45,7 +45,7 @@ pub enum Guide<'a> {
     /// A model with another tokenizer.
     Across(&'a CrossTokenizer<'a>),
     /// A model behind a server.
-    Asked(&'a RemoteScorer),
+    Asked(&'a RemoteScorer<'a>),
     /// Targets on disk, and the pieces of the data that is trained on.
     Stored(&'a SoftTargets, &'a PieceList),
 }

@@ -10,6 +10,8 @@ use burn::tensor::Device;
 use datasets::loader::BatchLoader;
 use model::{phase, step};
 use serde::Serialize;
+use teacher::error::TeacherError;
+use teacher::remote::error::RemoteError;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
@@ -202,6 +204,12 @@ impl Run<'_> {
             let saves = every(Some(self.config.checkpoint_every)) || done == total;
             let (waits, failure) = match started {
                 Ok(step) => (unread.push(done, step), None),
+                // In the middle of a step: what the teacher has said of it is kept, and asked for again by none.
+                Err(StepError::Teacher(TeacherError::Remote(RemoteError::Stopped))) => {
+                    self.read(&mut unread, trainee, last_good, &mut metrics, observer)?;
+                    let step = last_good.unwrap_or(0);
+                    return Ok(Outcome::Stopped { step });
+                }
                 Err(error) => (false, Some(step_error(done, last_good, error))),
             };
             if !waits || evaluates || saves || student.is_some() {

@@ -45,10 +45,7 @@ impl View {
 pub fn views(recipe: &Recipe) -> Vec<View> {
     let mut found: Vec<View> = Vec::new();
     for (at, stage) in recipe.stages.iter().enumerate() {
-        // What is asked about is read as text: no model here sees its tokens.
-        if (stage.action.asks().is_some() && stage.action.makes() == Thing::Data)
-            || matches!(stage.action, Action::CodeQuality(_))
-        {
+        if !reads_tokens(&stage.action) {
             continue;
         }
         let Some(model) = declared_model(recipe, at) else {
@@ -58,6 +55,10 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
             let Origin::Data(data) = &input.origin else {
                 continue;
             };
+            // What the student answers is no sample that it learns.
+            if input.reference.wanted == Thing::Questions {
+                continue;
+            }
             let trained_on = input.reference.key.starts_with("data");
             let sequence = (stage.action.training())
                 .filter(|_| trained_on)
@@ -92,6 +93,18 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
     found
 }
 
+/// Whether a model here sees the tokens of the data. Stages that write or sift data read it as text.
+fn reads_tokens(action: &Action) -> bool {
+    match action {
+        Action::Prune(_) | Action::Gqa(_) | Action::Quantize(_) => true,
+        Action::Sft(_) | Action::Distill(_) | Action::Dpo(_) | Action::Capture(_) => true,
+        Action::Eval(_) | Action::Export(_) => true,
+        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => false,
+        Action::CodeQuality(_) => false,
+        Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => false,
+    }
+}
+
 fn called(at: usize, stage: &Stage) -> String {
     let kind = stage.action.kind();
     match &stage.name {
@@ -112,6 +125,7 @@ fn declared_model(recipe: &Recipe, stage: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::ModelSource;
     use std::path::Path;
 
     const RECIPE: &str = r#"
@@ -162,6 +176,75 @@ mod tests {
             "=== train, by the tokenizer of small, in sequences of 256 tokens (distill student, stage 3, sft)",
             "=== held, by the tokenizer of small (distill student)",
         ];
+        assert_eq!(headings, expected);
+    }
+
+    /// A model behind a server is named only where the recipe says whose tokenizer it has.
+    #[test]
+    fn every_shipped_recipe_is_seen_through_tokenizers_that_are_here() {
+        let mut seen = 0;
+        for entry in std::fs::read_dir("recipes").unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let recipe = Recipe::load(&path, None, &[]).unwrap();
+            for view in views(&recipe) {
+                let mut model = &recipe.models[&view.model];
+                while let Some(other) = &model.tokenizer {
+                    model = &recipe.models[other];
+                }
+                let heading = view.heading();
+                assert!(
+                    matches!(model.source, ModelSource::Stored(_)),
+                    "{}: {heading}",
+                    path.display()
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > 0);
+    }
+
+    #[test]
+    fn what_is_only_written_or_asked_about_is_not_shown() {
+        let written = r#"
+            [models.here]
+            source = "Cargo.toml"
+            [models.server]
+            source = { kind = "remote", model = "m", endpoints = ["http://127.0.0.1:1/v1"] }
+            [data.questions]
+            source = "Cargo.toml"
+            [data.train]
+            source = "Cargo.toml"
+            [[stage]]
+            kind = "generate"
+            teacher = "server"
+            prompts = "questions"
+            as = "answers"
+            [[stage]]
+            kind = "generate"
+            teacher = "here"
+            prompts = "questions"
+            [[stage]]
+            kind = "decontaminate"
+            data = "answers"
+            against = ["train"]
+            [[stage]]
+            kind = "distill"
+            student = "here"
+            teacher = "here"
+            data = "train"
+            loss = [{ kind = "forward_kl" }]
+            on_policy = { prompts = "questions" }
+            steps = 4
+            tokens_per_step = 512
+            sequence_length = 256
+        "#;
+        let recipe = Recipe::parse(Path::new("r.toml"), written, None, &[]).unwrap();
+        let headings: Vec<String> = views(&recipe).iter().map(View::heading).collect();
+        let expected =
+            ["=== train, by the tokenizer of here, in sequences of 256 tokens (stage 4, distill)"];
         assert_eq!(headings, expected);
     }
 }

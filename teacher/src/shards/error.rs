@@ -72,33 +72,36 @@ pub enum ShardError {
     },
 
     #[error(
-        "token {position} of sample {sample} is {ours} here and {theirs} for the server\n\
+        "token {position} of {of} is {ours} here and {theirs} for the server\n\
          hint: `tokenizer` of the remote model must name a model whose tokenizer is the server's own"
     )]
     OtherToken {
-        sample: u32,
+        /// The sample, or the sequence of a batch.
+        of: String,
         position: usize,
         ours: String,
         theirs: String,
     },
 
     #[error(
-        "the server tells {found} of the {k} most probable tokens at token {position} of sample {sample}\n\
-         hint: lower `k` of `encoding`, or raise the server's limit: `--max-logprobs` of vLLM"
+        "the server tells {found} of the {k} most probable tokens at token {position} of {of}\n\
+         hint: lower `k` (of `encoding` in `capture`, of `teacher` in `distill`), or raise the server's limit: `--max-logprobs` of vLLM"
     )]
     FewTokens {
-        sample: u32,
+        /// The sample, or the sequence of a batch.
+        of: String,
         position: usize,
         found: usize,
         k: usize,
     },
 
     #[error(
-        "what the server tells at token {position} of sample {sample} is no distribution: {problem}\n\
+        "what the server tells at token {position} of {of} is no distribution: {problem}\n\
          hint: its log-probabilities must be those of the model as it is, at temperature 1"
     )]
     NoDistribution {
-        sample: u32,
+        /// The sample, or the sequence of a batch.
+        of: String,
         position: usize,
         problem: String,
     },

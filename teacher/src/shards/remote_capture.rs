@@ -35,7 +35,8 @@ pub struct RemoteCapture {
 /// The tokens of a piece up to the last one that is learned.
 #[derive(Debug, Clone)]
 pub struct PieceTokens {
-    sample: u32,
+    /// The sample or the sequence, as errors call it.
+    of: String,
     /// The place of the first token in its sample.
     start: usize,
     ids: Vec<u32>,
@@ -55,7 +56,7 @@ impl PieceTokens {
             .collect();
         let end = learned.last().map_or(0, |last| last + 1);
         Self {
-            sample: piece.sample,
+            of: format!("sample {}", piece.sample),
             start,
             ids: sample.ids[start..start + end].to_vec(),
             learned,
@@ -64,7 +65,7 @@ impl PieceTokens {
 }
 
 impl PieceTokens {
-    /// A sequence of a batch, whose number stands for a sample's in errors.
+    /// Sequence `number` of a batch.
     pub fn in_batch(batch: &Batch, number: u32, cells: Range<usize>) -> Self {
         let learned: Vec<usize> = (cells.clone())
             .filter(|&cell| batch.supervised[cell])
@@ -72,7 +73,7 @@ impl PieceTokens {
             .collect();
         let end = learned.last().map_or(0, |last| last + 1);
         Self {
-            sample: number,
+            of: format!("sequence {} of the batch", number + 1),
             start: 0,
             ids: batch.ids[cells.start..cells.start + end].to_vec(),
             learned,
@@ -109,7 +110,7 @@ impl RemoteCapture {
                 ..
             })) => {
                 let error = ShardError::OtherToken {
-                    sample: piece.sample,
+                    of: piece.of.clone(),
                     position: piece.start + position,
                     ours: sent,
                     theirs: told,
@@ -126,7 +127,7 @@ impl RemoteCapture {
         (piece.learned.iter())
             .map(|&at| {
                 let top = tokens.get(at).map_or(&[][..], |token| &token.top);
-                self.target(piece.sample, piece.start + at, top)
+                self.target(&piece.of, piece.start + at, top)
             })
             .collect()
     }
@@ -148,19 +149,14 @@ impl RemoteCapture {
             return Ok(());
         }
         Err(ShardError::OtherToken {
-            sample: piece.sample,
+            of: piece.of.clone(),
             position: piece.start + at,
             ours: format!("token {id}, {ours:?},"),
             theirs: format!("{theirs:?}"),
         })
     }
 
-    fn target(
-        &self,
-        sample: u32,
-        position: usize,
-        told: &[TopToken],
-    ) -> Result<Target, TeacherError> {
+    fn target(&self, of: &str, position: usize, told: &[TopToken]) -> Result<Target, TeacherError> {
         let Some(mut best) = (told.iter())
             .map(|token| Some((token.id?, token.logprob)))
             .collect::<Option<Vec<(u32, f64)>>>()
@@ -180,7 +176,7 @@ impl RemoteCapture {
         if best.len() < listed {
             let (found, k) = (best.len(), listed);
             return Err(ShardError::FewTokens {
-                sample,
+                of: of.to_owned(),
                 position,
                 found,
                 k,
@@ -188,7 +184,7 @@ impl RemoteCapture {
             .into());
         }
         let no_distribution = |problem: String| ShardError::NoDistribution {
-            sample,
+            of: of.to_owned(),
             position,
             problem,
         };

@@ -239,8 +239,10 @@ fn weigh_on_device(
     let counted = ratios.clone() * share.clone();
     let side = |pairs: &Tensor<2>, side: usize| pairs.clone().narrow(1, side, 1);
     let (values, slopes) = loss.at_tensor(side(&counted, 0) - side(&counted, 1));
-    let accurate = side(&ratios, 0).greater(side(&ratios, 1));
-    let accurate = accurate.float().cast(DType::F32);
+    let (chosen, rejected) = (side(&ratios, 0), side(&ratios, 1));
+    let is_larger = chosen.clone().greater(rejected.clone()).float();
+    let is_equal = chosen.equal(rejected).float();
+    let accurate = is_larger.cast(DType::F32) + is_equal.cast(DType::F32).mul_scalar(0.5);
     let sums = [
         values,
         side(&ratios, 0),

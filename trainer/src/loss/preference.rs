@@ -196,7 +196,8 @@ pub struct PairLogProbs {
     pub tokens: [f64; 2],
 }
 
-/// How many values a pair has: the loss; the log-ratios of chosen and rejected; 1 if the chosen one has the larger; their
+/// How many values a pair has: the loss; the log-ratios of chosen and rejected; 1 if the chosen one has the larger, a half if
+/// both are equal; their
 /// log-probabilities.
 pub const PAIR_VALUES: usize = 6;
 
@@ -209,7 +210,11 @@ impl PairLogProbs {
             false => [1.0; 2],
         };
         let (value, slope) = loss.at(chosen * share[0] - rejected * share[1]);
-        let accurate = f64::from(u8::from(chosen > rejected));
+        // A pair that is not told apart is right by chance.
+        let accurate = match chosen == rejected {
+            true => 0.5,
+            false => f64::from(u8::from(chosen > rejected)),
+        };
         let [a, b] = self.log_probs;
         (
             [value, chosen, rejected, accurate, a, b],

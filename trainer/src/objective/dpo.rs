@@ -34,7 +34,7 @@ pub struct PairMetrics {
     pub rejected_reward: f64,
     /// The chosen reward less the rejected one.
     pub margin: f64,
-    /// The share of pairs whose chosen reward is the larger.
+    /// The share of pairs whose chosen reward is the larger; equal ones count a half.
     pub accuracy: f64,
     /// ln π − ln π_ref a token, the mean over the tokens of all answers of both sides: an estimate of how far the model is from
     /// the reference, on answers that are not its own. It may be negative.

@@ -11,8 +11,10 @@ use super::config::Adaptive;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdaptiveShare {
+    #[serde(with = "crate::exact")]
     pub share: f64,
     /// The held-out loss that the next is compared with; `None` before the first.
+    #[serde(with = "crate::exact::option")]
     pub reference: Option<f64>,
 }
 
