@@ -180,7 +180,7 @@ fn a_student_that_writes_nothing_needs_no_prompts() {
     let settings = "steps = 1\non_policy = { share = 0.0, max_new_tokens = 8 }";
     home.write(RECIPE, format!("{DATA}{}", distill("text", settings)));
     assert_success(&home.run());
-    let mix = "[{ name = \"train\" }, { name = \"text\" }]";
+    let mix = "[{ name = \"train\", weight = 0.5 }, { name = \"text\", weight = 0.5 }]";
     let settings = "steps = 1\non_policy = { max_new_tokens = 8 }";
     let stages = distill("train", settings).replace("\"train\"", mix);
     home.write(RECIPE, format!("{DATA}{stages}"));
