@@ -70,7 +70,7 @@ fn nothing_but_the_end_of_the_checks_is_a_success() {
         ),
         (
             "its own builtins",
-            "__builtins__ = {**vars(__builtins__), 'abs': lambda x: 0}\ndef double(x):\n    return 4",
+            "__builtins__ = {**__builtins__, 'abs': lambda x: 0}\ndef double(x):\n    return 4",
             wrong.clone(),
         ),
         (
