@@ -156,7 +156,7 @@ pub enum HumanEvalError {
     #[error("task `{task_id}`")]
     Prompt {
         task_id: String,
-        source: TeacherError,
+        source: Box<TeacherError>,
     },
     #[error(transparent)]
     Teacher(#[from] TeacherError),
@@ -249,7 +249,7 @@ pub fn human_eval(
         let prompt = Prompt::Text(task.prompt.clone());
         let ids = model.prompt_ids(None, &prompt);
         ids.map_err(|source| {
-            let task_id = task.task_id.clone();
+            let (task_id, source) = (task.task_id.clone(), Box::new(source));
             HumanEvalError::Prompt { task_id, source }
         })
     });
