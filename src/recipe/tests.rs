@@ -630,7 +630,7 @@ fn stages_that_contradict_what_they_use() {
             remote("\"server\", budget = { dollars = 5.0 }"),
             "a budget in dollars needs the model's `price`\n  --> r.toml:57:",
         ),
-        (remote("\"stored\""), "error: `stored` is a model, a remote model is wanted here"),
+        (remote("\"stored\""), "`stored` is a model, a remote model is wanted here"),
         (
             LEARN.replace("{ shards = \"targets\" }", "\"server\""),
             "or teach a stage `distill` as `teacher = { remote = \"server\" }`",
