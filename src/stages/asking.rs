@@ -18,7 +18,7 @@ use teacher::TeacherError;
 use teacher::local::LocalTeacher;
 use teacher::remote::RemoteModel;
 use teacher::remote::account::{Account, Budget, Spending};
-use teacher::remote::config::RemoteConfig;
+use teacher::remote::config::{Price, RemoteConfig};
 use teacher::remote::request::Sampling;
 use teacher::remote::store::Store;
 use teacher::synth::asker::{Asker, Backend};
@@ -160,12 +160,10 @@ impl Chain<'_> {
         on_record: &mut (dyn FnMut(&R) -> Result<(), TeacherError> + Send),
         mut asking: Asking,
     ) -> Result<Asked> {
-        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
         let stopping = Arc::new(AtomicBool::new(false));
         let remote = self.remote(stage)?;
         let price = remote.and_then(|remote| remote.price);
-        let digest = stage.digest.to_string();
-        let account = Account::open(&digest, store, price, budget)?;
+        let account = self.account(stage, price, budget)?;
         let run = |backend: Backend| -> Result<Asked> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -211,6 +209,22 @@ impl Chain<'_> {
                 })
             }
         }
+    }
+
+    /// What a stage spends, beside the answers that all stages share.
+    pub(super) fn account(
+        &self,
+        stage: &PlannedStage,
+        price: Option<Price>,
+        budget: Budget,
+    ) -> Result<Account> {
+        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
+        Ok(Account::open(
+            &stage.digest.to_string(),
+            store,
+            price,
+            budget,
+        )?)
     }
 
     /// Shows what it has cost, and writes it beside the stage's result.

@@ -1,12 +1,13 @@
 //! Data as training stages take it in: tokenised once, served by number.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use datasets::cache::TokenCache;
 use datasets::chat_template::ChatTemplate;
 use datasets::config::DataConfig;
+use datasets::error::DataError;
 use datasets::loader::{BatchLoader, BatchSize, LoaderConfig};
 use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
@@ -27,6 +28,9 @@ use crate::recipe::{DataMix, Origin};
 pub const DATA: &str = "data.jsonl";
 /// Tokens of a calibration batch, unless one sequence has more.
 const TOKENS_AT_A_TIME: usize = 2048;
+
+/// Data as tokens: where they are kept, what is read, and how it is encoded.
+type ReadTokens = fn(&Path, &DataConfig<PathBuf>, &SampleEncoder) -> Result<TokenCache, DataError>;
 
 impl Chain<'_> {
     /// The batches of a training stage. Stages with the same seed and data see the same batches, so that
@@ -84,11 +88,21 @@ impl Chain<'_> {
         key: &str,
         encoder: &SampleEncoder,
     ) -> Result<Arc<TokenCache>> {
+        self.tokens_by(stage, key, encoder, TokenCache::of_data)
+    }
+
+    /// The same of samples or of pairs, as `read` takes the data.
+    pub fn tokens_by(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+        encoder: &SampleEncoder,
+        read: ReadTokens,
+    ) -> Result<Arc<TokenCache>> {
         let _phase = phase!("tokenise");
         let (name, config) = self.data_config(stage, key)?;
         let directory = self.cache.root().join("tokens");
-        let cache = TokenCache::of_data(&directory, &config, encoder)
-            .with_context(|| format!("data `{name}`"))?;
+        let cache = read(&directory, &config, encoder).with_context(|| format!("data `{name}`"))?;
         Ok(Arc::new(cache))
     }
 

@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use datasets::cache::TokenCache;
 use datasets::loader::{BatchLoader, BatchSize};
-use datasets::mask::SampleEncoder;
 use datasets::mixture::Corpus;
-use model::phase;
 use serde_json::Value;
 use teacher::{TeacherError, vocabulary};
 use trainer::config::TrainConfig;
@@ -55,8 +52,13 @@ impl Chain<'_> {
         let (student, base) = self.open_student(stage, "model", train)?;
         self.check_context(stage, "model", &student.decoder, train)?;
         let encoder = encoder(train.chat_template.as_deref(), &student.tokenizer)?;
-        let parts = (config.inputs.data.names().zip(&config.inputs.data.0))
-            .map(|((key, _), share)| Ok((self.pairs(stage, &key, &encoder)?, share.weight)));
+        let parts =
+            (config.inputs.data.names().zip(&config.inputs.data.0)).map(|((key, _), share)| {
+                Ok((
+                    self.tokens_by(stage, &key, &encoder, TokenCache::of_pairs)?,
+                    share.weight,
+                ))
+            });
         let corpus = Corpus::new(parts.collect::<Result<Vec<_>>>()?)?;
         let loader = |corpus: Corpus, rows| {
             let rows = BatchSize::Rows(rows);
@@ -66,7 +68,7 @@ impl Chain<'_> {
         let heldout = match train.heldout {
             None => None,
             Some(_) => {
-                let pairs = self.pairs(stage, "heldout", &encoder)?;
+                let pairs = self.tokens_by(stage, "heldout", &encoder, TokenCache::of_pairs)?;
                 let rows = train.micro_batch.unwrap_or(4);
                 Some(loader(Corpus::new(vec![(pairs, 1.0)])?, rows)?)
             }
@@ -93,21 +95,6 @@ impl Chain<'_> {
             base,
         };
         self.train(stage, training, progress)
-    }
-
-    /// The tokens of one set of pairs, from the cache or made now.
-    fn pairs(
-        &self,
-        stage: &PlannedStage,
-        key: &str,
-        encoder: &SampleEncoder,
-    ) -> Result<Arc<TokenCache>> {
-        let _phase = phase!("tokenise");
-        let (name, config) = self.data_config(stage, key)?;
-        let directory = self.cache.root().join("tokens");
-        let cache = TokenCache::of_pairs(&directory, &config, encoder)
-            .with_context(|| format!("data `{name}`"))?;
-        Ok(Arc::new(cache))
     }
 
     /// What the reference model says of the pairs of training and of held-out data: from the stage's file, or computed now.

@@ -6,16 +6,14 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use serde_json::json;
 use teacher::remote::RemoteModel;
-use teacher::remote::account::Account;
-use teacher::remote::store::Store;
 use teacher::remote_scorer::RemoteScorer;
 use teacher::shards::encoding::TopK;
 use teacher::shards::remote_capture::RemoteCapture;
 use teacher::vocabulary;
 use trainer::loss::LossEntries;
-use trainer::objective::{Guide, Objective, TokenObjective, Trainee};
+use trainer::objective::{Guide, TokenObjective};
 
-use super::train::{Training, Writing, used_ids};
+use super::train::{Writing, used_ids};
 use super::{Chain, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
@@ -52,26 +50,18 @@ impl Chain<'_> {
             },
         )?;
         let taken = || scorer.take_time();
-        let heldout = self.heldout_data(stage, train, &student.tokenizer)?;
-        let training = Training {
-            trainee: Trainee::new(student.decoder),
-            tokenizer: student.tokenizer,
-            objective: Objective::Tokens(TokenObjective {
-                entries: LossEntries::new(&inputs.loss)?,
-                teacher: Some(Guide::Asked(&scorer)),
-                valid: rows,
-            }),
-            data,
-            heldout,
-            config: train,
-            on_policy: inputs.on_policy.as_ref().map(|config| Writing {
-                config,
-                scoring: &taken,
-                vocabulary: valid,
-                prompts,
-            }),
-            base,
+        let objective = TokenObjective {
+            entries: LossEntries::new(&inputs.loss)?,
+            teacher: Some(Guide::Asked(&scorer)),
+            valid: rows,
         };
+        let mut training = self.token_training(stage, (student, base), data, objective, train)?;
+        training.on_policy = inputs.on_policy.as_ref().map(|config| Writing {
+            config,
+            scoring: &taken,
+            vocabulary: valid,
+            prompts,
+        });
         let ended = self.train(stage, training, progress);
         let (spent, stored) = scorer.spent();
         let is_priced = self
@@ -92,9 +82,7 @@ impl Chain<'_> {
         let remote = self
             .remote(stage)?
             .context("the teacher is a remote model")?;
-        let store = Arc::new(Store::open(&self.cache.root().join("answers.sqlite"))?);
-        let digest = stage.digest.to_string();
-        let account = Account::open(&digest, store, remote.price, asked.budget)?;
+        let account = self.account(stage, remote.price, asked.budget)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let model = RemoteModel::new(remote, stopping.clone())?;
         RemoteScorer::new(model, account, capture, stopping, self.stop)

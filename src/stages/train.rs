@@ -76,17 +76,8 @@ impl Chain<'_> {
             teacher: None,
             valid: student.decoder.head().rows(),
         };
-        let heldout = self.heldout_data(stage, &config.train, &student.tokenizer)?;
-        let training = Training {
-            trainee: Trainee::new(student.decoder),
-            tokenizer: student.tokenizer,
-            objective: Objective::Tokens(objective),
-            data,
-            heldout,
-            config: &config.train,
-            on_policy: None,
-            base,
-        };
+        let training =
+            self.token_training(stage, (student, base), data, objective, &config.train)?;
         self.train(stage, training, progress)
     }
 
@@ -143,25 +134,17 @@ impl Chain<'_> {
             .with_context(|| self.key_of(stage, "loss"))?;
         check_layers("teacher", &teacher_layers, teacher.decoder().blocks.len())
             .with_context(|| self.key_of(stage, "loss"))?;
-        let mut trainee = Trainee::new(student.decoder);
+        let entries = objective.entries.clone();
+        let mut training =
+            self.token_training(stage, (student, base), data, objective, &config.train)?;
         let width = teacher.decoder().config.hidden_size;
-        trainee.add_projections(&objective.entries, width, self.recipe.seed);
-        let heldout = self.heldout_data(stage, &config.train, &student.tokenizer)?;
-        let training = Training {
-            trainee,
-            tokenizer: student.tokenizer,
-            objective: Objective::Tokens(objective),
-            data,
-            heldout,
-            config: &config.train,
-            on_policy: on_policy.map(|config| Writing {
-                config,
-                scoring: &taken,
-                vocabulary: valid,
-                prompts,
-            }),
-            base,
-        };
+        (training.trainee).add_projections(&entries, width, self.recipe.seed);
+        training.on_policy = on_policy.map(|config| Writing {
+            config,
+            scoring: &taken,
+            vocabulary: valid,
+            prompts,
+        });
         self.train(stage, training, progress)
     }
 
@@ -185,17 +168,7 @@ impl Chain<'_> {
             teacher: Some(Guide::Stored(&targets, &pieces)),
             valid: columns,
         };
-        let heldout = self.heldout_data(stage, train, &student.tokenizer)?;
-        let training = Training {
-            trainee: Trainee::new(student.decoder),
-            tokenizer: student.tokenizer,
-            objective: Objective::Tokens(objective),
-            data,
-            heldout,
-            config: train,
-            on_policy: None,
-            base,
-        };
+        let training = self.token_training(stage, (student, base), data, objective, train)?;
         self.train(stage, training, progress)
     }
 
@@ -221,18 +194,29 @@ impl Chain<'_> {
             teacher: Some(Guide::Across(&across)),
             valid,
         };
-        let heldout = self.heldout_data(stage, train, &student.tokenizer)?;
-        let training = Training {
+        let training = self.token_training(stage, (student, base), data, objective, train)?;
+        self.train(stage, training, progress)
+    }
+
+    /// A student that learns token by token and writes nothing itself.
+    pub(super) fn token_training<'a>(
+        &self,
+        stage: &PlannedStage,
+        (student, base): (OpenModel, Option<Checkpoint>),
+        data: BatchLoader,
+        objective: TokenObjective<'a>,
+        config: &'a TrainConfig,
+    ) -> Result<Training<'a>> {
+        Ok(Training {
+            heldout: self.heldout_data(stage, config, &student.tokenizer)?,
             trainee: Trainee::new(student.decoder),
             tokenizer: student.tokenizer,
             objective: Objective::Tokens(objective),
             data,
-            heldout,
-            config: train,
+            config,
             on_policy: None,
             base,
-        };
-        self.train(stage, training, progress)
+        })
     }
 
     /// What is trained: the model, or an adapter beside it.
