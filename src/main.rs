@@ -14,6 +14,7 @@ mod progress;
 mod recipe;
 mod report;
 mod sandbox;
+mod schema;
 mod source;
 mod stages;
 

@@ -5,6 +5,7 @@ mod chat;
 mod check;
 mod gguf;
 mod llama_cpp;
+mod manual;
 mod multiple_choice;
 mod speculative;
 mod verbs;
