@@ -22,7 +22,8 @@ import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.port = sys.argv[2], int(sys.argv[3])
 params.n_ctx, params.n_parallel = 4096, 2
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+# Other tests run beside it, and threads that wait for one another without a core of their own stand still.
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(params)
 print("ready", flush=True)
 sys.stdin.read()
