@@ -206,14 +206,17 @@ impl Progress {
             true => format!(", ${:.4}", spent.dollars),
             false => String::new(),
         };
-        let mut line = format!(
-            "      ledger: {}, {} of them retries; {} from the store; {} read, {} written{money}",
-            counted(spent.requests, "requests"),
-            spent.retries,
-            counted(stored, "answers"),
-            counted(spent.input_tokens, "tokens"),
-            spent.output_tokens
-        );
+        let stored = counted(stored, "answers");
+        let mut line = match spent.requests {
+            0 => format!("      ledger: {stored} from the store, no requests"),
+            requests => format!(
+                "      ledger: {stored} from the store; {} in all runs, {} of them retries: {} read, {} written{money}",
+                counted(requests, "requests"),
+                spent.retries,
+                counted(spent.input_tokens, "tokens"),
+                spent.output_tokens
+            ),
+        };
         if spent.possibly_tokens > 0 {
             let money = match is_priced {
                 true => format!(" and ${:.4}", spent.possibly_dollars),

@@ -12,7 +12,7 @@ use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
-use crate::recipe::Action;
+use crate::recipe::{Action, Thing};
 use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, export_target};
 use preferences::{judged, learned, rated};
 use scores::table;
@@ -24,11 +24,21 @@ use scores::table;
 pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
     let mut text = String::new();
     let mut exported = None;
-    let (mut quantized, mut data) = (Vec::new(), Vec::new());
+    let (mut quantized, mut data, mut models) = (Vec::new(), Vec::new(), Vec::new());
     for stage in &chain.stages {
+        let made = |file: &str| {
+            let path = stage.directory.join(file).display().to_string();
+            match &stage.name {
+                Some(name) => (path.clone(), format!("{path} ({name})")),
+                None => (path.clone(), path),
+            }
+        };
+        if stage.action.makes() == Thing::Model {
+            models.push(made("model"));
+        }
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
-            Action::Generate(_) | Action::Exercises(_) => data.push(stage.directory.join(DATA)),
+            Action::Generate(_) | Action::Exercises(_) => data.push(made(DATA)),
             Action::Filter(_)
             | Action::Dedup(_)
             | Action::Decontaminate(_)
@@ -37,12 +47,12 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
                 if let Action::CodeQuality(_) = stage.action {
                     text += &forest(&Chain::forest_report(stage)?);
                 }
-                data.push(stage.directory.join(DATA));
+                data.push(made(DATA));
             }
             Action::Rate(config) => {
                 let counts = Chain::rating_counts(stage)?;
                 write!(text, "\n{}", rated(config.keep, &counts, chain))?;
-                data.push(stage.directory.join(DATA));
+                data.push(made(DATA));
             }
             Action::Dpo(_) => {
                 let name = stage.name.as_deref().unwrap_or("the model");
@@ -53,7 +63,7 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
             Action::Judge(config) => {
                 let counts = Chain::verdict_counts(stage)?;
                 write!(text, "\n{}", judged(config, &counts))?;
-                data.push(stage.directory.join(DATA));
+                data.push(made(DATA));
             }
             Action::Export(config) => exported = Some(export_target(stage, config)),
             Action::Quantize(_) => quantized.push(Chain::quantization_score(stage)?),
@@ -68,18 +78,22 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
         writeln!(text, "stages    {}", run.display())?;
         writeln!(text, "lineage   {}", run.join("lineage.json").display())?;
     }
-    for path in &data {
-        writeln!(text, "data      {}", path.display())?;
+    for (_, named) in &data {
+        writeln!(text, "data      {named}")?;
     }
     if let Some(path) = &exported {
         writeln!(text, "exported  {}", path.display())?;
+    } else {
+        for (_, named) in &models {
+            writeln!(text, "model     {named}")?;
+        }
     }
     let memory = peak_resident_bytes().map_or_else(String::new, |bytes| {
         format!(", {} at the most", HumanBytes(bytes))
     });
     writeln!(text, "took      {}{memory}", FormattedDuration(took))?;
-    if let Some(path) = &exported {
-        let path = path.display();
+    let last = models.last().map(|(path, _)| path.clone());
+    if let Some(path) = exported.map(|path| path.display().to_string()).or(last) {
         writeln!(
             text,
             "\nnext: distill generate --model {path} --prompt \"Once upon a time\""

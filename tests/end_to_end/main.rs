@@ -5,7 +5,9 @@ mod chat;
 mod check;
 mod gguf;
 mod llama_cpp;
+mod llama_server;
 mod multiple_choice;
+mod phi_data;
 mod speculative;
 mod verbs;
 

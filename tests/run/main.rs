@@ -37,6 +37,7 @@ mod quantization_aware;
 mod quantize;
 mod rate;
 mod real_model;
+mod remote_score;
 mod remote_teacher;
 mod server;
 mod surgery;
