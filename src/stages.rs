@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use datasets::selection::COUNTS;
 use model::build::Placement;
 use model::weights::staged_file::replace_file;
@@ -53,7 +54,7 @@ use crate::source::{Cache, ModelSource, digest_of_path};
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
 pub use dpo::PairScores;
-pub use evaluate::{Measured, Scores};
+pub use evaluate::{Measured, Score, Scores};
 pub use export::export_target;
 pub use quantize::QuantizationScore;
 pub use seen::{Seen, SeenSample};
@@ -239,7 +240,10 @@ impl<'a> Chain<'a> {
 
     /// Where this run computes.
     pub fn device(&self) -> String {
-        format!("{:?}", self.placement.device)
+        match self.placement.device == Device::flex() {
+            true => "cpu".to_string(),
+            false => format!("{:?}", self.placement.device),
+        }
     }
 
     fn described(&self, stage: &PlannedStage) -> Result<Value> {

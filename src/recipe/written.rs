@@ -113,9 +113,15 @@ data.d.limit = 2
         let json = |recipe: &Recipe| serde_json::to_value(&recipe.stages[0].action).unwrap();
         assert_eq!(json(&again), json(&recipe));
         assert_eq!(again.data["d"].limit, Some(2));
-        assert!(text.contains("max_tokens = 4") && !text.contains("preset"), "{text}");
+        assert!(
+            text.contains("max_tokens = 4") && !text.contains("preset"),
+            "{text}"
+        );
         for text in [text, recipe.as_written()] {
-            assert!(text.contains("*********@h/v1") && !text.contains("pass@"), "{text}");
+            assert!(
+                text.contains("*********@h/v1") && !text.contains("pass@"),
+                "{text}"
+            );
         }
     }
 
