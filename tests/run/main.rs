@@ -16,6 +16,7 @@ mod cross_tokenizer;
 mod dpo;
 mod equal_weights;
 mod evals;
+mod events;
 mod executes;
 mod exercises;
 mod exports;
@@ -38,6 +39,7 @@ mod quantize;
 mod rate;
 mod real_model;
 mod remote_teacher;
+mod report;
 mod server;
 mod surgery;
 #[cfg(feature = "vulkan")]

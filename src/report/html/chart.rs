@@ -53,13 +53,19 @@ pub struct Series {
     pub marks: String,
 }
 
-/// A chart of some curves by step; none of curves without values.
-pub fn chart(title: &str, curves: &[(String, &Curve)], limits: &Limits) -> Option<Chart> {
+/// A chart of some curves by step; none of curves without values. One that `may_be_logarithmic` is where values lie far
+/// apart.
+pub fn chart(
+    title: &str,
+    curves: &[(String, &Curve)],
+    may_be_logarithmic: bool,
+    limits: &Limits,
+) -> Option<Chart> {
     let all = || curves.iter().map(|(_, curve)| *curve);
     let least = all().map(|curve| curve.least().1).reduce(f64::min)?;
     let greatest = all().map(|curve| curve.greatest().1).reduce(f64::max)?;
     let steps = all().map(|curve| curve.first.0).min()?..=all().map(|curve| curve.last.0).max()?;
-    let logarithmic = least > 0.0 && greatest / least > WIDE;
+    let logarithmic = may_be_logarithmic && least > 0.0 && greatest / least > WIDE;
     let y = Scale::of_values(least, greatest, logarithmic);
     let x = Scale::of_steps(*steps.start(), *steps.end());
     let bottom = HEIGHT - BOTTOM;
@@ -262,13 +268,13 @@ mod tests {
     fn a_flat_curve_and_a_single_point_are_drawn() {
         let limits = Limits::falling().next().unwrap();
         let curve = Curve::new(1, 0.0);
-        let drawn = chart("t", &[("a".into(), &curve)], &limits).unwrap();
+        let drawn = chart("t", &[("a".into(), &curve)], true, &limits).unwrap();
         assert!(!drawn.series[0].marks.is_empty());
         assert!(
             !drawn.series[0].path.contains("NaN"),
             "{}",
             drawn.series[0].path
         );
-        assert!(chart("t", &[], &limits).is_none());
+        assert!(chart("t", &[], true, &limits).is_none());
     }
 }

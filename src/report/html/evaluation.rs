@@ -156,7 +156,7 @@ fn differences(scores: &Scores, labels: &[String]) -> Table {
     }
     table.remarks.push(
         "Errors are √(a² + b²), as if the two were measured on different samples. On the same samples they are mostly \
-         smaller; `distill eval --compare` counts pairs of answers."
+         smaller; “distill eval --compare” counts pairs of answers."
             .to_string(),
     );
     table

@@ -43,7 +43,6 @@ pub struct Described {
     pub digest: String,
     pub directory: String,
     pub inputs: Vec<NamedInput>,
-    pub config: Value,
     pub seed: u64,
     pub version: String,
 }
@@ -102,7 +101,9 @@ impl RunFiles {
         let others = made.iter().filter(|stage| !is_planned(stage)).count();
         let sittings = record.as_ref().map(|record| &record.sittings);
         let stages = planned.into_iter().map(|described| {
-            let place = directory.join(&described.directory);
+            // Beside its file, wherever the file says.
+            let name = Path::new(&described.directory).file_name();
+            let place = directory.join(name.unwrap_or_default());
             StageFiles {
                 state: match (place.join("stage.json").exists(), is_filled(&place)) {
                     (true, _) => State::Done,
@@ -136,7 +137,7 @@ impl RunFiles {
             |text: String| found.push(cut(&format!("{}: {text}", self.label), limits.cell));
         match &self.record {
             None => say(
-                "it has no run.json, so recipe, times and memory are not known; the next `distill run` writes it, \
+                "it has no run.json, so recipe, times and memory are not known; the next “distill run” writes it, \
                  and what is done is not done again"
                     .to_string(),
             ),

@@ -103,7 +103,7 @@ fn masked(stage: &StageFiles, seen: &Seen, sample: &SeenSample, limits: &Limits)
             break;
         }
     }
-    let beyond = sample.tokens - sample.fits;
+    let beyond = sample.tokens.saturating_sub(sample.fits);
     let mut notes = Vec::new();
     if sample.shown < sample.fits || left == 0 {
         notes.push("its beginning".to_string());

@@ -22,9 +22,10 @@ const NO_CURVES: [&str; 7] = [
     "on_policy/sequences",
 ];
 /// Charts of several numbers: a title, and their keys.
-const TOGETHER: [(&str, &[&str]); 8] = [
+const TOGETHER: [(&str, &[&str]); 9] = [
     ("Learning rate", &["learning_rate"]),
     ("Gradient norm", &["gradient_norm"]),
+    ("Tokens a second", &[SPEED]),
     ("Accuracy on pairs", &["accuracy", "heldout_accuracy"]),
     ("Margin", &["margin", "heldout_margin"]),
     ("Rewards", &["chosen_reward", "rejected_reward"]),
@@ -45,6 +46,8 @@ const TOGETHER: [(&str, &[&str]); 8] = [
         &["on_policy/generated", "on_policy/replayed"],
     ),
 ];
+/// Charts whose values may lie far apart.
+const LOGARITHMIC: [&str; 3] = ["Loss", "Held-out loss", "Gradient norm"];
 const LOSS: &str = "loss";
 const HELDOUT: [&str; 2] = ["heldout_nll", "heldout_loss"];
 const SPEED: &str = "tokens a second";
@@ -106,7 +109,7 @@ impl Training {
                 }
             }
             Value::Number(number) => {
-                if let Some(value) = number.as_f64().filter(|value| value.is_finite()) {
+                if let Some(value) = number.as_f64().filter(|value| value.abs() < 1e300) {
                     self.push(key, step, value);
                 }
             }
@@ -176,39 +179,43 @@ impl Training {
 
 pub fn section(runs: &[RunFiles], limits: &Limits) -> Section {
     let mut section = Section::new("training", "Training");
+    let heads = [
+        "stage",
+        "#steps",
+        "#tokens",
+        "#time in steps",
+        "#tokens a second",
+        "#loss first",
+        "#loss last",
+        "#held-out first",
+        "#held-out best",
+        "#held-out last",
+    ];
+    let mut table = Table::new("Training stages", &heads);
+    let matched = matched(runs);
+    for (run, stage, training) in matched.iter().flat_map(|(_, stages)| stages) {
+        let title = match runs.len() > 1 {
+            true => format!("{} ({})", stage.title(), run.label),
+            false => stage.title(),
+        };
+        let mut row = vec![title];
+        row.extend(training.summary());
+        table.rows.push(row);
+    }
+    section.table(table, limits);
     let mut charts = 0;
-    for (title, stages) in matched(runs) {
-        let mut heads = vec!["#steps", "#tokens", "#time in steps", "#tokens a second"];
-        heads.insert(0, if runs.len() > 1 { "run" } else { "stage" });
-        heads.extend([
-            "#loss first",
-            "#loss last",
-            "#held-out first",
-            "#held-out best",
-            "#held-out last",
-        ]);
-        let mut table = Table::new(title.clone(), &heads);
-        for (run, stage, training) in &stages {
-            let who = if runs.len() > 1 {
-                run.label.clone()
-            } else {
-                stage.title()
-            };
-            let mut row = vec![who];
-            row.extend(training.summary());
-            table.rows.push(row);
-        }
+    for (title, stages) in matched {
         let drawn = drawn(&stages, runs.len() > 1, limits);
         charts += drawn.len();
-        section.table(table, limits);
         if charts > limits.charts {
             section.text("Further curves are left out: they are in metrics.jsonl.");
             break;
         }
-        section.parts.push(Part::Charts { charts: drawn });
+        section.parts.push(Part::Heading { text: title });
         for (_, _, training) in &stages {
             section.table(training.preferences(), limits);
         }
+        section.parts.push(Part::Charts { charts: drawn });
     }
     section
 }
@@ -267,7 +274,12 @@ fn drawn(stages: &[Stage], two: bool, limits: &Limits) -> Vec<Chart> {
                 Some((name, training.curve(key)?))
             })
         });
-        chart(title, &curves.collect::<Vec<_>>(), limits)
+        chart(
+            title,
+            &curves.collect::<Vec<_>>(),
+            LOGARITHMIC.contains(&title.as_str()),
+            limits,
+        )
     });
     charts.collect()
 }
@@ -286,12 +298,12 @@ impl Training {
             |curve| format!("{} (step {})", number(curve.least().1), curve.least().0),
         );
         let speed = match self.seconds > 0.0 {
-            true => number((self.tokens / self.seconds).round()),
+            true => format!("{:.0}", self.tokens / self.seconds),
             false => "–".to_string(),
         };
         vec![
             self.steps.to_string(),
-            number(self.tokens),
+            format!("{:.0}", self.tokens),
             super::resources::duration(self.seconds),
             speed,
             first,
