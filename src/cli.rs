@@ -7,6 +7,7 @@ mod export;
 mod generate;
 mod number;
 mod recipe;
+mod report;
 mod score;
 mod shards;
 
@@ -20,6 +21,7 @@ pub use eval::{EvalArgs, ProgramArgs};
 pub use export::ExportArgs;
 pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
 pub use recipe::{CheckArgs, InspectArgs, RunArgs};
+pub use report::ReportArgs;
 pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
 
@@ -57,6 +59,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write a model in a format that other programs read
     Export(ExportArgs),
+    /// Write the report of a run, or of two side by side, as one HTML file
+    Report(ReportArgs),
     /// Show what soft targets on disk hold
     Shards(ShardsArgs),
     /// The launcher of the sandbox, which distill starts itself
@@ -142,6 +146,7 @@ mod tests {
             Chat(ChatArgs),
             Eval(EvalArgs),
             Export(ExportArgs),
+            Report(ReportArgs),
             Shards(ShardsArgs),
         }
         Cli::command().debug_assert();

@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod open_model;
 mod remote;
+mod report;
 mod run;
 mod score;
 mod shards;
@@ -27,6 +28,7 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
         Command::Chat(arguments) => chat::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Shards(arguments) => shards::run(arguments),
         Command::SandboxChild => evals::sandbox::serve()
             .context("`sandbox-child` is started by distill itself and takes no orders of others"),

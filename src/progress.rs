@@ -1,5 +1,6 @@
 //! What a run shows while it works: bars on a terminal, plain lines elsewhere. All of it on stderr.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
@@ -436,8 +437,26 @@ fn beginning(text: &str) -> String {
     }
 }
 
+/// The most that this process had held when its peak was last begun anew.
+static EARLIER_PEAK: AtomicU64 = AtomicU64::new(0);
+
 /// The most memory that this process has held.
 pub fn peak_resident_bytes() -> Option<u64> {
+    let earlier = EARLIER_PEAK.load(Ordering::Relaxed);
+    peak_since_begin().map(|peak| peak.max(earlier))
+}
+
+/// Begins the peak anew, at what is held now. Where the system refuses it goes on.
+pub fn begin_peak() {
+    if let Some(peak) = peak_since_begin() {
+        EARLIER_PEAK.fetch_max(peak, Ordering::Relaxed);
+    }
+    // Resets VmHWM: proc_pid_clear_refs(5).
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most memory that this process has held since [`begin_peak`].
+pub fn peak_since_begin() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 

@@ -28,6 +28,7 @@ mod read;
 mod secret;
 mod shape;
 mod stage;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -56,6 +57,7 @@ pub use keep_layers::KeepLayers;
 pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use rate::{Keep, Rate};
+pub use secret::masked;
 pub use stage::{Action, Gqa, Prune, Sft, Stage, Thing};
 
 use crate::source::{ModelSource, Source};

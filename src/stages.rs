@@ -24,6 +24,7 @@ mod prune;
 mod quantize;
 mod rate;
 mod remote_teacher;
+mod seen;
 mod student_prompts;
 mod train;
 
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use datasets::selection::COUNTS;
 use model::build::Placement;
 use model::weights::staged_file::replace_file;
@@ -40,19 +42,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
+use crate::exit::told;
 use crate::memory::{return_freed_memory, use_huge_pages};
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
+use crate::run_record::{Ended, RunLog};
 use crate::source::{Cache, ModelSource, digest_of_path};
 
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
 pub use dpo::PairScores;
-pub use evaluate::{Measured, Scores};
+pub use evaluate::{Measured, Score, Scores};
 pub use export::export_target;
 pub use quantize::QuantizationScore;
+pub use seen::{Seen, SeenSample};
 
 /// What the names of files begin with while they are written.
 const ASIDE: &str = ".partial-";
@@ -146,7 +151,12 @@ impl<'a> Chain<'a> {
     ///
     /// # Errors
     /// The first stage that fails; what was made before stays.
-    pub fn run(&self, profiler: Option<&Profiler>, progress: &mut Progress) -> Result<Ending> {
+    pub fn run(
+        &self,
+        profiler: Option<&Profiler>,
+        progress: &mut Progress,
+        log: &mut RunLog,
+    ) -> Result<Ending> {
         self.check_keys()?;
         for stage in &self.stages {
             if is_done(stage) {
@@ -166,11 +176,18 @@ impl<'a> Chain<'a> {
             if let Some(profiler) = profiler {
                 profiler.begin();
             }
+            log.stage_begins(stage);
             let finished = self.run_stage(stage, progress).with_context(|| {
                 // Only what is empty goes.
                 let _ = fs::remove_dir(&stage.directory);
                 format!("stage {} ({})", stage.index + 1, stage.action.kind())
-            })?;
+            });
+            log.stage_ends(match &finished {
+                Ok(None) => Ended::Finished,
+                Ok(Some(_)) => Ended::Stopped,
+                Err(error) => Ended::Failed(told(error)),
+            });
+            let finished = finished?;
             if let Some(profiler) = profiler {
                 progress.profile(profiler.finish(stage)?);
             }
@@ -212,6 +229,23 @@ impl<'a> Chain<'a> {
         }
     }
 
+    /// What `lineage.json` says of the stages.
+    ///
+    /// # Errors
+    /// None that is known: settings can be written as JSON.
+    pub fn lineage(&self) -> Result<Vec<Value>> {
+        let stages = self.stages.iter().map(|stage| self.described(stage));
+        stages.collect()
+    }
+
+    /// Where this run computes.
+    pub fn device(&self) -> String {
+        match self.placement.device == Device::flex() {
+            true => "cpu".to_string(),
+            false => format!("{:?}", self.placement.device),
+        }
+    }
+
     fn described(&self, stage: &PlannedStage) -> Result<Value> {
         let inputs = stage.inputs.iter().map(|input| {
             json!({
@@ -239,10 +273,9 @@ impl<'a> Chain<'a> {
         };
         remove_leftovers(run, ASIDE)
             .with_context(|| format!("cannot write in {}", run.display()))?;
-        let stages = self.stages.iter().map(|stage| self.described(stage));
         let lineage = json!({
             "recipe": self.recipe.path.display().to_string(),
-            "stages": stages.collect::<Result<Vec<_>>>()?,
+            "stages": self.lineage()?,
         });
         write_json(&run.join("lineage.json"), &lineage)
     }

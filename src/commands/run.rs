@@ -10,10 +10,12 @@ use anyhow::{Context, Result, bail};
 use crate::cli::RunArgs;
 use crate::counted::counted;
 use crate::device;
+use crate::exit::told;
 use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Recipe, Thing};
-use crate::report::summary;
+use crate::report::{summary, write_report};
+use crate::run_record::{Ended, RunLog};
 use crate::stages::{Chain, Ending};
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -46,13 +48,30 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     }
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
     let mut progress = Progress::new(chain.stages.len());
-    let ending = chain.run(profiler.as_ref(), &mut progress);
+    let laid_over = (from.preset.as_deref(), from.set.as_slice());
+    let mut log = RunLog::begin(
+        &run_directory,
+        &recipe,
+        laid_over,
+        chain.device(),
+        chain.lineage()?,
+    );
+    let ending = chain.run(profiler.as_ref(), &mut progress, &mut log);
+    log.end(match &ending {
+        Ok(Ending::Finished) => Ended::Finished,
+        Ok(Ending::Stopped { .. }) => Ended::Stopped,
+        Err(error) => Ended::Failed(told(error)),
+    });
+    // What was made is there without it.
+    let report = write_report(&run_directory, None, None)
+        .inspect_err(|error| tracing::warn!("{error:#}"))
+        .ok();
     if profiler.is_some() {
         progress.show_profiles(matches!(ending, Ok(Ending::Finished)));
     }
     match ending? {
         Ending::Finished => {
-            print!("{}", summary(&chain, clock.elapsed())?);
+            print!("{}", summary(&chain, clock.elapsed(), report.as_deref())?);
             Ok(())
         }
         Ending::Stopped { stage, step } => {

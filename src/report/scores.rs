@@ -5,7 +5,7 @@ use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
 
-use crate::stages::{Measured, Scores};
+use crate::stages::{Measured, Score, Scores};
 
 /// One row a model.
 pub fn table(scores: &Scores) -> String {
@@ -33,17 +33,24 @@ pub fn table(scores: &Scores) -> String {
         }
         text += "\n";
     }
-    for row in &scores.rows {
-        match &row.measured {
-            Measured::Choices(found) => text += &remarks(&row.model, found),
-            Measured::HumanEval(found) => text += &format!("{}: {}\n", row.model, fates(found)),
-            _ => {}
-        }
+    for remark in scores.rows.iter().flat_map(measured_remarks) {
+        text += &remark;
+        text += "\n";
     }
     text
 }
 
-fn columns(measured: &Measured) -> Vec<(String, usize)> {
+/// What a reader of a row has to know, line by line.
+pub fn measured_remarks(row: &Score) -> Vec<String> {
+    let text = match &row.measured {
+        Measured::Choices(found) => remarks(&row.model, found),
+        Measured::HumanEval(found) => format!("{}: {}", row.model, fates(found)),
+        _ => String::new(),
+    };
+    text.lines().map(str::to_string).collect()
+}
+
+pub fn columns(measured: &Measured) -> Vec<(String, usize)> {
     match measured {
         Measured::Perplexity(_) => [
             ("nll/token", 10),
@@ -85,7 +92,7 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
     }
 }
 
-fn values(measured: &Measured) -> Vec<String> {
+pub fn values(measured: &Measured) -> Vec<String> {
     match measured {
         Measured::Perplexity(score) => perplexity_values(score),
         Measured::Acceptance(score) => vec![
@@ -156,6 +163,6 @@ pub fn fates(result: &HumanEval) -> String {
     each.join(", ")
 }
 
-fn millions(parameters: u64) -> String {
+pub fn millions(parameters: u64) -> String {
     format!("{:.1} M", parameters as f64 / 1e6)
 }

@@ -16,6 +16,7 @@ mod cross_tokenizer;
 mod dpo;
 mod equal_weights;
 mod evals;
+mod events;
 mod executes;
 mod exercises;
 mod exports;
@@ -39,6 +40,7 @@ mod rate;
 mod real_model;
 mod remote_score;
 mod remote_teacher;
+mod report;
 mod server;
 mod surgery;
 #[cfg(feature = "vulkan")]
