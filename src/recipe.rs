@@ -28,6 +28,7 @@ mod read;
 mod secret;
 mod shape;
 mod stage;
+mod subjects;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -45,7 +46,7 @@ pub use datasets::config::DataConfig;
 pub use distill::{AskedTeacher, Distill, TeacherChoice};
 pub use document::RecipeError;
 pub use dpo::Dpo;
-pub use eval::{Drafts, Eval, Measure, Subjects, Task, Windows};
+pub use eval::{Answers, Drafts, Eval, EvalInputs, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
