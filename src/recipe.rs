@@ -28,6 +28,7 @@ mod read;
 mod secret;
 mod shape;
 mod stage;
+mod subjects;
 mod written;
 
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ pub use datasets::config::DataConfig;
 pub use distill::{AskedTeacher, Distill, TeacherChoice};
 pub use document::RecipeError;
 pub use dpo::Dpo;
-pub use eval::{Drafts, Eval, Measure, Subjects, Task, Windows};
+pub use eval::{Answers, Drafts, Eval, EvalInputs, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;

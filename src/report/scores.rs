@@ -4,6 +4,7 @@ use evals::accuracy::Accuracy;
 use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
+use evals::written_answers::AnswerScores;
 
 use crate::stages::{Measured, Score, Scores};
 
@@ -26,7 +27,11 @@ pub fn table(scores: &Scores) -> String {
     }
     text += "\n";
     for row in &scores.rows {
-        text += &format!("{:wide$}  {:>10}", row.model, millions(row.parameters));
+        text += &format!(
+            "{:wide$}  {:>10}",
+            row.model,
+            row.parameters.map_or("-".into(), millions)
+        );
         let heads = columns(&row.measured).into_iter();
         for ((_, width), value) in heads.zip(values(&row.measured)) {
             text += &format!("  {value:>width$}");
@@ -45,6 +50,7 @@ pub fn measured_remarks(row: &Score) -> Vec<String> {
     let text = match &row.measured {
         Measured::Choices(found) => remarks(&row.model, found),
         Measured::HumanEval(found) => format!("{}: {}", row.model, fates(found)),
+        Measured::Answers(found) => unfinished(&row.model, found),
         _ => String::new(),
     };
     text.lines().map(str::to_string).collect()
@@ -77,6 +83,15 @@ pub fn columns(measured: &Measured) -> Vec<(String, usize)> {
             heads.extend(shares.chain([("(std error)".to_string(), 11)]));
             heads
         }
+        Measured::Answers(_) => [
+            ("questions", 9),
+            ("strict", 8),
+            ("(std error)", 11),
+            ("flexible", 8),
+            ("(std error)", 11),
+        ]
+        .map(|(name, width)| (name.to_string(), width))
+        .to_vec(),
         Measured::Choices(found) => {
             let mut heads = vec!["questions", "accuracy", "(std error)"];
             if found.normalised.is_some() {
@@ -105,6 +120,12 @@ pub fn values(measured: &Measured) -> Vec<String> {
             let mut values = vec![found.tasks.to_string(), found.samples.to_string()];
             values.extend(found.pass_at.iter().map(|pass| percent(pass.estimate)));
             values.push(percent(found.standard_error));
+            values
+        }
+        Measured::Answers(found) => {
+            let mut values = vec![found.all.flexible.questions.to_string()];
+            values.extend(share_and_error(&found.all.strict));
+            values.extend(share_and_error(&found.all.flexible));
             values
         }
         Measured::Choices(found) => {
@@ -151,6 +172,16 @@ pub fn remarks(model: &str, found: &ChoiceScores) -> String {
         text += &format!("{model}: {cut} prompts were cut from the left to fit the context\n");
     }
     text
+}
+
+/// How many answers broke off, if any did.
+pub fn unfinished(model: &str, found: &AnswerScores) -> String {
+    match found.unfinished {
+        0 => String::new(),
+        count => {
+            format!("{model}: {count} answers end at `max_tokens`, or where the context does\n")
+        }
+    }
 }
 
 /// How many programs met which fate, the most frequent first.

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod adapters;
+mod answers;
 mod bad_data;
 mod bad_models;
 mod bad_recipes;
