@@ -6,9 +6,11 @@ mod eval;
 mod export;
 mod generate;
 mod number;
+mod plan;
 mod recipe;
 mod score;
 mod shards;
+mod size;
 
 use std::path::PathBuf;
 
@@ -19,7 +21,8 @@ pub use device::DeviceChoice;
 pub use eval::{EvalArgs, ProgramArgs};
 pub use export::ExportArgs;
 pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
-pub use recipe::{CheckArgs, InspectArgs, RunArgs};
+pub use plan::{PlanArgs, PlanDevice};
+pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
 pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
 
@@ -45,6 +48,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check a recipe; touches neither a device nor the network
     Check(CheckArgs),
+    /// Say what a recipe will take, without running it: memory, time, disk, requests
+    Plan(PlanArgs),
     /// Show what the model will see: the tokens of some samples, the masked ones dimmed
     Inspect(InspectArgs),
     /// Print the log-probability that a model gives to every token of a text
@@ -136,6 +141,7 @@ mod tests {
         enum All {
             Run(RunArgs),
             Check(CheckArgs),
+            Plan(PlanArgs),
             Inspect(InspectArgs),
             Score(ScoreArgs),
             Generate(GenerateArgs),

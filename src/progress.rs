@@ -1,5 +1,7 @@
 //! What a run shows while it works: bars on a terminal, plain lines elsewhere. All of it on stderr.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
@@ -17,6 +19,7 @@ use trainer::run::Observer;
 use trainer::step::StepReport;
 
 use crate::counted::counted;
+use crate::estimate::actual::Actual;
 use crate::export::other_types;
 use crate::plan::PlannedStage;
 
@@ -27,16 +30,25 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub struct Progress {
     total: usize,
     profiles: Vec<String>,
+    /// What the stages that ran have taken, by their numbers from 0.
+    pub actual: BTreeMap<usize, Actual>,
 }
 
 impl Progress {
     pub fn new(total: usize) -> Self {
-        let profiles = Vec::new();
-        Self { total, profiles }
+        Self {
+            total,
+            profiles: Vec::new(),
+            actual: BTreeMap::new(),
+        }
     }
 
     pub fn stage(&mut self, stage: &PlannedStage) {
         eprintln!("{}", self.line(stage));
+    }
+
+    pub fn took(&mut self, stage: &PlannedStage, actual: Actual) {
+        self.actual.insert(stage.index, actual);
     }
 
     pub fn skipped(&mut self, stage: &PlannedStage) {
@@ -433,9 +445,28 @@ fn beginning(text: &str) -> String {
     }
 }
 
+/// The most memory that this process held before [`reset_peak`].
+static EARLIER_PEAK: AtomicU64 = AtomicU64::new(0);
+
 /// The most memory that this process has held.
 pub fn peak_resident_bytes() -> Option<u64> {
+    let now = status_bytes("VmHWM:")?;
+    Some(now.max(EARLIER_PEAK.load(Ordering::Relaxed)))
+}
+
+/// The most memory that this process has held since [`reset_peak`] said that it begins anew.
+pub fn peak_since_reset() -> Option<u64> {
     status_bytes("VmHWM:")
+}
+
+/// Begins to measure the most memory anew; false where the system cannot (Linux can, proc(5), where /proc may be written).
+pub fn reset_peak() -> bool {
+    let before = status_bytes("VmHWM:").unwrap_or(0);
+    let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    if reset {
+        EARLIER_PEAK.fetch_max(before, Ordering::Relaxed);
+    }
+    reset
 }
 
 fn status_bytes(key: &str) -> Option<u64> {

@@ -40,12 +40,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
+use crate::estimate::actual::Meter;
 use crate::memory::{return_freed_memory, use_huge_pages};
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
-use crate::source::{Cache, ModelSource, digest_of_path};
+use crate::source::{Cache, ModelSource, Source, digest_of_path};
 
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
@@ -92,45 +93,12 @@ impl<'a> Chain<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self> {
         let cache = Cache::from_env()?;
-        let mut digests = InputDigests::default();
-        let (mut models, mut data) = (BTreeMap::new(), BTreeMap::new());
-        let mut contents = BTreeMap::new();
-        for (name, model) in &recipe.models {
-            if let ModelSource::Stored(source) = &model.source {
-                let local = source
-                    .resolve(&cache)
-                    .with_context(|| format!("model `{name}`"))?;
-                contents.insert(name, source.digest(&local, &cache)?);
-                models.insert(name.clone(), local);
-            }
-        }
-        for (name, model) in &recipe.models {
-            let tokenizer = model
-                .tokenizer
-                .as_ref()
-                .and_then(|other| contents.get(other));
-            let adapter = match &model.adapter {
-                Some(adapter) => Some(digest_of_path(adapter, &cache)?),
-                None => None,
-            };
-            let digest = model_digest(model, contents.get(name), tokenizer, adapter.as_ref());
-            digests.models.insert(name.clone(), digest);
-        }
-        for (name, config) in &recipe.data {
-            let local = config
-                .source
-                .resolve(&cache)
-                .with_context(|| format!("data `{name}`"))?;
-            let digest = data_digest(config, &config.source.digest(&local, &cache)?)?;
-            digests.data.insert(name.clone(), digest);
-            data.insert(name.clone(), local);
-        }
-        for input in recipe.inputs.iter().flatten() {
-            if let Origin::Targets(path) = &input.origin {
-                let digest = digest_of_path(path, &cache)?;
-                digests.targets.insert(path.clone(), digest);
-            }
-        }
+        let fetched = Inputs::find(recipe, &cache, &|source| Ok(source.resolve(&cache)?))?;
+        let Inputs {
+            digests,
+            models,
+            data,
+        } = fetched;
         Ok(Self {
             recipe,
             stages: plan(recipe, &digests, out)?,
@@ -140,6 +108,16 @@ impl<'a> Chain<'a> {
             placement,
             stop,
         })
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Of each stage whether it is done.
+    pub fn done(&self) -> Vec<Option<bool>> {
+        let done = self.stages.iter().map(is_done);
+        done.map(Some).collect()
     }
 
     /// Runs what is not done.
@@ -166,6 +144,7 @@ impl<'a> Chain<'a> {
             if let Some(profiler) = profiler {
                 profiler.begin();
             }
+            let meter = Meter::start();
             let finished = self.run_stage(stage, progress).with_context(|| {
                 // Only what is empty goes.
                 let _ = fs::remove_dir(&stage.directory);
@@ -180,6 +159,7 @@ impl<'a> Chain<'a> {
                 return Ok(Ending::Stopped { stage, step });
             }
             write_json(&stage.directory.join("stage.json"), &self.described(stage)?)?;
+            progress.took(stage, meter.finish(&stage.directory));
             clear(stage)?;
         }
         self.write_lineage()?;
@@ -279,6 +259,75 @@ impl<'a> Chain<'a> {
             _ => None,
         }
     }
+}
+
+/// What a recipe declares, on this machine.
+struct Inputs {
+    digests: InputDigests,
+    models: BTreeMap<String, PathBuf>,
+    data: BTreeMap<String, PathBuf>,
+}
+
+impl Inputs {
+    /// `locate`: where a source's files are.
+    fn find(
+        recipe: &Recipe,
+        cache: &Cache,
+        locate: &dyn Fn(&Source) -> Result<PathBuf>,
+    ) -> Result<Self> {
+        let mut digests = InputDigests::default();
+        let (mut models, mut data) = (BTreeMap::new(), BTreeMap::new());
+        let mut contents = BTreeMap::new();
+        for (name, model) in &recipe.models {
+            if let ModelSource::Stored(source) = &model.source {
+                let local = locate(source).with_context(|| format!("model `{name}`"))?;
+                contents.insert(name, source.digest(&local, cache)?);
+                models.insert(name.clone(), local);
+            }
+        }
+        for (name, model) in &recipe.models {
+            let tokenizer = model
+                .tokenizer
+                .as_ref()
+                .and_then(|other| contents.get(other));
+            let adapter = match &model.adapter {
+                Some(adapter) => Some(digest_of_path(adapter, cache)?),
+                None => None,
+            };
+            let digest = model_digest(model, contents.get(name), tokenizer, adapter.as_ref());
+            digests.models.insert(name.clone(), digest);
+        }
+        for (name, config) in &recipe.data {
+            let local = locate(&config.source).with_context(|| format!("data `{name}`"))?;
+            let digest = data_digest(config, &config.source.digest(&local, cache)?)?;
+            digests.data.insert(name.clone(), digest);
+            data.insert(name.clone(), local);
+        }
+        for input in recipe.inputs.iter().flatten() {
+            if let Origin::Targets(path) = &input.origin {
+                let digest = digest_of_path(path, cache)?;
+                digests.targets.insert(path.clone(), digest);
+            }
+        }
+        Ok(Self {
+            digests,
+            models,
+            data,
+        })
+    }
+}
+
+/// Of each stage whether it is done, without fetching anything; nothing where that cannot be told.
+pub fn done_stages(recipe: &Recipe, out: &Path, cache: &Cache) -> Vec<Option<bool>> {
+    // Whatever was run has left its directory, and digests that are remembered.
+    if !out.join(&recipe.name).exists() {
+        return vec![Some(false); recipe.stages.len()];
+    }
+    let kept = |source: &Source| source.kept(cache).context("not on this machine");
+    let planned = Inputs::find(recipe, cache, &kept)
+        .and_then(|inputs| Ok(plan(recipe, &inputs.digests, out)?));
+    let stages = planned.unwrap_or_default();
+    stages.iter().map(|stage| Some(is_done(stage))).collect()
 }
 
 fn is_done(stage: &PlannedStage) -> bool {
