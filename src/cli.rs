@@ -6,10 +6,12 @@ mod eval;
 mod export;
 mod generate;
 mod number;
+mod plan;
 mod recipe;
 mod report;
 mod score;
 mod shards;
+mod size;
 
 use std::path::PathBuf;
 
@@ -20,7 +22,8 @@ pub use device::DeviceChoice;
 pub use eval::{EvalArgs, ProgramArgs};
 pub use export::ExportArgs;
 pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
-pub use recipe::{CheckArgs, InspectArgs, RunArgs};
+pub use plan::{PlanArgs, PlanDevice};
+pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
 pub use report::ReportArgs;
 pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
@@ -47,6 +50,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check a recipe; touches neither a device nor the network
     Check(CheckArgs),
+    /// Say what a recipe will take, without running it: memory, time, disk, requests
+    Plan(PlanArgs),
     /// Show what the model will see: the tokens of some samples, the masked ones dimmed
     Inspect(InspectArgs),
     /// Print the log-probability that a model gives to every token of a text
@@ -140,6 +145,7 @@ mod tests {
         enum All {
             Run(RunArgs),
             Check(CheckArgs),
+            Plan(PlanArgs),
             Inspect(InspectArgs),
             Score(ScoreArgs),
             Generate(GenerateArgs),

@@ -7,6 +7,7 @@ mod export;
 mod generate;
 mod inspect;
 mod open_model;
+mod plan;
 mod remote;
 mod report;
 mod run;
@@ -22,6 +23,7 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
     match command {
         Command::Run(arguments) => run::run(arguments, profiler),
         Command::Check(arguments) => check::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

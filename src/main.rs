@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod counted;
 mod device;
+mod estimate;
 mod exit;
 mod export;
 mod masked_runs;

@@ -32,8 +32,10 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(total: usize) -> Self {
-        let profiles = Vec::new();
-        Self { total, profiles }
+        Self {
+            total,
+            profiles: Vec::new(),
+        }
     }
 
     pub fn stage(&mut self, stage: &PlannedStage) {
@@ -446,13 +448,15 @@ pub fn peak_resident_bytes() -> Option<u64> {
     peak_since_begin().map(|peak| peak.max(earlier))
 }
 
-/// Begins the peak anew, at what is held now. Where the system refuses it goes on.
-pub fn begin_peak() {
-    if let Some(peak) = peak_since_begin() {
-        EARLIER_PEAK.fetch_max(peak, Ordering::Relaxed);
+/// Begins the peak anew, at what is held now; false where the system cannot. Linux can where /proc may be written:
+/// proc_pid_clear_refs(5).
+pub fn begin_peak() -> bool {
+    let before = peak_since_begin().unwrap_or(0);
+    let begun = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    if begun {
+        EARLIER_PEAK.fetch_max(before, Ordering::Relaxed);
     }
-    // Resets VmHWM: proc_pid_clear_refs(5).
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    begun
 }
 
 /// The most memory that this process has held since [`begin_peak`].

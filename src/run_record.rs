@@ -9,8 +9,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::estimate::actual::{Actual, Meter};
 use crate::plan::PlannedStage;
-use crate::progress::{begin_peak, peak_since_begin};
 use crate::recipe::{Recipe, masked};
 use crate::stages::write_json;
 
@@ -72,8 +72,10 @@ pub struct Sitting {
 pub struct RunLog {
     path: PathBuf,
     clock: Instant,
-    stage: Option<(String, Instant)>,
+    stage: Option<(String, Meter)>,
     record: RunRecord,
+    /// What the stages that this run finished have taken, by their numbers from 0.
+    pub actual: BTreeMap<usize, Actual>,
 }
 
 impl RunLog {
@@ -111,13 +113,13 @@ impl RunLog {
             clock: Instant::now(),
             stage: None,
             record,
+            actual: BTreeMap::new(),
         };
         log.save();
         log
     }
 
     pub fn stage_begins(&mut self, stage: &PlannedStage) {
-        begin_peak();
         let Some(directory) = stage.directory.file_name() else {
             return;
         };
@@ -131,19 +133,23 @@ impl RunLog {
         };
         let sittings = self.record.sittings.entry(directory.clone()).or_default();
         sittings.push(sitting);
-        self.stage = Some((directory, Instant::now()));
+        self.stage = Some((directory, Meter::start()));
         self.save();
     }
 
-    pub fn stage_ends(&mut self, ended: Ended) {
-        let Some((directory, clock)) = self.stage.take() else {
+    pub fn stage_ends(&mut self, stage: &PlannedStage, ended: Ended) {
+        let Some((directory, meter)) = self.stage.take() else {
             return;
         };
+        let actual = meter.finish(&stage.directory);
         let sittings = self.record.sittings.get_mut(&directory);
         if let Some(sitting) = sittings.and_then(|sittings| sittings.last_mut()) {
-            sitting.seconds = Some(clock.elapsed().as_secs_f64());
-            sitting.peak_bytes = peak_since_begin();
-            sitting.ended = ended;
+            sitting.seconds = Some(actual.seconds);
+            sitting.peak_bytes = actual.peak_bytes;
+            sitting.ended = ended.clone();
+        }
+        if ended == Ended::Finished {
+            self.actual.insert(stage.index, actual);
         }
         self.save();
     }

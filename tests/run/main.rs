@@ -34,6 +34,7 @@ mod kills;
 mod models;
 mod on_policy;
 mod packages;
+mod plan;
 mod profiles;
 mod quantization_aware;
 mod quantize;

@@ -85,7 +85,10 @@ fn table(scores: &Scores, labels: &[String]) -> Table {
         .heads
         .extend(columns.map(|(name, _)| Head::number(name)));
     for (row, label) in scores.rows.iter().zip(labels) {
-        let mut cells = vec![named(row, label), millions(row.parameters)];
+        let mut cells = vec![
+            named(row, label),
+            row.parameters.map_or("-".into(), millions),
+        ];
         cells.extend(values(&row.measured));
         table.rows.push(cells);
         table.remarks.extend(measured_remarks(row));
