@@ -251,7 +251,7 @@ fn the_verb_evaluates_models_of_both_kinds_and_compares_them() {
         &["log-probabilities", "gsm8k and math take remote models"],
     );
     let wrong = home.distill(&["eval", "math", "--model", "tiny", "--data", "test.jsonl"]);
-    assert_failure(&wrong, 1, &["`solution` or `answer`"]);
+    assert_failure(&wrong, 1, &["no column `problem`"]);
 }
 
 #[test]
