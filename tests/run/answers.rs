@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
 use crate::server::{Hit, Reply, Server};
 
-/// Four questions and two worked examples.
-fn write_questions(home: &Home) {
+/// Four questions and two worked examples, and a model that reads them.
+fn home() -> Home {
+    let home = Home::new();
+    let config = fs::read_to_string(home.path("tiny/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["max_position_embeddings"] = json!(256);
+    home.write("tiny/config.json", config.to_string());
     let line = |question: &str, answer: u32| {
         let answer = format!("It is {answer}.\n#### {answer}");
         format!("{}\n", json!({ "question": question, "answer": answer }))
@@ -19,6 +24,7 @@ fn write_questions(home: &Home) {
         .collect();
     home.write("test.jsonl", questions);
     home.write("train.jsonl", line("1 + 2?", 3) + &line("2 + 3?", 5));
+    home
 }
 
 fn stage(models: &str, more: &str) -> String {
@@ -81,8 +87,7 @@ fn completing(hit: &Hit) -> Reply {
 
 #[test]
 fn a_stage_leaves_scores_and_records_and_goes_on_after_a_kill() {
-    let home = Home::new();
-    write_questions(&home);
+    let home = home();
     home.write(RECIPE, stage(LOCAL, "models = [\"tiny\"]\nlimit = 3"));
     let output = home.run();
     assert_success(&output);
@@ -125,8 +130,7 @@ fn a_stage_leaves_scores_and_records_and_goes_on_after_a_kill() {
 #[test]
 fn a_server_is_asked_once_for_texts_and_judged_by_both_rules() {
     let server = Server::start(completing);
-    let home = Home::new();
-    write_questions(&home);
+    let home = home();
     let priced = ", price = { input = 1.0, output = 2.0 }";
     let more = "models = [\"far\", \"tiny\"]\nbudget = { tokens = 10000, dollars = 1.0 }";
     let models = format!("{}\n{LOCAL}", remote(&server, priced));
@@ -194,8 +198,7 @@ fn a_server_is_asked_once_for_texts_and_judged_by_both_rules() {
 #[test]
 fn the_verb_evaluates_models_of_both_kinds_and_compares_them() {
     let server = Server::start(completing);
-    let home = Home::new();
-    write_questions(&home);
+    let home = home();
     let far = format!(
         "{{ kind = \"remote\", model = \"m\", endpoints = [\"{}\"] }}",
         server.endpoint()
@@ -248,14 +251,13 @@ fn the_verb_evaluates_models_of_both_kinds_and_compares_them() {
         &["log-probabilities", "gsm8k and math take remote models"],
     );
     let wrong = home.distill(&["eval", "math", "--model", "tiny", "--data", "test.jsonl"]);
-    assert_failure(&wrong, 1, &["`solution` or `answer`"]);
+    assert_failure(&wrong, 1, &["no column `problem`"]);
 }
 
 #[test]
 fn what_makes_no_sense_is_told() {
     let server = Server::start(completing);
-    let home = Home::new();
-    write_questions(&home);
+    let home = home();
     let models = format!("{}\n{LOCAL}", remote(&server, ""));
     let good = stage(&models, "models = [\"far\"]\nlimit = 2");
     home.write(RECIPE, &good);
@@ -292,11 +294,6 @@ fn what_makes_no_sense_is_told() {
             "shots = 2",
             "temperature = 1.0\nshots = 2",
             "unknown key `temperature`",
-        ),
-        (
-            "task = \"gsm8k\"",
-            "task = \"acceptance\"",
-            "`far` is a remote model",
         ),
         (
             &good[good.find("task =").unwrap()..],

@@ -1,6 +1,18 @@
 //! Answers of MATH: the one in a box, and whether two are the same but for how they are written. The rules are those of
 //! the original release, as lm-eval 0.4.13 has them.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+static WHOLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[+-]?\d+(_\d+)*$"));
+/// A whole number as Python writes it.
+static PLAIN: LazyLock<Regex> = LazyLock::new(|| pattern("^(0|-?[1-9][0-9]*)$"));
+
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("a pattern of this file")
+}
+
 /// What is in the last box of a text, `\boxed{…}` or `\fbox{…}`, or what follows the last `\boxed ` up to a dollar.
 pub(super) fn boxed(text: &str) -> Option<&str> {
     const SPACED: &str = "\\boxed ";
@@ -106,35 +118,24 @@ fn with_braced_fractions(text: &str) -> Option<String> {
     Some(whole)
 }
 
-/// `3/4` as a fraction, where both are whole numbers as one writes them; none where one is no number at all.
+/// `3/4` as a fraction, where both are whole numbers as one writes them; none where one is no whole number.
 fn with_slash_as_fraction(text: &str) -> Option<String> {
     let sides: Vec<&str> = text.split('/').collect();
     let [above, below] = sides[..] else {
         return Some(text.to_string());
     };
-    let (above_plain, below_plain) = (whole_number(above)?, whole_number(below)?);
-    match (above_plain == above, below_plain == below) {
-        (true, true) => Some(format!("\\frac{{{above}}}{{{below}}}")),
-        _ => Some(text.to_string()),
+    if !is_whole(above) || !is_whole(below) {
+        return None;
+    }
+    match PLAIN.is_match(above) && PLAIN.is_match(below) {
+        true => Some(format!("\\frac{{{above}}}{{{below}}}")),
+        false => Some(text.to_string()),
     }
 }
 
-/// A whole number as Python reads it, written as one does: without plus, leading zeros, underscores and white space.
-fn whole_number(text: &str) -> Option<String> {
+/// A whole number as Python reads it.
+fn is_whole(text: &str) -> bool {
     const MOST_DIGITS: usize = 4300;
-    let trimmed = text.trim();
-    let (sign, digits) = match trimmed.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", trimmed.strip_prefix('+').unwrap_or(trimmed)),
-    };
-    let groups: Vec<&str> = digits.split('_').collect();
-    let is_number = |group: &&str| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit());
-    let plain = groups.concat();
-    if !groups.iter().all(is_number) || plain.len() > MOST_DIGITS {
-        return None;
-    }
-    match plain.trim_start_matches('0') {
-        "" => Some("0".into()),
-        digits => Some(format!("{sign}{digits}")),
-    }
+    let digits = text.chars().filter(|c| c.is_numeric()).count();
+    WHOLE.is_match(text.trim()) && digits <= MOST_DIGITS
 }
