@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::page::{Limits, cut};
 use super::training::Training;
+use crate::counted::counted;
 use crate::run_record::{Ended, RunRecord, Sitting};
 
 /// Bytes that are read of a file of samples, at its beginning and at its end.
@@ -165,8 +166,9 @@ impl RunFiles {
             let lost = stage.training.as_ref().map_or(0, |found| found.unreadable);
             if lost > 0 {
                 let title = stage.title();
+                let lost = counted(lost, "lines");
                 say(format!(
-                    "{lost} lines of metrics.jsonl of {title} cannot be read"
+                    "{lost} of metrics.jsonl of {title} cannot be read"
                 ));
             }
         }
