@@ -167,9 +167,7 @@ impl RunFiles {
             if lost > 0 {
                 let title = stage.title();
                 let lost = counted(lost, "lines");
-                say(format!(
-                    "{lost} of metrics.jsonl of {title} cannot be read"
-                ));
+                say(format!("{lost} of metrics.jsonl of {title} cannot be read"));
             }
         }
         if self.others > 0 {
