@@ -113,7 +113,8 @@ impl RunFiles {
                 },
                 training: Training::read(&place.join("metrics.jsonl")),
                 sittings: (sittings.and_then(|all| all.get(&described.directory)))
-                    .map_or_else(Vec::new, Clone::clone),
+                    .cloned()
+                    .unwrap_or_default(),
                 directory: place,
                 described,
             }

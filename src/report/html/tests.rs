@@ -87,7 +87,7 @@ fn nothing_from_data_is_markup() {
     write(&eval, "scores.json", &scores.to_string());
     write(
         &eval,
-        &format!("records-1-{}.jsonl", "<b>"),
+        "records-1-<b>.jsonl",
         &format!("{}\n", json!({ BAD: BAD })),
     );
     let generate = home.path().join("generate-000000000003");
