@@ -85,13 +85,15 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    const TEXT: &str = r#"# of "a" and b
+    const TEXT: &str = r#"# key = "sk-1", a password of "b"
 seed = 3
 [models.m]
-source = { kind = "remote", model = "a \"b\"", endpoints = ["http://user:pass@h/v1"], key = { env = "K" } }
+source = { kind = "remote", model = "a \"b\"", endpoints = ["http://h/v1"], key = { env = "K" } }
 [data.d]
 source = "Cargo.toml"
 limit = 9
+[data.e]
+source = { kind = "https", url = "https://user:pass@h/e.txt", sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" }
 [[stage]]
 kind = "generate"
 teacher = "m"
@@ -118,10 +120,8 @@ data.d.limit = 2
             "{text}"
         );
         for text in [text, recipe.as_written()] {
-            assert!(
-                text.contains("*********@h/v1") && !text.contains("pass@"),
-                "{text}"
-            );
+            assert!(text.contains("https://*********@h/e.txt"), "{text}");
+            assert!(!text.contains("pass@") && !text.contains("sk-1"), "{text}");
         }
     }
 

@@ -83,7 +83,7 @@ fn a_run_ends_with_its_report_and_events() {
         "--set",
         "seed=9",
         "&lt;script&gt;alert(&quot;recipe&quot;)",
-        "The mill stood by the river",
+        "tokens beyond the row follow in rows of their own",
         "prefers-color-scheme",
     ] {
         assert!(first.contains(part), "no {part}");

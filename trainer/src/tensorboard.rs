@@ -52,7 +52,7 @@ impl EventFile {
         for line in records() {
             bytes.extend(clock.record(&line));
         }
-        let mut file = match fs::read(path) {
+        let file = match fs::read(path) {
             Ok(there) if there.starts_with(&bytes) => {
                 let file = OpenOptions::new().append(true).open(path)?;
                 file.set_len(bytes.len() as u64)?;
@@ -68,7 +68,6 @@ impl EventFile {
                 file
             }
         };
-        file.flush()?;
         Ok(Self { file, clock })
     }
 
@@ -91,7 +90,7 @@ impl Clock {
         }
         let values = scalars.iter().flat_map(|(tag, value)| {
             let number = (*value as f32).to_le_bytes();
-            let value = [text(1, tag), vec![2 << 3 | 5], number.to_vec()].concat();
+            let value = [text(1, tag), vec![(2 << 3) | 5], number.to_vec()].concat();
             bytes(1, &value)
         });
         let summary: Vec<u8> = values.collect();
@@ -128,7 +127,7 @@ fn collect(value: &Value, tag: &str, scalars: &mut Vec<(String, f64)>) {
 
 /// A message `Event`: `wall_time`, `step`, and `what`, a field already.
 fn event(time: f64, step: u64, what: &[u8]) -> Vec<u8> {
-    let mut message = vec![1 << 3 | 1];
+    let mut message = vec![(1 << 3) | 1];
     message.extend(time.to_le_bytes());
     message.push(2 << 3);
     message.extend(varint(step));
@@ -142,7 +141,7 @@ fn text(field: u8, text: &str) -> Vec<u8> {
 
 /// A field of bytes, a text or a message.
 fn bytes(field: u8, bytes: &[u8]) -> Vec<u8> {
-    let mut found = vec![field << 3 | 2];
+    let mut found = vec![(field << 3) | 2];
     found.extend(varint(bytes.len() as u64));
     found.extend(bytes);
     found
@@ -180,7 +179,7 @@ fn first_time(path: &Path) -> Option<f64> {
     let mut first = vec![0; 21];
     File::open(path).ok()?.read_exact(&mut first).ok()?;
     let time = first[13..21].try_into().ok()?;
-    Some(f64::from_le_bytes(time)).filter(|time| first[12] == 1 << 3 | 1 && time.is_finite())
+    Some(f64::from_le_bytes(time)).filter(|time| first[12] == (1 << 3) | 1 && time.is_finite())
 }
 
 #[cfg(test)]

@@ -149,7 +149,8 @@ impl Scale {
     fn of_values(least: f64, greatest: f64, logarithmic: bool) -> Self {
         let room = match greatest > least {
             true => 0.04 * (greatest - least),
-            false => (0.1 * least.abs()).max(1e-9),
+            false if least == 0.0 => 1.0,
+            false => 0.1 * least.abs(),
         };
         let (from, to) = match logarithmic {
             true => (least / 1.1, greatest * 1.1),

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::page::{Limits, cut};
 use super::training::Training;
+use crate::counted::counted;
 use crate::run_record::{Ended, RunRecord, Sitting};
 
 /// Bytes that are read of a file of samples, at its beginning and at its end.
@@ -112,7 +113,8 @@ impl RunFiles {
                 },
                 training: Training::read(&place.join("metrics.jsonl")),
                 sittings: (sittings.and_then(|all| all.get(&described.directory)))
-                    .map_or_else(Vec::new, Clone::clone),
+                    .cloned()
+                    .unwrap_or_default(),
                 directory: place,
                 described,
             }
@@ -165,9 +167,8 @@ impl RunFiles {
             let lost = stage.training.as_ref().map_or(0, |found| found.unreadable);
             if lost > 0 {
                 let title = stage.title();
-                say(format!(
-                    "{lost} lines of metrics.jsonl of {title} cannot be read"
-                ));
+                let lost = counted(lost, "lines");
+                say(format!("{lost} of metrics.jsonl of {title} cannot be read"));
             }
         }
         if self.others > 0 {
