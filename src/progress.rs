@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
+use datasets::selection::Counts;
 use indicatif::{
     FormattedDuration, HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
@@ -189,7 +190,8 @@ impl Progress {
             counted(outcome.seeds, seeds)
         );
         if outcome.cut > 0 {
-            line += &format!("; {} are cut at `max_tokens`", outcome.cut);
+            let are = if outcome.cut == 1 { "is" } else { "are" };
+            line += &format!("; {} {are} cut at `max_tokens`", outcome.cut);
         }
         for (dropped, count) in &outcome.dropped {
             line += &format!("; {count} dropped {}", dropped.describe());
@@ -198,6 +200,12 @@ impl Progress {
             }
         }
         eprintln!("{line}");
+    }
+
+    /// What a stage that sifts has left.
+    pub fn sifted(counts: &Counts) {
+        let (kept, all) = (counts.kept, counted(counts.records, "records"));
+        eprintln!("      data: {kept} of {all} kept");
     }
 
     /// What the requests of a stage have cost.
