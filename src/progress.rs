@@ -1,5 +1,6 @@
 //! What a run shows while it works: bars on a terminal, plain lines elsewhere. All of it on stderr.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
@@ -32,8 +33,10 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(total: usize) -> Self {
-        let profiles = Vec::new();
-        Self { total, profiles }
+        Self {
+            total,
+            profiles: Vec::new(),
+        }
     }
 
     pub fn stage(&mut self, stage: &PlannedStage) {
@@ -444,8 +447,28 @@ fn beginning(text: &str) -> String {
     }
 }
 
+/// The most that this process had held when its peak was last begun anew.
+static EARLIER_PEAK: AtomicU64 = AtomicU64::new(0);
+
 /// The most memory that this process has held.
 pub fn peak_resident_bytes() -> Option<u64> {
+    let earlier = EARLIER_PEAK.load(Ordering::Relaxed);
+    peak_since_begin().map(|peak| peak.max(earlier))
+}
+
+/// Begins the peak anew, at what is held now; false where the system cannot. Linux can where /proc may be written:
+/// proc_pid_clear_refs(5).
+pub fn begin_peak() -> bool {
+    let before = peak_since_begin().unwrap_or(0);
+    let begun = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    if begun {
+        EARLIER_PEAK.fetch_max(before, Ordering::Relaxed);
+    }
+    begun
+}
+
+/// The most memory that this process has held since [`begin_peak`].
+pub fn peak_since_begin() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 

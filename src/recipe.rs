@@ -28,6 +28,8 @@ mod read;
 mod secret;
 mod shape;
 mod stage;
+mod subjects;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -45,7 +47,7 @@ pub use datasets::config::DataConfig;
 pub use distill::{AskedTeacher, Distill, TeacherChoice};
 pub use document::RecipeError;
 pub use dpo::Dpo;
-pub use eval::{Drafts, Eval, Measure, Subjects, Task, Windows};
+pub use eval::{Answers, Drafts, Eval, EvalInputs, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
@@ -56,6 +58,7 @@ pub use keep_layers::KeepLayers;
 pub use names::{Input, Origin};
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use rate::{Keep, Rate};
+pub use secret::masked;
 pub use stage::{Action, Gqa, Prune, Sft, Stage, Thing};
 
 use crate::source::{ModelSource, Source};

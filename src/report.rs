@@ -1,9 +1,11 @@
 //! What a run ends with: tables of scores, where the models lie, what to type next.
 
+mod html;
 mod preferences;
 pub mod scores;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,6 +16,7 @@ use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
 use crate::recipe::{Action, Thing};
 use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, export_target};
+pub use html::write_report;
 use preferences::{judged, learned, rated};
 use scores::table;
 
@@ -21,7 +24,7 @@ use scores::table;
 ///
 /// # Errors
 /// When a finished stage's files are gone or damaged.
-pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
+pub fn summary(chain: &Chain, took: Duration, report: Option<&Path>) -> Result<String> {
     let mut text = String::new();
     let mut exported = None;
     let (mut quantized, mut data, mut models) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,6 +81,9 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
         writeln!(text, "stages    {}", run.display())?;
         writeln!(text, "lineage   {}", run.join("lineage.json").display())?;
     }
+    if let Some(report) = report {
+        writeln!(text, "report    {}", report.display())?;
+    }
     for (_, named) in &data {
         writeln!(text, "data      {named}")?;
     }
@@ -113,16 +119,7 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
         .first()
         .map_or("", |input| &input.input.reference.name);
     let mut text = format!("{} of {named}\n", stage.action.kind());
-    // What said nothing comes first, and mostly there is none.
-    let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
-    let unusable = unusable.iter().filter(|count| count.records > 0);
-    let dropped = (unusable.chain(ruled)).flat_map(|count| {
-        let reasons = count.reasons.iter();
-        let reasons = reasons.map(|(reason, records)| (format!("  {reason}"), *records));
-        std::iter::once((count.rule.clone(), count.records)).chain(reasons)
-    });
-    let kept = ("kept".to_string(), counts.kept);
-    let rows: Vec<(String, u64)> = dropped.chain([kept]).collect();
+    let rows = sifted_rows(counts);
     let wide = rows
         .iter()
         .map(|(rule, _)| rule.chars().count())
@@ -134,6 +131,20 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
         text += &format!("{rule:wide$}  {records:>10}  {share:>5.1} %\n");
     }
     text
+}
+
+/// By rule and reason how many records it took, and how many are kept.
+fn sifted_rows(counts: &Counts) -> Vec<(String, u64)> {
+    // What said nothing comes first, and mostly there is none.
+    let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
+    let unusable = unusable.iter().filter(|count| count.records > 0);
+    let dropped = (unusable.chain(ruled)).flat_map(|count| {
+        let reasons = count.reasons.iter();
+        let reasons = reasons.map(|(reason, records)| (format!("  {reason}"), *records));
+        std::iter::once((count.rule.clone(), count.records)).chain(reasons)
+    });
+    let kept = ("kept".to_string(), counts.kept);
+    dropped.chain([kept]).collect()
 }
 
 /// How well the forest of a stage knows labels that it has not seen.
