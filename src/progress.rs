@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
+use datasets::selection::Counts;
 use indicatif::{
     FormattedDuration, HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
@@ -192,7 +193,8 @@ impl Progress {
             counted(outcome.seeds, seeds)
         );
         if outcome.cut > 0 {
-            line += &format!("; {} are cut at `max_tokens`", outcome.cut);
+            let are = if outcome.cut == 1 { "is" } else { "are" };
+            line += &format!("; {} {are} cut at `max_tokens`", outcome.cut);
         }
         for (dropped, count) in &outcome.dropped {
             line += &format!("; {count} dropped {}", dropped.describe());
@@ -201,6 +203,12 @@ impl Progress {
             }
         }
         eprintln!("{line}");
+    }
+
+    /// What a stage that sifts has left.
+    pub fn sifted(counts: &Counts) {
+        let (kept, all) = (counts.kept, counted(counts.records, "records"));
+        eprintln!("      data: {kept} of {all} kept");
     }
 
     /// What the requests of a stage have cost.

@@ -37,7 +37,7 @@ fn code_is_chosen_and_exercises_are_written_run_and_cleaned() {
         ),
         format!(r#"data.topics.source = "{}""#, topics.display()),
         format!("stage.textbook.labelled = {LABELLED}"),
-        "stage.textbook.folds = 3".into(),
+        "stage.textbook.folds = 2".into(),
         "stage.textbook.max_tokens = 32".into(),
         "stage.written.sampling = { temperature = 0.0, max_tokens = 200 }".into(),
     ]);
@@ -168,7 +168,7 @@ fn code_is_chosen(run: &Path) {
     let high = labels.iter().filter(|label| label["high"] == true).count();
     assert_eq!(forest["labels"], LABELLED);
     assert_eq!(forest["high"], high);
-    assert_eq!(forest["folds"], 3);
+    assert_eq!(forest["folds"], 2);
     for measured in ["precision", "recall", "f1", "auc"] {
         let value = forest["held_out"][measured].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&value), "{forest}");
@@ -210,8 +210,13 @@ fn exercises_are_left(run: &Path) {
     };
     let unique = sifted(run, "unique", written.len());
     assert_eq!(bodies(&unique).len(), unique.len());
-    assert!(unique.len() <= bodies(&written).len());
-    assert!(unique.len() < TOPICS.len(), "a topic was asked about twice");
+    // Greedily, the same topic makes the same exercise.
+    let of_first = |records: &[Value]| {
+        let same = records.iter().filter(|record| record["topic"] == TOPICS[0]);
+        same.count()
+    };
+    assert!(matches!(of_first(&written), 0 | 2));
+    assert_eq!(of_first(&unique), of_first(&written) / 2);
     let running = sifted(run, "running", unique.len());
     let counts = read(run, "running", "counts.json");
     assert_eq!(counts["dropped"][1]["rule"], "executes", "{counts}");

@@ -79,7 +79,7 @@ impl Dropped {
             Self::CopiesPrompt => "that copy words of the prompt",
             Self::Apology => "that the teacher is sorry not to answer",
             Self::NoContent => "whose answer says nothing",
-            Self::NoRating => "without one rating an aspect",
+            Self::NoRating => "without a rating of each aspect",
             Self::OutOfRange => "whose ratings are not all whole numbers from 1 to 5",
             Self::NoVerdict => "without one verdict",
             Self::NoScore => "whose answer has no score that counts",
