@@ -9,10 +9,13 @@ mod export;
 mod generate;
 mod man;
 mod number;
+mod plan;
 mod recipe;
+mod report;
 mod schema;
 mod score;
 mod shards;
+mod size;
 
 use std::path::PathBuf;
 
@@ -26,7 +29,9 @@ pub use explain::ExplainArgs;
 pub use export::ExportArgs;
 pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
 pub use man::ManArgs;
-pub use recipe::{CheckArgs, InspectArgs, RunArgs};
+pub use plan::{PlanArgs, PlanDevice};
+pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
+pub use report::ReportArgs;
 pub use schema::SchemaArgs;
 pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
@@ -53,6 +58,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check a recipe; touches neither a device nor the network
     Check(CheckArgs),
+    /// Say what a recipe will take, without running it: memory, time, disk, requests
+    Plan(PlanArgs),
     /// Show what the model will see: the tokens of some samples, the masked ones dimmed
     Inspect(InspectArgs),
     /// Print the log-probability that a model gives to every token of a text
@@ -65,6 +72,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write a model in a format that other programs read
     Export(ExportArgs),
+    /// Write the report of a run, or of two side by side, as one HTML file
+    Report(ReportArgs),
     /// Show what soft targets on disk hold
     Shards(ShardsArgs),
     /// Print the JSON schema of recipes, with which editors complete and check them
@@ -165,12 +174,14 @@ mod tests {
         enum All {
             Run(RunArgs),
             Check(CheckArgs),
+            Plan(PlanArgs),
             Inspect(InspectArgs),
             Score(ScoreArgs),
             Generate(GenerateArgs),
             Chat(ChatArgs),
             Eval(EvalArgs),
             Export(ExportArgs),
+            Report(ReportArgs),
             Shards(ShardsArgs),
             Schema(SchemaArgs),
             Explain(ExplainArgs),

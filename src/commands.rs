@@ -10,7 +10,9 @@ mod generate;
 mod inspect;
 mod man;
 mod open_model;
+mod plan;
 mod remote;
+mod report;
 mod run;
 mod schema;
 mod score;
@@ -25,12 +27,14 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
     match command {
         Command::Run(arguments) => run::run(arguments, profiler),
         Command::Check(arguments) => check::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => chat::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Shards(arguments) => shards::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),

@@ -28,7 +28,7 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
 }
 
 /// The error and its causes, without those that what stands above them has told already.
-fn told(error: &anyhow::Error) -> String {
+pub fn told(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(|cause| cause.to_string()) {
         if text.is_empty() {

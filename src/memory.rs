@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Blocks from this size on are large.
-const LARGE: usize = 128 << 10;
+pub const LARGE: usize = 128 << 10;
 const PAGE: usize = 4096;
 /// Addresses set aside, not memory: more than any machine has.
 const RESERVED: usize = 1 << 40;
@@ -23,8 +23,8 @@ static HEAP: Mutex<Heap> = Mutex::new(Heap::new());
 /// First address of the large blocks; `None` where the system sets no addresses aside.
 static BASE: OnceLock<Option<usize>> = OnceLock::new();
 
-/// Which parts of the range are free, in bytes from its start.
-struct Heap {
+/// Which parts of the range are free, in bytes from its start. A plan places what it foresees with one of its own.
+pub struct Heap {
     /// Start and size of what is free below `end`; no two of them touch.
     free: BTreeMap<usize, usize>,
     /// Nothing from here on has been used yet: it holds zeros and no memory.
@@ -32,7 +32,7 @@ struct Heap {
 }
 
 impl Heap {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             free: BTreeMap::new(),
             end: 0,
@@ -40,7 +40,7 @@ impl Heap {
     }
 
     /// The lowest free place for `size` bytes, and how many of them have been used before.
-    fn take(&mut self, size: usize) -> Option<(usize, usize)> {
+    pub fn take(&mut self, size: usize) -> Option<(usize, usize)> {
         let fitting = self.free.iter().find(|(_, free)| **free >= size);
         if let Some((&start, &free)) = fitting {
             self.free.remove(&start);
@@ -63,7 +63,7 @@ impl Heap {
         Some((start, used))
     }
 
-    fn give(&mut self, mut start: usize, mut size: usize) {
+    pub fn give(&mut self, mut start: usize, mut size: usize) {
         if let Some(next) = self.free.remove(&(start + size)) {
             size += next;
         }
@@ -74,13 +74,19 @@ impl Heap {
         }
         self.free.insert(start, size);
     }
+
+    /// Where what was never used begins: the most that was in use, with the holes between.
+    pub fn end(&self) -> usize {
+        self.end
+    }
 }
 
 fn heap() -> MutexGuard<'static, Heap> {
     HEAP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn pages(size: usize) -> usize {
+/// What a block of `size` bytes takes.
+pub fn pages(size: usize) -> usize {
     size.next_multiple_of(PAGE)
 }
 

@@ -1,8 +1,10 @@
 //! What a run shows while it works: bars on a terminal, plain lines elsewhere. All of it on stderr.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use datasets::loader::BatchLoader;
+use datasets::selection::Counts;
 use indicatif::{
     FormattedDuration, HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
@@ -31,8 +33,10 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(total: usize) -> Self {
-        let profiles = Vec::new();
-        Self { total, profiles }
+        Self {
+            total,
+            profiles: Vec::new(),
+        }
     }
 
     pub fn stage(&mut self, stage: &PlannedStage) {
@@ -189,7 +193,8 @@ impl Progress {
             counted(outcome.seeds, seeds)
         );
         if outcome.cut > 0 {
-            line += &format!("; {} are cut at `max_tokens`", outcome.cut);
+            let are = if outcome.cut == 1 { "is" } else { "are" };
+            line += &format!("; {} {are} cut at `max_tokens`", outcome.cut);
         }
         for (dropped, count) in &outcome.dropped {
             line += &format!("; {count} dropped {}", dropped.describe());
@@ -200,20 +205,29 @@ impl Progress {
         eprintln!("{line}");
     }
 
+    /// What a stage that sifts has left.
+    pub fn sifted(counts: &Counts) {
+        let (kept, all) = (counts.kept, counted(counts.records, "records"));
+        eprintln!("      data: {kept} of {all} kept");
+    }
+
     /// What the requests of a stage have cost.
     pub fn ledger(spent: &Spending, stored: u64, is_priced: bool) {
         let money = match is_priced {
             true => format!(", ${:.4}", spent.dollars),
             false => String::new(),
         };
-        let mut line = format!(
-            "      ledger: {}, {} of them retries; {} from the store; {} read, {} written{money}",
-            counted(spent.requests, "requests"),
-            spent.retries,
-            counted(stored, "answers"),
-            counted(spent.input_tokens, "tokens"),
-            spent.output_tokens
-        );
+        let stored = counted(stored, "answers");
+        let mut line = match spent.requests {
+            0 => format!("      ledger: {stored} from the store, no requests"),
+            requests => format!(
+                "      ledger: {stored} from the store; {} in all runs, {} of them retries: {} read, {} written{money}",
+                counted(requests, "requests"),
+                spent.retries,
+                counted(spent.input_tokens, "tokens"),
+                spent.output_tokens
+            ),
+        };
         if spent.possibly_tokens > 0 {
             let money = match is_priced {
                 true => format!(" and ${:.4}", spent.possibly_dollars),
@@ -433,8 +447,28 @@ fn beginning(text: &str) -> String {
     }
 }
 
+/// The most that this process had held when its peak was last begun anew.
+static EARLIER_PEAK: AtomicU64 = AtomicU64::new(0);
+
 /// The most memory that this process has held.
 pub fn peak_resident_bytes() -> Option<u64> {
+    let earlier = EARLIER_PEAK.load(Ordering::Relaxed);
+    peak_since_begin().map(|peak| peak.max(earlier))
+}
+
+/// Begins the peak anew, at what is held now; false where the system cannot. Linux can where /proc may be written:
+/// proc_pid_clear_refs(5).
+pub fn begin_peak() -> bool {
+    let before = peak_since_begin().unwrap_or(0);
+    let begun = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    if begun {
+        EARLIER_PEAK.fetch_max(before, Ordering::Relaxed);
+    }
+    begun
+}
+
+/// The most memory that this process has held since [`begin_peak`].
+pub fn peak_since_begin() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 

@@ -29,6 +29,8 @@ mod read;
 mod secret;
 mod shape;
 mod stage;
+mod subjects;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -47,7 +49,7 @@ pub use datasets::config::DataConfig;
 pub use distill::{AskedTeacher, Distill, TeacherChoice};
 pub use document::RecipeError;
 pub use dpo::Dpo;
-pub use eval::{Drafts, Eval, Measure, Subjects, Task, Windows};
+pub use eval::{Answers, Drafts, Eval, EvalInputs, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;
@@ -61,6 +63,7 @@ pub use problem::closest;
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use rate::{Keep, Rate};
 pub use read::KIND;
+pub use secret::masked;
 pub use stage::{Action, Gqa, Prune, Sft, Stage, Thing};
 
 use crate::source::{ModelSource, Source};

@@ -1,9 +1,11 @@
 //! What a run ends with: tables of scores, where the models lie, what to type next.
 
+mod html;
 mod preferences;
 pub mod scores;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,8 +14,9 @@ use indicatif::{FormattedDuration, HumanBytes};
 
 use crate::plan::PlannedStage;
 use crate::progress::peak_resident_bytes;
-use crate::recipe::Action;
+use crate::recipe::{Action, Thing};
 use crate::stages::{Chain, DATA, ForestReport, QuantizationScore, export_target};
+pub use html::write_report;
 use preferences::{judged, learned, rated};
 use scores::table;
 
@@ -21,14 +24,24 @@ use scores::table;
 ///
 /// # Errors
 /// When a finished stage's files are gone or damaged.
-pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
+pub fn summary(chain: &Chain, took: Duration, report: Option<&Path>) -> Result<String> {
     let mut text = String::new();
     let mut exported = None;
-    let (mut quantized, mut data) = (Vec::new(), Vec::new());
+    let (mut quantized, mut data, mut models) = (Vec::new(), Vec::new(), Vec::new());
     for stage in &chain.stages {
+        let made = |file: &str| {
+            let path = stage.directory.join(file).display().to_string();
+            match &stage.name {
+                Some(name) => (path.clone(), format!("{path} ({name})")),
+                None => (path.clone(), path),
+            }
+        };
+        if stage.action.makes() == Thing::Model {
+            models.push(made("model"));
+        }
         match &stage.action {
             Action::Eval(_) => write!(text, "\n{}", table(&Chain::scores(stage)?))?,
-            Action::Generate(_) | Action::Exercises(_) => data.push(stage.directory.join(DATA)),
+            Action::Generate(_) | Action::Exercises(_) => data.push(made(DATA)),
             Action::Filter(_)
             | Action::Dedup(_)
             | Action::Decontaminate(_)
@@ -37,12 +50,12 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
                 if let Action::CodeQuality(_) = stage.action {
                     text += &forest(&Chain::forest_report(stage)?);
                 }
-                data.push(stage.directory.join(DATA));
+                data.push(made(DATA));
             }
             Action::Rate(config) => {
                 let counts = Chain::rating_counts(stage)?;
                 write!(text, "\n{}", rated(config.keep, &counts, chain))?;
-                data.push(stage.directory.join(DATA));
+                data.push(made(DATA));
             }
             Action::Dpo(_) => {
                 let name = stage.name.as_deref().unwrap_or("the model");
@@ -53,7 +66,7 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
             Action::Judge(config) => {
                 let counts = Chain::verdict_counts(stage)?;
                 write!(text, "\n{}", judged(config, &counts))?;
-                data.push(stage.directory.join(DATA));
+                data.push(made(DATA));
             }
             Action::Export(config) => exported = Some(export_target(stage, config)),
             Action::Quantize(_) => quantized.push(Chain::quantization_score(stage)?),
@@ -68,18 +81,25 @@ pub fn summary(chain: &Chain, took: Duration) -> Result<String> {
         writeln!(text, "stages    {}", run.display())?;
         writeln!(text, "lineage   {}", run.join("lineage.json").display())?;
     }
-    for path in &data {
-        writeln!(text, "data      {}", path.display())?;
+    if let Some(report) = report {
+        writeln!(text, "report    {}", report.display())?;
+    }
+    for (_, named) in &data {
+        writeln!(text, "data      {named}")?;
     }
     if let Some(path) = &exported {
         writeln!(text, "exported  {}", path.display())?;
+    } else {
+        for (_, named) in &models {
+            writeln!(text, "model     {named}")?;
+        }
     }
     let memory = peak_resident_bytes().map_or_else(String::new, |bytes| {
         format!(", {} at the most", HumanBytes(bytes))
     });
     writeln!(text, "took      {}{memory}", FormattedDuration(took))?;
-    if let Some(path) = &exported {
-        let path = path.display();
+    let last = models.last().map(|(path, _)| path.clone());
+    if let Some(path) = exported.map(|path| path.display().to_string()).or(last) {
         writeln!(
             text,
             "\nnext: distill generate --model {path} --prompt \"Once upon a time\""
@@ -99,16 +119,7 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
         .first()
         .map_or("", |input| &input.input.reference.name);
     let mut text = format!("{} of {named}\n", stage.action.kind());
-    // What said nothing comes first, and mostly there is none.
-    let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
-    let unusable = unusable.iter().filter(|count| count.records > 0);
-    let dropped = (unusable.chain(ruled)).flat_map(|count| {
-        let reasons = count.reasons.iter();
-        let reasons = reasons.map(|(reason, records)| (format!("  {reason}"), *records));
-        std::iter::once((count.rule.clone(), count.records)).chain(reasons)
-    });
-    let kept = ("kept".to_string(), counts.kept);
-    let rows: Vec<(String, u64)> = dropped.chain([kept]).collect();
+    let rows = sifted_rows(counts);
     let wide = rows
         .iter()
         .map(|(rule, _)| rule.chars().count())
@@ -120,6 +131,20 @@ fn sifted(stage: &PlannedStage, counts: &Counts) -> String {
         text += &format!("{rule:wide$}  {records:>10}  {share:>5.1} %\n");
     }
     text
+}
+
+/// By rule and reason how many records it took, and how many are kept.
+fn sifted_rows(counts: &Counts) -> Vec<(String, u64)> {
+    // What said nothing comes first, and mostly there is none.
+    let (unusable, ruled) = counts.dropped.split_at(1.min(counts.dropped.len()));
+    let unusable = unusable.iter().filter(|count| count.records > 0);
+    let dropped = (unusable.chain(ruled)).flat_map(|count| {
+        let reasons = count.reasons.iter();
+        let reasons = reasons.map(|(reason, records)| (format!("  {reason}"), *records));
+        std::iter::once((count.rule.clone(), count.records)).chain(reasons)
+    });
+    let kept = ("kept".to_string(), counts.kept);
+    dropped.chain([kept]).collect()
 }
 
 /// How well the forest of a stage knows labels that it has not seen.

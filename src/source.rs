@@ -93,6 +93,16 @@ impl Source {
         }
     }
 
+    /// The path that `resolve` would give without fetching anything; `None` where something is missing.
+    pub fn kept(&self, cache: &Cache) -> Option<PathBuf> {
+        match self {
+            Self::Path(path) => path.exists().then(|| path.clone()),
+            Self::HuggingFace(source) => source.kept(&Hub::from_env()),
+            Self::Https(source) => cache.kept(&source.sha256, source.name()),
+            Self::Pip(source) => cache.kept(&source.sha256, &source.name()),
+        }
+    }
+
     /// The digest of what `resolve` has put at `local`.
     pub fn digest(&self, local: &Path, cache: &Cache) -> Result<Sha256, SourceError> {
         match self {

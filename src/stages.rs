@@ -24,6 +24,7 @@ mod prune;
 mod quantize;
 mod rate;
 mod remote_teacher;
+mod seen;
 mod student_prompts;
 mod train;
 
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use datasets::selection::COUNTS;
 use model::build::Placement;
 use model::weights::staged_file::replace_file;
@@ -40,19 +42,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trainer::checkpoint::remove_checkpoints;
 
+use crate::exit::told;
 use crate::memory::{return_freed_memory, use_huge_pages};
 use crate::plan::{InputDigests, PlannedStage, data_digest, model_digest, plan};
 use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Input, Origin, Recipe};
-use crate::source::{Cache, ModelSource, digest_of_path};
+use crate::run_record::{Ended, RunLog};
+use crate::source::{Cache, ModelSource, Source, digest_of_path};
 
 pub use code_quality::ForestReport;
 pub use corpus::DATA;
 pub use dpo::PairScores;
-pub use evaluate::{Measured, Scores};
+pub use evaluate::{Measured, Score, Scores};
 pub use export::export_target;
 pub use quantize::QuantizationScore;
+pub use seen::{Seen, SeenSample};
 
 /// What the names of files begin with while they are written.
 const ASIDE: &str = ".partial-";
@@ -92,45 +97,12 @@ impl<'a> Chain<'a> {
         stop: &'a AtomicBool,
     ) -> Result<Self> {
         let cache = Cache::from_env()?;
-        let mut digests = InputDigests::default();
-        let (mut models, mut data) = (BTreeMap::new(), BTreeMap::new());
-        let mut contents = BTreeMap::new();
-        for (name, model) in &recipe.models {
-            if let ModelSource::Stored(source) = &model.source {
-                let local = source
-                    .resolve(&cache)
-                    .with_context(|| format!("model `{name}`"))?;
-                contents.insert(name, source.digest(&local, &cache)?);
-                models.insert(name.clone(), local);
-            }
-        }
-        for (name, model) in &recipe.models {
-            let tokenizer = model
-                .tokenizer
-                .as_ref()
-                .and_then(|other| contents.get(other));
-            let adapter = match &model.adapter {
-                Some(adapter) => Some(digest_of_path(adapter, &cache)?),
-                None => None,
-            };
-            let digest = model_digest(model, contents.get(name), tokenizer, adapter.as_ref());
-            digests.models.insert(name.clone(), digest);
-        }
-        for (name, config) in &recipe.data {
-            let local = config
-                .source
-                .resolve(&cache)
-                .with_context(|| format!("data `{name}`"))?;
-            let digest = data_digest(config, &config.source.digest(&local, &cache)?)?;
-            digests.data.insert(name.clone(), digest);
-            data.insert(name.clone(), local);
-        }
-        for input in recipe.inputs.iter().flatten() {
-            if let Origin::Targets(path) = &input.origin {
-                let digest = digest_of_path(path, &cache)?;
-                digests.targets.insert(path.clone(), digest);
-            }
-        }
+        let fetched = Inputs::find(recipe, &cache, &|source| Ok(source.resolve(&cache)?))?;
+        let Inputs {
+            digests,
+            models,
+            data,
+        } = fetched;
         Ok(Self {
             recipe,
             stages: plan(recipe, &digests, out)?,
@@ -142,11 +114,26 @@ impl<'a> Chain<'a> {
         })
     }
 
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Of each stage whether it is done.
+    pub fn done(&self) -> Vec<Option<bool>> {
+        let done = self.stages.iter().map(is_done);
+        done.map(Some).collect()
+    }
+
     /// Runs what is not done.
     ///
     /// # Errors
     /// The first stage that fails; what was made before stays.
-    pub fn run(&self, profiler: Option<&Profiler>, progress: &mut Progress) -> Result<Ending> {
+    pub fn run(
+        &self,
+        profiler: Option<&Profiler>,
+        progress: &mut Progress,
+        log: &mut RunLog,
+    ) -> Result<Ending> {
         self.check_keys()?;
         for stage in &self.stages {
             if is_done(stage) {
@@ -166,11 +153,19 @@ impl<'a> Chain<'a> {
             if let Some(profiler) = profiler {
                 profiler.begin();
             }
+            log.stage_begins(stage);
             let finished = self.run_stage(stage, progress).with_context(|| {
                 // Only what is empty goes.
                 let _ = fs::remove_dir(&stage.directory);
                 format!("stage {} ({})", stage.index + 1, stage.action.kind())
-            })?;
+            });
+            let ended = match &finished {
+                Ok(None) => Ended::Finished,
+                Ok(Some(_)) => Ended::Stopped,
+                Err(error) => Ended::Failed(told(error)),
+            };
+            log.stage_ends(stage, ended);
+            let finished = finished?;
             if let Some(profiler) = profiler {
                 progress.profile(profiler.finish(stage)?);
             }
@@ -212,6 +207,23 @@ impl<'a> Chain<'a> {
         }
     }
 
+    /// What `lineage.json` says of the stages.
+    ///
+    /// # Errors
+    /// None that is known: settings can be written as JSON.
+    pub fn lineage(&self) -> Result<Vec<Value>> {
+        let stages = self.stages.iter().map(|stage| self.described(stage));
+        stages.collect()
+    }
+
+    /// Where this run computes.
+    pub fn device(&self) -> String {
+        match self.placement.device == Device::flex() {
+            true => "cpu".to_string(),
+            false => format!("{:?}", self.placement.device),
+        }
+    }
+
     fn described(&self, stage: &PlannedStage) -> Result<Value> {
         let inputs = stage.inputs.iter().map(|input| {
             json!({
@@ -239,10 +251,9 @@ impl<'a> Chain<'a> {
         };
         remove_leftovers(run, ASIDE)
             .with_context(|| format!("cannot write in {}", run.display()))?;
-        let stages = self.stages.iter().map(|stage| self.described(stage));
         let lineage = json!({
             "recipe": self.recipe.path.display().to_string(),
-            "stages": stages.collect::<Result<Vec<_>>>()?,
+            "stages": self.lineage()?,
         });
         write_json(&run.join("lineage.json"), &lineage)
     }
@@ -279,6 +290,75 @@ impl<'a> Chain<'a> {
             _ => None,
         }
     }
+}
+
+/// What a recipe declares, on this machine.
+struct Inputs {
+    digests: InputDigests,
+    models: BTreeMap<String, PathBuf>,
+    data: BTreeMap<String, PathBuf>,
+}
+
+impl Inputs {
+    /// `locate`: where a source's files are.
+    fn find(
+        recipe: &Recipe,
+        cache: &Cache,
+        locate: &dyn Fn(&Source) -> Result<PathBuf>,
+    ) -> Result<Self> {
+        let mut digests = InputDigests::default();
+        let (mut models, mut data) = (BTreeMap::new(), BTreeMap::new());
+        let mut contents = BTreeMap::new();
+        for (name, model) in &recipe.models {
+            if let ModelSource::Stored(source) = &model.source {
+                let local = locate(source).with_context(|| format!("model `{name}`"))?;
+                contents.insert(name, source.digest(&local, cache)?);
+                models.insert(name.clone(), local);
+            }
+        }
+        for (name, model) in &recipe.models {
+            let tokenizer = model
+                .tokenizer
+                .as_ref()
+                .and_then(|other| contents.get(other));
+            let adapter = match &model.adapter {
+                Some(adapter) => Some(digest_of_path(adapter, cache)?),
+                None => None,
+            };
+            let digest = model_digest(model, contents.get(name), tokenizer, adapter.as_ref());
+            digests.models.insert(name.clone(), digest);
+        }
+        for (name, config) in &recipe.data {
+            let local = locate(&config.source).with_context(|| format!("data `{name}`"))?;
+            let digest = data_digest(config, &config.source.digest(&local, cache)?)?;
+            digests.data.insert(name.clone(), digest);
+            data.insert(name.clone(), local);
+        }
+        for input in recipe.inputs.iter().flatten() {
+            if let Origin::Targets(path) = &input.origin {
+                let digest = digest_of_path(path, cache)?;
+                digests.targets.insert(path.clone(), digest);
+            }
+        }
+        Ok(Self {
+            digests,
+            models,
+            data,
+        })
+    }
+}
+
+/// Of each stage whether it is done, without fetching anything; nothing where that cannot be told.
+pub fn done_stages(recipe: &Recipe, out: &Path, cache: &Cache) -> Vec<Option<bool>> {
+    // Whatever was run has left its directory, and digests that are remembered.
+    if !out.join(&recipe.name).exists() {
+        return vec![Some(false); recipe.stages.len()];
+    }
+    let kept = |source: &Source| source.kept(cache).context("not on this machine");
+    let planned = Inputs::find(recipe, cache, &kept)
+        .and_then(|inputs| Ok(plan(recipe, &inputs.digests, out)?));
+    let stages = planned.unwrap_or_default();
+    stages.iter().map(|stage| Some(is_done(stage))).collect()
 }
 
 fn is_done(stage: &PlannedStage) -> bool {

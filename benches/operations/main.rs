@@ -6,7 +6,11 @@
 
 mod measure;
 #[path = "../../src/memory.rs"]
-#[allow(unused_imports, reason = "its tests run with the program's")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "what the program alone uses, and its tests"
+)]
 mod memory;
 mod work;
 

@@ -110,7 +110,7 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Jsonl,
-    /// One JSON array of objects.
+    /// One JSON array of objects, or one object on several lines.
     Json,
     /// Comma-separated values with a header line.
     Csv,

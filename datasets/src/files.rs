@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
+
 use crate::config::Format;
 use crate::error::DataError;
 
@@ -99,6 +101,13 @@ pub(crate) fn format_of_name(path: &Path) -> Option<Format> {
     }
 }
 
+/// Whether the first line holds no whole value: an object stands on several lines.
+fn begins_with_a_part(head: &[u8]) -> bool {
+    let mut lines = head.trim_ascii_start().splitn(2, |&byte| byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    lines.next().is_some() && serde_json::from_slice::<IgnoredAny>(first).is_err()
+}
+
 /// The format by extension, else by the first bytes.
 fn recognise(path: &Path) -> Result<Format, DataError> {
     Ok(match format_of_name(path) {
@@ -111,6 +120,7 @@ fn recognise(path: &Path) -> Result<Format, DataError> {
             let json = extension(path) == "json";
             match head.iter().find(|b| !b.is_ascii_whitespace()) {
                 _ if head.starts_with(b"PAR1") => Format::Parquet,
+                Some(b'{') if json && begins_with_a_part(&head) => Format::Json,
                 Some(b'{') => Format::Jsonl,
                 Some(b'[') if json => Format::Json,
                 Some(_) if json => Format::Json,

@@ -138,7 +138,7 @@ fn read_text(path: &Arc<Path>, config: &DataConfig<PathBuf>, batch: &mut Batch) 
     })
 }
 
-/// The elements of a JSON array as they are written, from the mapped file.
+/// The elements of a JSON array as they are written, or the one object of the file, from the mapped file.
 fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
     let failed =
         |found: &dyn ToString| malformed(path, "a JSON array of objects", found.to_string());
@@ -149,6 +149,12 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
     // SAFETY: the file is read only, here as everywhere in this crate; who changes it meanwhile gets an error of syntax.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(DataError::io("map", path))?;
     let mut rest = map.trim_ascii();
+    if rest.starts_with(b"{") {
+        let found = serde_json::from_slice::<IgnoredAny>(rest).map_err(|error| error.to_string());
+        let text = found.and(std::str::from_utf8(rest).map_err(|error| error.to_string()));
+        let line = text.map_err(|error| failed(&error))?;
+        return batch.push(path, 1, line.replace(['\r', '\n'], " "));
+    }
     rest = rest
         .strip_prefix(b"[")
         .ok_or_else(|| failed(&"no `[` at its start"))?

@@ -11,8 +11,11 @@ pub mod model_comparison;
 pub mod multiple_choice;
 pub mod pass_at_k;
 pub mod perplexity;
+mod row;
 pub mod sample_records;
 pub mod sandbox;
+pub mod subject;
+pub mod written_answers;
 
 pub use acceptance::{AcceptanceConfig, AcceptanceScore};
 pub use perplexity::{Perplexity, PerplexityConfig, PerplexityError};

@@ -157,7 +157,7 @@ pub fn log_likelihoods(decoder: &Decoder, items: &[&Item], prefix: &SharedPrefix
             asked.entry(cell).or_default().push(id);
         }
     }
-    let hidden = hidden_states(decoder, &rows, length, prefix);
+    let hidden = hidden_states(decoder, &rows, prefix);
     let hidden = hidden.select(0, index(asked.keys().copied(), decoder));
     let targets: Vec<Vec<u32>> = asked.values().cloned().collect();
     let _phase = phase!("log-probabilities");
@@ -180,28 +180,10 @@ pub fn log_likelihoods(decoder: &Decoder, items: &[&Item], prefix: &SharedPrefix
 }
 
 /// Hidden states `[rows · length, width]` behind the shared prefix. Short rows end in padding, which nothing before it sees.
-fn hidden_states(
-    decoder: &Decoder,
-    rows: &[&[u32]],
-    length: usize,
-    prefix: &SharedPrefix,
-) -> Tensor<2> {
+fn hidden_states(decoder: &Decoder, rows: &[&[u32]], prefix: &SharedPrefix) -> Tensor<2> {
     let _phase = phase!("forward");
-    let shared = prefix.0.as_ref().map_or(0, |cache| cache.length) as u32;
-    let mut batch = TokenBatch {
-        rows: rows.len(),
-        length,
-        ids: vec![0; rows.len() * length],
-        positions: (0..rows.len())
-            .flat_map(|_| shared..shared + length as u32)
-            .collect(),
-        segments: vec![0; rows.len() * length],
-    };
-    for (row, ids) in rows.iter().enumerate() {
-        let cells = row * length..row * length + ids.len();
-        batch.ids[cells.clone()].copy_from_slice(ids);
-        batch.segments[cells].fill(1);
-    }
+    let shared = prefix.0.as_ref().map_or(0, |cache| cache.length);
+    let batch = TokenBatch::padded_behind(rows, shared);
     match &prefix.0 {
         None => decoder.hidden(&batch),
         Some(cache) => {

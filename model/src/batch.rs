@@ -24,6 +24,26 @@ impl TokenBatch {
         }
     }
 
+    /// A row each, behind `cached` tokens that were read before. Short rows end in padding, which nothing before it sees.
+    pub fn padded_behind(rows: &[&[u32]], cached: usize) -> Self {
+        let length = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+        let mut batch = Self {
+            rows: rows.len(),
+            length,
+            ids: vec![0; rows.len() * length],
+            positions: (0..rows.len())
+                .flat_map(|_| cached as u32..(cached + length) as u32)
+                .collect(),
+            segments: vec![0; rows.len() * length],
+        };
+        for (row, ids) in rows.iter().enumerate() {
+            let cells = row * length..row * length + ids.len();
+            batch.ids[cells.clone()].copy_from_slice(ids);
+            batch.segments[cells].fill(1);
+        }
+        batch
+    }
+
     pub fn tokens(&self) -> usize {
         self.rows * self.length
     }

@@ -57,6 +57,20 @@ impl KvCache {
         }
     }
 
+    /// All rows as one, one behind the other.
+    pub fn into_one_row(mut self) -> Self {
+        for layer in &mut self.layers {
+            for tensor in [&mut layer.keys, &mut layer.values] {
+                *tensor = tensor.take().map(|cached| {
+                    let [rows, length, width] = cached.dims();
+                    self.length = rows * length;
+                    cached.reshape([1, rows * length, width])
+                });
+            }
+        }
+        self
+    }
+
     /// Adds rows: stretches of the one row of another cache. All rows then have `length` positions, which is not less than
     /// any has; what is missing is zeros in front.
     pub fn add_rows(&mut self, from: &Self, ranges: &[Range<usize>], length: usize) {

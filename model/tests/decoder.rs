@@ -188,6 +188,7 @@ fn greedy_continuations_equal_transformers() {
         eos_token_ids: vec![],
         vocabulary: decoder.config.vocab_size,
         rows: prompts.len(),
+        shared: 0,
     };
     let together = generate(&decoder, &prompts, &config, &|_, _| 0.0, &mut |_, _| true);
     for (i, case) in cases.iter().enumerate() {
@@ -224,6 +225,7 @@ fn a_row_that_ends_is_filled_with_the_next_prompt_and_changes_no_other() {
                 eos_token_ids: vec![],
                 vocabulary: 30,
                 rows: 3,
+                shared: 0,
             };
             let draw = |prompt: usize, new: usize| ((prompt * 37 + new * 17) % 101) as f64 / 101.0;
             let ends = |prompt: usize, ids: &[u32]| ids.len() < 1 + (5 * prompt) % 17;
@@ -239,6 +241,36 @@ fn a_row_that_ends_is_filled_with_the_next_prompt_and_changes_no_other() {
                 assert!(together.iter().all(|id| *id < 30));
             }
         }
+    }
+}
+
+#[test]
+fn what_prompts_share_is_read_once_and_changes_nothing() {
+    for name in CHECKPOINTS {
+        let decoder = decoder(name);
+        let shared: Vec<u32> = (0..9).map(|t| (5 * t) % 31 + 1).collect();
+        let prompts: Vec<Vec<u32>> = (0..7_u32)
+            .map(|i| {
+                let rest = (0..1 + (3 * i) % 5).map(|t| (7 * i + 2 * t) % 31 + 1);
+                shared.iter().copied().chain(rest).collect()
+            })
+            .collect();
+        let continued = |shared: usize| {
+            let config = GenerationConfig {
+                sampling: SamplingConfig::default(),
+                max_new_tokens: 12,
+                eos_token_ids: vec![],
+                vocabulary: decoder.config.vocab_size,
+                rows: 3,
+                shared,
+            };
+            // Rows end at different times, so that others take their places.
+            let ends = |prompt: usize, ids: &[u32]| ids.len() < 3 + (5 * prompt) % 11;
+            generate(&decoder, &prompts, &config, &|_, _| 0.0, &mut |p, ids| {
+                ends(p, ids)
+            })
+        };
+        assert_eq!(continued(9), continued(0), "{name}");
     }
 }
 

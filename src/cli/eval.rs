@@ -13,12 +13,13 @@ use crate::source::{ModelSource, Source};
     after_help = "Examples:\n  distill eval perplexity --model runs/quickstart/distill-0123456789ab/model \
                         --data recipes/data/heldout.txt\n  distill eval mmlu --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --data mmlu/test \
                         --shots 5 --shots-data mmlu/dev --records teacher.jsonl\n  distill eval human_eval --model student --limit 20\n  \
+                        distill eval gsm8k --model student --data gsm8k/test.jsonl --shots-data gsm8k/train.jsonl\n  \
                         distill eval --compare teacher.jsonl student.jsonl"
 )]
 pub struct EvalArgs {
     #[arg(value_enum, required_unless_present = "compare")]
     pub task: Option<Task>,
-    /// The model, as for the other verbs
+    /// The model, as for the other verbs; for human_eval, gsm8k and math also one behind a server, which is asked at /completions
     #[arg(long, value_name = "MODEL", value_parser = parse_source, required_unless_present = "compare")]
     pub model: Option<ModelSource>,
     /// An adapter of the model, as PEFT stores it
@@ -30,13 +31,14 @@ pub struct EvalArgs {
     /// OpenAI's package when left out
     #[arg(long, value_name = "DATA", value_parser = data, required_if_eq_any = [
         ("task", "perplexity"), ("task", "mmlu"), ("task", "kmmlu"), ("task", "hellaswag"), ("task", "truthfulqa_mc1"),
+        ("task", "gsm8k"), ("task", "math"),
     ])]
     pub data: Option<Source>,
-    /// Worked examples before each question, of the same subject (mmlu, kmmlu)
-    #[arg(long, value_name = "N", value_parser = count, requires = "shots_data", allow_negative_numbers = true)]
+    /// Worked examples before each question: of the same subject (mmlu, kmmlu), or the same before each (gsm8k: 5 when left out; math)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub shots: Option<usize>,
     /// The data that worked examples are taken from, in its order
-    #[arg(long, value_name = "DATA", value_parser = data, requires = "shots")]
+    #[arg(long, value_name = "DATA", value_parser = data)]
     pub shots_data: Option<Source>,
     /// Tokens that the model sees at once; its own context, 2048 at most, when left out (perplexity)
     #[arg(long, value_name = "TOKENS", value_parser = window, allow_negative_numbers = true)]
@@ -44,6 +46,9 @@ pub struct EvalArgs {
     /// Tokens by which the window moves; half of it when left out (perplexity)
     #[arg(long, value_name = "TOKENS", value_parser = count, allow_negative_numbers = true)]
     pub stride: Option<usize>,
+    /// Tokens of an answer; 1024 (human_eval) or 256 (gsm8k, math) when left out
+    #[arg(long, value_name = "N", value_parser = tokens, allow_negative_numbers = true)]
+    pub max_tokens: Option<usize>,
     /// Score the first N tokens only (perplexity), N questions drawn by the seed, or the first N tasks (human_eval)
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub limit: Option<usize>,
@@ -68,7 +73,8 @@ pub struct EvalArgs {
     pub compare: Vec<PathBuf>,
     /// Print one JSON object: task, model, data and, of perplexity, window, stride, tokens, bytes, nll_sum, nll, perplexity,
     /// bits_per_byte, standard_error; of questions shots, questions, correct, accuracy, standard_error, normalised, categories,
-    /// subjects, few_examples, cut; of human_eval tasks, samples, passed, pass_at, standard_error, verdicts
+    /// subjects, few_examples, cut; of gsm8k and math shots, strict, flexible, subjects, levels, unfinished; of human_eval tasks, samples,
+    /// passed, pass_at, standard_error, verdicts
     #[arg(long)]
     pub json: bool,
 }
@@ -86,9 +92,6 @@ pub struct ProgramArgs {
     /// Draw from the fewest tokens that hold this share of the probability
     #[arg(long, value_name = "P", value_parser = share_above_zero, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
-    /// Tokens of a completion; 1024 when left out
-    #[arg(long, value_name = "N", value_parser = tokens, allow_negative_numbers = true)]
-    pub max_tokens: Option<usize>,
     /// Seconds that a program may take; 5 when left out
     #[arg(long, value_name = "SECONDS", value_parser = above_zero, allow_negative_numbers = true)]
     pub timeout: Option<f64>,

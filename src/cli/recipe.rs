@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::DeviceArgs;
+use super::size::size;
 
 /// A recipe and what is laid over it.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +40,15 @@ pub struct RunArgs {
     /// makes the run slower. Results stay the same.
     #[arg(long)]
     pub profile: bool,
+    /// Stay within so much memory, as 16GiB; what is free when left out
+    ///
+    /// A recipe that is planned to need more is refused before it starts, with changes that would make it fit. `distill plan`
+    /// shows the plan.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Start although memory or disk are planned not to suffice
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Check a recipe; touches neither a device nor the network

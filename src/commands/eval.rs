@@ -1,14 +1,15 @@
 //! `distill eval`: one model, one task; or two models by what they answered.
 
+mod answers;
 mod choices;
 mod compare;
 mod human_eval;
 mod perplexity;
+mod subject;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use evals::multiple_choice::ChoiceTask;
 use evals::sample_records::SampleRecords;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{EvalArgs, ModelArgs, ProgramArgs};
 use crate::recipe::Task;
-use crate::source::{Cache, Sha256, digest_of_path};
+use crate::source::{Cache, ModelSource, Sha256, digest_of_path};
 
 pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     if let [a, b] = arguments.compare.as_slice() {
@@ -37,8 +38,16 @@ pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
         "the options of human_eval belong to that task alone"
     );
     ensure!(
-        arguments.shots.is_none() || task.choices().is_some_and(ChoiceTask::has_subjects),
-        "`--shots` belongs to the tasks mmlu and kmmlu"
+        arguments.max_tokens.is_none() || task == Task::HumanEval || task.answers().is_some(),
+        "`--max-tokens` belongs to the tasks human_eval, gsm8k and math"
+    );
+    check_shots(&arguments, task)?;
+    ensure!(
+        !matches!(model.model, ModelSource::Remote(_))
+            || task == Task::HumanEval
+            || task.answers().is_some(),
+        "this task needs the log-probabilities of given tokens, and a remote model is asked for texts alone\n\
+         hint: human_eval, gsm8k and math take remote models; for this task give the model's files"
     );
     ensure!(
         task != Task::Perplexity || arguments.records.is_none(),
@@ -49,9 +58,61 @@ pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
     }
     let data = arguments.data.as_ref().context("`--data` is missing")?;
     let data = data.resolve(&Cache::from_env()?).context("--data")?;
+    if let Some(task) = task.answers() {
+        return answers::run(&arguments, task, &model, &data);
+    }
     match task.choices() {
         None => perplexity::run(&arguments, &model, &data),
         Some(task) => choices::run(&arguments, task, &model, &data),
+    }
+}
+
+/// Whether worked examples are asked for where there can be some, and with the data that they are taken from.
+fn check_shots(arguments: &EvalArgs, task: Task) -> anyhow::Result<()> {
+    let (has_shots, usual) = match (task.choices(), task.answers()) {
+        (Some(task), _) => (task.has_subjects(), 0),
+        (_, Some(task)) => (true, task.usual_shots()),
+        _ => (false, 0),
+    };
+    let (shots, data) = (arguments.shots, arguments.shots_data.is_some());
+    ensure!(
+        has_shots || (shots.is_none() && !data),
+        "`--shots` and `--shots-data` belong to the tasks mmlu, kmmlu, gsm8k and math"
+    );
+    let wanted = shots.unwrap_or(usual);
+    ensure!(
+        wanted == 0 || data,
+        "{wanted} worked examples stand before each question, and `--shots-data`, the data that they are taken from, is missing\n\
+         hint: name it, or set --shots 0"
+    );
+    ensure!(
+        wanted > 0 || !data,
+        "`--shots-data` needs `--shots`, how many worked examples stand before each question"
+    );
+    Ok(())
+}
+
+/// The data that worked examples are taken from, where there is some.
+fn shots_data(arguments: &EvalArgs, data: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let Some(source) = &arguments.shots_data else {
+        return Ok(None);
+    };
+    let path = source
+        .resolve(&Cache::from_env()?)
+        .context("--shots-data")?;
+    let whole = |path: &Path| path.canonicalize().ok();
+    ensure!(
+        whole(&path).is_none() || whole(&path) != whole(data),
+        "--shots-data is --data itself: worked examples would tell the answers"
+    );
+    Ok(Some(path))
+}
+
+/// How a model is called.
+fn name_of(model: &ModelArgs) -> anyhow::Result<String> {
+    match &model.model {
+        ModelSource::Remote(remote) => Ok(remote.model.clone()),
+        _ => Ok(model.stored()?.to_string()),
     }
 }
 
@@ -77,12 +138,18 @@ fn open_records<R: Serialize + DeserializeOwned + Clone>(
         path.display()
     );
     let cache = Cache::from_env()?;
-    let mut files = vec![model.stored()?.resolve(&cache)?];
+    let mut files = match &model.model {
+        ModelSource::Remote(_) => Vec::new(),
+        _ => vec![model.stored()?.resolve(&cache)?],
+    };
     files.extend(model.adapter.iter().chain(data).cloned());
     let digests: Result<Vec<String>, _> = (files.iter())
         .map(|file| digest_of_path(file, &cache).map(|digest| digest.to_string()))
         .collect();
-    let all = json!({ "settings": settings, "files": digests? });
+    let mut all = json!({ "settings": settings, "files": digests? });
+    if let ModelSource::Remote(remote) = &model.model {
+        all["remote"] = json!(remote.model);
+    }
     let digest = Sha256::of(all.to_string().as_bytes()).to_string();
     Ok(SampleRecords::open(path, &digest)?)
 }

@@ -50,8 +50,8 @@ pub fn run(arguments: InspectArgs) -> anyhow::Result<()> {
     let views: Vec<View> = views(&recipe).into_iter().filter(wanted).collect();
     if views.is_empty() {
         bail!(
-            "no stage of the recipe trains on its data or scores it: no model will see it\n\
-             hint: what a stage `generate` makes lies in its directory as data.jsonl"
+            "no stage of the recipe learns the tokens of its data, or measures perplexity on them\n\
+             hint: what a stage makes lies in its directory as data.jsonl, what an evaluation asks in its records"
         );
     }
     let cache = Cache::from_env()?;
@@ -71,15 +71,16 @@ fn inspect(
 ) -> anyhow::Result<()> {
     let tokenizer = tokenizer(recipe, &view.model)?;
     let data = &recipe.data[&view.data];
-    let source = (data.source.resolve(cache)).with_context(|| format!("data `{}`", view.data))?;
+    let named = || format!("data `{}`", view.data);
+    let source = data.source.resolve(cache).with_context(named)?;
     let config = data.with_source(source);
     let encoder = encoder(&tokenizer, view)?;
     let directory = cache.root().join("tokens");
     let tokens = match view.pairs {
-        true => TokenCache::of_pairs(&directory, &config, &encoder)?,
-        false => TokenCache::of_data(&directory, &config, &encoder)?,
+        true => TokenCache::of_pairs(&directory, &config, &encoder),
+        false => TokenCache::of_data(&directory, &config, &encoder),
     };
-    let tokens = Arc::new(tokens);
+    let tokens = Arc::new(tokens.with_context(named)?);
     writeln!(out, "{}", view.heading())?;
     let marks = Marks::of(std::io::stdout().is_terminal());
     let length = view.sequence.as_ref().map(|sequence| sequence.length);

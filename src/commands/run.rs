@@ -6,14 +6,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use model::build::Placement;
 
-use crate::cli::RunArgs;
+use crate::cli::{RecipeArgs, RunArgs};
 use crate::counted::counted;
 use crate::device;
+use crate::estimate::advice::changes;
+use crate::estimate::comparison::Comparison;
+use crate::estimate::fit::{disk_refusal, refusal, too_large};
+use crate::estimate::known::Facts;
+use crate::estimate::machine::{free_disk, free_memory};
+use crate::estimate::stored_rates::stored;
+use crate::estimate::time::Pace;
+use crate::estimate::{Setting, StageEstimate, estimate};
+use crate::exit::told;
 use crate::profile::Profiler;
 use crate::progress::Progress;
 use crate::recipe::{Action, Recipe, Thing};
-use crate::report::summary;
+use crate::report::{summary, write_report};
+use crate::run_record::{Ended, RunLog};
 use crate::stages::{Chain, Ending};
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -24,6 +35,8 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
         device,
         out,
         profile: _,
+        memory,
+        force,
     } = arguments;
     let recipe = Recipe::load(&from.recipe, from.preset.as_deref(), &from.set)?;
     let placement = device::place(device.device)?;
@@ -44,15 +57,43 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     if let Some(profiler) = &profiler {
         profiler.wait_for(&placement.device);
     }
+    let is_cpu = placement.device == Placement::cpu().device;
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
+    let estimates = plan(&recipe, &chain, is_cpu);
+    if !force {
+        let limit = memory.or_else(|| is_cpu.then(free_memory).flatten());
+        check_fit(&from, &recipe, &chain, &estimates, limit, is_cpu)?;
+    }
     let mut progress = Progress::new(chain.stages.len());
-    let ending = chain.run(profiler.as_ref(), &mut progress);
+    let laid_over = (from.preset.as_deref(), from.set.as_slice());
+    let mut log = RunLog::begin(
+        &run_directory,
+        &recipe,
+        laid_over,
+        chain.device(),
+        chain.lineage()?,
+    );
+    let ending = chain.run(profiler.as_ref(), &mut progress, &mut log);
+    log.end(match &ending {
+        Ok(Ending::Finished) => Ended::Finished,
+        Ok(Ending::Stopped { .. }) => Ended::Stopped,
+        Err(error) => Ended::Failed(told(error)),
+    });
+    if matches!(ending, Ok(Ending::Finished)) {
+        let compared = Comparison::new(&run_directory, &chain.stages, estimates, &log.actual);
+        compared.write(&run_directory)?;
+        eprint!("{}", compared.table());
+    }
+    // What was made is there without it.
+    let report = write_report(&run_directory, None, None)
+        .inspect_err(|error| tracing::warn!("{error:#}"))
+        .ok();
     if profiler.is_some() {
         progress.show_profiles(matches!(ending, Ok(Ending::Finished)));
     }
     match ending? {
         Ending::Finished => {
-            print!("{}", summary(&chain, clock.elapsed())?);
+            print!("{}", summary(&chain, clock.elapsed(), report.as_deref())?);
             Ok(())
         }
         Ending::Stopped { stage, step } => {
@@ -76,6 +117,43 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
             bail!("stopped {place}\nhint: run the same command again to go on")
         }
     }
+}
+
+/// What the stages will take; their times by the rates of an earlier probe, if there was one.
+fn plan(recipe: &Recipe, chain: &Chain, is_cpu: bool) -> Vec<StageEstimate> {
+    let facts = Facts::new(recipe, chain.cache(), false);
+    let rates = stored(chain.cache()).filter(|_| is_cpu);
+    let mut pace = rates.map_or(Pace::Unknown, Pace::Given);
+    estimate(
+        recipe,
+        &facts,
+        Setting::on(!is_cpu),
+        &chain.done(),
+        &mut pace,
+    )
+}
+
+/// Better now than after hours: whether memory and disk suffice, as far as that is known.
+fn check_fit(
+    from: &RecipeArgs,
+    recipe: &Recipe,
+    chain: &Chain,
+    estimates: &[StageEstimate],
+    limit: Option<u64>,
+    is_cpu: bool,
+) -> Result<()> {
+    if let Some(limit) = limit {
+        let failing = too_large(estimates, limit);
+        if !failing.is_empty() {
+            let (done, setting) = (chain.done(), Setting::on(!is_cpu));
+            let limits = (limit, done.as_slice());
+            let changes = changes(from, recipe, &failing, limits, chain.cache(), setting);
+            bail!("{}", refusal(estimates, &failing, limit, &changes));
+        }
+    }
+    let run = chain.run_directory();
+    let says = (run.and_then(free_disk)).and_then(|free| disk_refusal(estimates, free));
+    says.map_or(Ok(()), |says| bail!("{says}"))
 }
 
 /// Two runs of one recipe in one place would undo each other's work.

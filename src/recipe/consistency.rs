@@ -29,6 +29,7 @@ impl Recipe {
             here.extend(self.capture_of_answers(at, stage));
             here.extend(self.columns_of_a_set(stage));
             here.extend(self.examples_among_questions(stage));
+            here.extend(self.remote_subjects(stage));
             found.extend(
                 here.into_iter()
                     .map(|invalid| invalid.under(&stage_path(at))),
@@ -63,10 +64,9 @@ impl Recipe {
         if let Measure::Perplexity(_) | Measure::Acceptance(_) = eval.measure {
             return None;
         }
-        let examples = (eval.measure.choices()).and_then(|(_, subjects)| subjects.shots_data);
         let named = [
-            ("data", Some(&eval.inputs.data)),
-            ("shots_data", examples.as_ref()),
+            ("data", Some(eval.inputs.data.as_str())),
+            ("shots_data", eval.measure.shots_data()),
         ];
         named.into_iter().find_map(|(key, name)| {
             let name = name?;
@@ -83,8 +83,7 @@ impl Recipe {
         let Action::Eval(eval) = &stage.action else {
             return None;
         };
-        let (_, subjects) = eval.measure.choices()?;
-        let (data, examples) = (&eval.inputs.data, &subjects.shots_data?);
+        let (data, examples) = (eval.inputs.data.as_str(), eval.measure.shots_data()?);
         let is_same = self.data.get(data)?.source == self.data.get(examples)?.source;
         let says = format!(
             "`{examples}` has the source of `{data}`: worked examples would tell the answers"

@@ -119,6 +119,11 @@ impl Document {
         self.add(flag, text, true)
     }
 
+    /// The text of the recipe's file.
+    pub fn file(&self) -> &str {
+        (self.segments.first()).map_or("", |segment| segment.text.as_str())
+    }
+
     fn add(&mut self, label: &str, text: &str, is_flag: bool) -> usize {
         let start = (self.segments.last()).map_or(0, |s| s.start + s.text.len() + 1);
         self.segments.push(Segment {

@@ -3,9 +3,12 @@
 use evals::AcceptanceConfig;
 use evals::human_eval::HumanEvalConfig;
 use evals::multiple_choice::ChoiceTask;
+use evals::written_answers::{AnswerConfig, AnswerTask};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use teacher::remote::account::Budget;
 
+use super::generate::invalid_budget;
 use super::invalid::{Invalid, require};
 use super::problem::Problem;
 use super::read::Parts;
@@ -29,6 +32,9 @@ pub struct EvalInputs {
     /// What they are evaluated on.
     #[serde(skip_serializing)]
     pub data: String,
+    /// What remote models may cost. A limit and no part of what is measured. No limit when left out.
+    #[serde(skip_serializing, default)]
+    pub budget: Option<Budget>,
 }
 
 /// A task with what it takes. The key `task` tells them apart.
@@ -43,6 +49,8 @@ pub enum Measure {
     HellaSwag(Questions),
     TruthfulqaMc1(Questions),
     HumanEval(HumanEvalConfig),
+    Gsm8k(Answers),
+    Math(Answers),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum, JsonSchema)]
@@ -66,6 +74,10 @@ pub enum Task {
     TruthfulqaMc1,
     /// Programs that have to pass tests (arXiv 2107.03374).
     HumanEval,
+    /// Sums from primary school, whose answers are written (arXiv 2110.14168).
+    Gsm8k,
+    /// Problems of competitions, whose answers are written (arXiv 2103.03874).
+    Math,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -121,11 +133,36 @@ pub struct Questions {
     pub limit: Option<usize>,
 }
 
+/// Questions whose answers are written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+pub struct Answers {
+    /// Worked examples before each question. 5 of gsm8k and none of math when left out.
+    pub shots: Option<usize>,
+    /// The data that they are taken from: its first ones.
+    #[serde(skip_serializing)]
+    pub shots_data: Option<String>,
+    /// Ask so many questions, drawn by the recipe's seed. All when left out.
+    #[schemars(range(min = 1))]
+    pub limit: Option<usize>,
+    /// Tokens of an answer. 256 when left out.
+    pub max_tokens: Option<usize>,
+}
+
 impl Task {
+    /// The set of questions, where the task is one with answers that are written.
+    pub fn answers(self) -> Option<AnswerTask> {
+        match self {
+            Self::Gsm8k => Some(AnswerTask::Gsm8k),
+            Self::Math => Some(AnswerTask::Math),
+            _ => None,
+        }
+    }
+
     /// The set of questions, where the task is one with choices.
     pub fn choices(self) -> Option<ChoiceTask> {
         match self {
             Self::Perplexity | Self::Acceptance | Self::HumanEval => None,
+            Self::Gsm8k | Self::Math => None,
             Self::Mmlu => Some(ChoiceTask::Mmlu),
             Self::Kmmlu => Some(ChoiceTask::Kmmlu),
             Self::HellaSwag => Some(ChoiceTask::HellaSwag),
@@ -140,6 +177,8 @@ impl Measure {
             Self::Perplexity(_) => "perplexity",
             Self::Acceptance(_) => "acceptance",
             Self::HumanEval(_) => "human_eval",
+            Self::Gsm8k(_) => "gsm8k",
+            Self::Math(_) => "math",
             _ => self.choices().map_or("", |(task, _)| task.name()),
         }
     }
@@ -152,10 +191,34 @@ impl Measure {
         };
         match self {
             Self::Perplexity(_) | Self::Acceptance(_) | Self::HumanEval(_) => None,
+            Self::Gsm8k(_) | Self::Math(_) => None,
             Self::Mmlu(subjects) => Some((ChoiceTask::Mmlu, subjects.clone())),
             Self::Kmmlu(subjects) => Some((ChoiceTask::Kmmlu, subjects.clone())),
             Self::HellaSwag(questions) => Some((ChoiceTask::HellaSwag, plain(questions))),
             Self::TruthfulqaMc1(questions) => Some((ChoiceTask::TruthfulqaMc1, plain(questions))),
+        }
+    }
+
+    /// The set of questions and how it is asked, where the task is one with answers that are written.
+    pub fn answers(&self) -> Option<(AnswerTask, &Answers)> {
+        match self {
+            Self::Gsm8k(answers) => Some((AnswerTask::Gsm8k, answers)),
+            Self::Math(answers) => Some((AnswerTask::Math, answers)),
+            _ => None,
+        }
+    }
+
+    /// Whether models are asked for texts, and nothing else of them is needed.
+    pub fn is_written(&self) -> bool {
+        matches!(self, Self::HumanEval(_) | Self::Gsm8k(_) | Self::Math(_))
+    }
+
+    /// The data that worked examples are taken from.
+    pub fn shots_data(&self) -> Option<&str> {
+        match self {
+            Self::Mmlu(subjects) | Self::Kmmlu(subjects) => subjects.shots_data.as_deref(),
+            Self::Gsm8k(answers) | Self::Math(answers) => answers.shots_data.as_deref(),
+            _ => None,
         }
     }
 
@@ -164,6 +227,7 @@ impl Measure {
         match self {
             Self::Acceptance(drafts) => drafts.temperature.is_some_and(|t| t > 0.0),
             Self::HumanEval(config) => config.temperature > 0.0,
+            Self::Gsm8k(answers) | Self::Math(answers) => answers.limit.is_some(),
             _ => (self.choices()).is_some_and(|(_, subjects)| subjects.limit.is_some()),
         }
     }
@@ -178,6 +242,17 @@ impl Drafts {
             prompts: self.prompts.unwrap_or(open.prompts),
             max_tokens: self.max_tokens.unwrap_or(open.max_tokens),
             temperature: self.temperature.unwrap_or(open.temperature),
+        }
+    }
+}
+
+impl Answers {
+    pub fn config(&self) -> AnswerConfig {
+        let open = AnswerConfig::default();
+        AnswerConfig {
+            shots: self.shots,
+            limit: self.limit,
+            max_tokens: self.max_tokens.unwrap_or(open.max_tokens),
         }
     }
 }
@@ -198,6 +273,8 @@ impl Eval {
             Task::HellaSwag => parts.take().map(Measure::HellaSwag),
             Task::TruthfulqaMc1 => parts.take().map(Measure::TruthfulqaMc1),
             Task::HumanEval => parts.take().map(Measure::HumanEval),
+            Task::Gsm8k => parts.take().map(Measure::Gsm8k),
+            Task::Math => parts.take().map(Measure::Math),
         });
         Ok(Self {
             inputs: inputs?,
@@ -207,9 +284,14 @@ impl Eval {
 
     /// The names that it uses: key, name and what they must stand for.
     pub(super) fn uses(&self) -> Vec<(String, &str, Thing)> {
+        let model = match self.measure {
+            // What stands against a remote one in other tasks is told by the task.
+            Measure::Acceptance(_) => Thing::Model,
+            _ => Thing::Writer,
+        };
         let models = self.inputs.models.iter().enumerate();
         let mut found: Vec<(String, &str, Thing)> = models
-            .map(|(i, model)| (format!("models.{i}"), model.as_str(), Thing::Model))
+            .map(|(i, name)| (format!("models.{i}"), name.as_str(), model))
             .collect();
         let data = self.inputs.data.as_str();
         match &self.measure {
@@ -218,13 +300,10 @@ impl Eval {
                 found.push(("target".into(), &drafts.target, Thing::Model));
                 found.push(("data".into(), data, Thing::Samples));
             }
-            Measure::Mmlu(subjects) | Measure::Kmmlu(subjects) => {
+            measure => {
                 found.push(("data".into(), data, Thing::Data));
-                let examples = subjects.shots_data.as_deref();
+                let examples = measure.shots_data();
                 found.extend(examples.map(|name| ("shots_data".into(), name, Thing::Data)));
-            }
-            Measure::HellaSwag(_) | Measure::TruthfulqaMc1(_) | Measure::HumanEval(_) => {
-                found.push(("data".into(), data, Thing::Data));
             }
         }
         found
@@ -274,31 +353,44 @@ impl Eval {
             }
             _ => {}
         }
-        if let Measure::HumanEval(config) = &self.measure {
-            let wrong = config.check().into_iter();
-            found.extend(wrong.map(|(key, says)| Invalid::new(key, says)));
-            return found;
-        }
-        if let Some((_, subjects)) = self.measure.choices() {
-            let limit = subjects.limit != Some(0);
-            check(limit, "limit", "`limit` must be at least 1");
-            let shots = subjects.shots.unwrap_or(0);
-            check(
-                shots == 0 || subjects.shots_data.is_some(),
-                "shots",
-                "`shots` needs `shots_data`, the data that worked examples are taken from",
-            );
-            check(
-                shots > 0 || subjects.shots_data.is_none(),
-                "shots_data",
-                "`shots_data` needs `shots`, how many worked examples stand before each question",
-            );
-            check(
-                subjects.shots_data.as_ref() != Some(&self.inputs.data),
-                "shots_data",
-                "`shots_data` is `data` itself: worked examples would tell the answers",
-            );
-        }
+        let wrong = match &self.measure {
+            Measure::HumanEval(config) => config.check(),
+            Measure::Gsm8k(answers) | Measure::Math(answers) => answers.config().check(),
+            _ => Vec::new(),
+        };
+        let wrong = wrong.into_iter();
+        found.extend(wrong.map(|(key, says)| Invalid::new(key, says)));
+        let budget = self.inputs.budget.iter();
+        found.extend(budget.flat_map(invalid_budget));
+        let mut check = |holds, key: &str, says: &str| require(&mut found, holds, key, says);
+        let shots = match (self.measure.choices(), self.measure.answers()) {
+            (Some((_, subjects)), _) => {
+                let limit = subjects.limit != Some(0);
+                check(limit, "limit", "`limit` must be at least 1");
+                subjects.shots.unwrap_or(0)
+            }
+            (_, Some((task, answers))) => answers.config().shots(task),
+            _ => return found,
+        };
+        let examples = self.measure.shots_data();
+        let says = match self.measure.answers() {
+            Some((task, Answers { shots: None, .. })) => format!(
+                "`{}` is asked with {shots} worked examples: name `shots_data`, the data that they are taken from, or set `shots = 0`",
+                task.name()
+            ),
+            _ => "`shots` needs `shots_data`, the data that worked examples are taken from".into(),
+        };
+        check(shots == 0 || examples.is_some(), "shots", &says);
+        check(
+            shots > 0 || examples.is_none(),
+            "shots_data",
+            "`shots_data` needs `shots`, how many worked examples stand before each question",
+        );
+        check(
+            examples != Some(self.inputs.data.as_str()),
+            "shots_data",
+            "`shots_data` is `data` itself: worked examples would tell the answers",
+        );
         found
     }
 }

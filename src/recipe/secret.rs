@@ -23,8 +23,7 @@ pub fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices('=') {
         let name = text[..at].trim_end().trim_end_matches(['"', '\'']);
-        let name = name.to_ascii_lowercase();
-        if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        if is_secret(name) {
             found.extend(value(text, at + 1));
         }
     }
@@ -36,6 +35,12 @@ pub fn secrets(text: &str) -> Vec<Range<usize>> {
         Some(start..start + at_sign)
     }));
     found
+}
+
+/// Whether what has this name is a secret.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The value from `start` on, unless it says where a secret lies.

@@ -18,11 +18,7 @@ pub fn rated(keep: Keep, counts: &RatingCounts, chain: &Chain) -> String {
         "rate: {} of {} answers to {} prompts\n",
         counts.rated, counts.answers, counts.groups
     );
-    let dropped = counts.dropped.iter();
-    let mut rows: Vec<(&str, usize)> = dropped
-        .map(|(why, count)| (why.describe(), *count))
-        .collect();
-    rows.push((kept, counts.kept));
+    let rows = rated_rows(kept, counts);
     let wide = rows.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
     let _ = writeln!(text, "{:wide$}  {:>10}  {:>7}", "prompts", "count", "share");
     for (what, count) in rows {
@@ -54,25 +50,23 @@ pub fn rated(keep: Keep, counts: &RatingCounts, chain: &Chain) -> String {
     text
 }
 
+/// Why prompts were dropped, and how many were not.
+pub fn rated_rows(kept: &str, counts: &RatingCounts) -> Vec<(String, u64)> {
+    let dropped = counts.dropped.iter();
+    let dropped = dropped.map(|(why, count)| (why.describe().to_string(), *count as u64));
+    let kept = (kept.to_string(), counts.kept as u64);
+    dropped.chain([kept]).collect()
+}
+
 /// Who wins a stage `judge`.
 pub fn judged(config: &Judge, counts: &VerdictCounts) -> String {
     let (a, b) = (&config.a, &config.b);
     let mut text = format!("judge: {a} against {b}\n");
-    let rows = [
-        (format!("{a} wins"), counts.wins),
-        (format!("{b} wins"), counts.losses),
-        ("ties".to_owned(), counts.ties),
-        ("inconsistent, so ties".to_owned(), counts.inconsistent),
-        ("equal answers, so ties".to_owned(), counts.equal),
-        ("not judged".to_owned(), counts.dropped),
-        ("without a counterpart".to_owned(), counts.unmatched),
-    ];
-    let always = 4;
+    let rows = verdict_rows(a, b, counts);
     let wide = rows.iter().map(|(what, _)| what.chars().count()).max();
     let wide = wide.unwrap_or(0);
     let _ = writeln!(text, "{:wide$}  {:>10}", "verdict", "prompts");
-    for (_, (what, count)) in (rows.iter().enumerate()).filter(|(i, row)| *i < always || row.1 > 0)
-    {
+    for (what, count) in rows {
         let _ = writeln!(text, "{what:wide$}  {count:>10}");
     }
     let (rate, error) = counts.win_rate();
@@ -94,6 +88,23 @@ pub fn judged(config: &Judge, counts: &VerdictCounts) -> String {
         );
     }
     text
+}
+
+/// How many prompts met which verdict; rare ones only where there are some.
+pub fn verdict_rows(a: &str, b: &str, counts: &VerdictCounts) -> Vec<(String, u64)> {
+    let always = [
+        (format!("{a} wins"), counts.wins),
+        (format!("{b} wins"), counts.losses),
+        ("ties".to_owned(), counts.ties),
+        ("inconsistent, so ties".to_owned(), counts.inconsistent),
+    ];
+    let rare = [
+        ("equal answers, so ties".to_owned(), counts.equal),
+        ("not judged".to_owned(), counts.dropped),
+        ("without a counterpart".to_owned(), counts.unmatched),
+    ];
+    let rare = rare.into_iter().filter(|(_, count)| *count > 0);
+    always.into_iter().chain(rare).collect()
 }
 
 /// A model as the recipe calls it, where its digest says which one it is.

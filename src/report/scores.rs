@@ -4,8 +4,9 @@ use evals::accuracy::Accuracy;
 use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
+use evals::written_answers::AnswerScores;
 
-use crate::stages::{Measured, Scores};
+use crate::stages::{Measured, Score, Scores};
 
 /// One row a model.
 pub fn table(scores: &Scores) -> String {
@@ -26,24 +27,36 @@ pub fn table(scores: &Scores) -> String {
     }
     text += "\n";
     for row in &scores.rows {
-        text += &format!("{:wide$}  {:>10}", row.model, millions(row.parameters));
+        text += &format!(
+            "{:wide$}  {:>10}",
+            row.model,
+            row.parameters.map_or("-".into(), millions)
+        );
         let heads = columns(&row.measured).into_iter();
         for ((_, width), value) in heads.zip(values(&row.measured)) {
             text += &format!("  {value:>width$}");
         }
         text += "\n";
     }
-    for row in &scores.rows {
-        match &row.measured {
-            Measured::Choices(found) => text += &remarks(&row.model, found),
-            Measured::HumanEval(found) => text += &format!("{}: {}\n", row.model, fates(found)),
-            _ => {}
-        }
+    for remark in scores.rows.iter().flat_map(measured_remarks) {
+        text += &remark;
+        text += "\n";
     }
     text
 }
 
-fn columns(measured: &Measured) -> Vec<(String, usize)> {
+/// What a reader of a row has to know, line by line.
+pub fn measured_remarks(row: &Score) -> Vec<String> {
+    let text = match &row.measured {
+        Measured::Choices(found) => remarks(&row.model, found),
+        Measured::HumanEval(found) => format!("{}: {}", row.model, fates(found)),
+        Measured::Answers(found) => unfinished(&row.model, found),
+        _ => String::new(),
+    };
+    text.lines().map(str::to_string).collect()
+}
+
+pub fn columns(measured: &Measured) -> Vec<(String, usize)> {
     match measured {
         Measured::Perplexity(_) => [
             ("nll/token", 10),
@@ -70,6 +83,15 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
             heads.extend(shares.chain([("(std error)".to_string(), 11)]));
             heads
         }
+        Measured::Answers(_) => [
+            ("questions", 9),
+            ("strict", 8),
+            ("(std error)", 11),
+            ("flexible", 8),
+            ("(std error)", 11),
+        ]
+        .map(|(name, width)| (name.to_string(), width))
+        .to_vec(),
         Measured::Choices(found) => {
             let mut heads = vec!["questions", "accuracy", "(std error)"];
             if found.normalised.is_some() {
@@ -85,7 +107,7 @@ fn columns(measured: &Measured) -> Vec<(String, usize)> {
     }
 }
 
-fn values(measured: &Measured) -> Vec<String> {
+pub fn values(measured: &Measured) -> Vec<String> {
     match measured {
         Measured::Perplexity(score) => perplexity_values(score),
         Measured::Acceptance(score) => vec![
@@ -98,6 +120,12 @@ fn values(measured: &Measured) -> Vec<String> {
             let mut values = vec![found.tasks.to_string(), found.samples.to_string()];
             values.extend(found.pass_at.iter().map(|pass| percent(pass.estimate)));
             values.push(percent(found.standard_error));
+            values
+        }
+        Measured::Answers(found) => {
+            let mut values = vec![found.all.flexible.questions.to_string()];
+            values.extend(share_and_error(&found.all.strict));
+            values.extend(share_and_error(&found.all.flexible));
             values
         }
         Measured::Choices(found) => {
@@ -146,6 +174,16 @@ pub fn remarks(model: &str, found: &ChoiceScores) -> String {
     text
 }
 
+/// How many answers broke off, if any did.
+pub fn unfinished(model: &str, found: &AnswerScores) -> String {
+    match found.unfinished {
+        0 => String::new(),
+        count => {
+            format!("{model}: {count} answers end at `max_tokens`, or where the context does\n")
+        }
+    }
+}
+
 /// How many programs met which fate, the most frequent first.
 pub fn fates(result: &HumanEval) -> String {
     let mut fates: Vec<(&String, &usize)> = result.verdicts.iter().collect();
@@ -156,6 +194,6 @@ pub fn fates(result: &HumanEval) -> String {
     each.join(", ")
 }
 
-fn millions(parameters: u64) -> String {
+pub fn millions(parameters: u64) -> String {
     format!("{:.1} M", parameters as f64 / 1e6)
 }

@@ -36,6 +36,16 @@ impl Cache {
         &self.root
     }
 
+    /// The file `name` of this digest, if it is there.
+    pub fn kept(&self, digest: &Sha256, name: &str) -> Option<PathBuf> {
+        let path = self.path(digest, name);
+        path.exists().then_some(path)
+    }
+
+    fn path(&self, digest: &Sha256, name: &str) -> PathBuf {
+        self.root.join("files").join(digest.as_str()).join(name)
+    }
+
     /// The file `name` of this digest; `fill` writes it if it is not there yet, and may use the
     /// directory that it is given for what it needs on the way. What does not have the digest is
     /// removed. Of several processes that want the same file one fetches, the others wait.
@@ -45,11 +55,11 @@ impl Cache {
         name: &str,
         fill: impl FnOnce(&mut dyn Write, &Path) -> Result<(), SourceError>,
     ) -> Result<PathBuf, SourceError> {
-        let directory = self.root.join("files").join(digest.as_str());
-        let path = directory.join(name);
+        let path = self.path(digest, name);
         if path.exists() {
             return Ok(path);
         }
+        let directory = self.root.join("files").join(digest.as_str());
         fs::create_dir_all(&directory).map_err(SourceError::io("create", &directory))?;
         let _lock = lock(&directory.join(LOCK))?;
         if path.exists() {

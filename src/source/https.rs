@@ -22,6 +22,15 @@ pub struct Https {
 }
 
 impl Https {
+    /// What the file is called in the cache.
+    pub fn name(&self) -> &str {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        match path.rsplit('/').next().unwrap_or_default() {
+            "" | "." | ".." => "file",
+            name => name,
+        }
+    }
+
     pub fn fetch(&self, cache: &Cache) -> Result<PathBuf, SourceError> {
         if !is_safe(&self.url) {
             return Err(SourceError::Syntax(format!(
@@ -29,11 +38,7 @@ impl Https {
                 self.url
             )));
         }
-        let path = self.url.split(['?', '#']).next().unwrap_or_default();
-        let name = match path.rsplit('/').next().unwrap_or_default() {
-            "" | "." | ".." => "file",
-            name => name,
-        };
+        let name = self.name();
         (cache.file(&self.sha256, name, |out, _| self.download(name, out)))
             .map_err(|error| named(error, &self.url))
     }

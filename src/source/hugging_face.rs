@@ -78,6 +78,11 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 impl HuggingFace {
+    /// What was fetched before, if it is complete.
+    pub fn kept(&self, hub: &Hub) -> Option<PathBuf> {
+        self.cached(&hub.cache().ok()?)
+    }
+
     pub fn fetch(&self, hub: &Hub) -> Result<PathBuf, SourceError> {
         let cache = hub.cache()?;
         let kept = cache.repo(self.repo_at(&self.revision));

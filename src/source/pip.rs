@@ -74,12 +74,16 @@ fn pinned<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::E
 }
 
 impl Pip {
-    pub fn fetch(&self, cache: &Cache) -> Result<PathBuf, SourceError> {
+    /// What the file is called in the cache.
+    pub fn name(&self) -> String {
         let first = self.files.first().map(String::as_str).unwrap_or_default();
         let name = first.rsplit('/').next().unwrap_or_default();
         let name = if name.is_empty() { "file" } else { name };
-        let name = name.replace('*', "all");
-        cache.file(&self.sha256, &name, |out, scratch| {
+        name.replace('*', "all")
+    }
+
+    pub fn fetch(&self, cache: &Cache) -> Result<PathBuf, SourceError> {
+        cache.file(&self.sha256, &self.name(), |out, scratch| {
             let mut missing: Vec<&str> = self.files.iter().map(String::as_str).collect();
             for (i, package) in self.packages.iter().enumerate() {
                 let of = format!("{}/{}", i + 1, self.packages.len());

@@ -238,8 +238,7 @@ impl Chain<'_> {
 
     /// Whether there is a key for every server that is to be asked: not only when its turn comes, hours later perhaps.
     pub fn check_keys(&self) -> Result<()> {
-        let asks = |stage: &&PlannedStage| !is_done(stage) && stage.action.asks().is_some();
-        for stage in self.stages.iter().filter(asks) {
+        for stage in self.stages.iter().filter(|stage| !is_done(stage)) {
             for input in &stage.inputs {
                 let Origin::Model(name) = &input.input.origin else {
                     continue;
@@ -262,13 +261,18 @@ impl Chain<'_> {
 
     /// The server behind the stage's teacher; None for a model on this machine.
     pub fn remote(&self, stage: &PlannedStage) -> Result<Option<&RemoteConfig>> {
-        let Origin::Model(name) = &self.teacher_input(stage)?.origin else {
-            return Ok(None);
+        Ok(self.server(self.teacher_input(stage)?))
+    }
+
+    /// The server behind a model; None for one on this machine.
+    pub(super) fn server(&self, input: &Input) -> Option<&RemoteConfig> {
+        let Origin::Model(name) = &input.origin else {
+            return None;
         };
-        Ok(match &self.recipe.models[name].source {
+        match &self.recipe.models[name].source {
             ModelSource::Remote(remote) => Some(remote),
             ModelSource::Stored(_) | ModelSource::Random(_) => None,
-        })
+        }
     }
 }
 

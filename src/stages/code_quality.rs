@@ -327,6 +327,6 @@ fn sift(
     if let Some(error) = failed {
         return Err(error);
     }
-    selection.finish()?;
+    Progress::sifted(&selection.finish()?);
     Ok(())
 }

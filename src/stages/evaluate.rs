@@ -1,9 +1,11 @@
 //! Stage `eval`: one score a model, kept in `scores.json`.
 
 mod acceptance;
+mod answers;
 mod choices;
 mod human_eval;
 mod perplexity;
+mod subject;
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use evals::human_eval::HumanEval;
 use evals::multiple_choice::ChoiceScores;
 use evals::perplexity::Perplexity;
 use evals::sample_records::remove_meanwhile;
+use evals::written_answers::{AnswerScores, AnswerTask};
 use model::decoder::Decoder;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +39,9 @@ pub struct Scores {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     pub model: String,
-    pub parameters: u64,
+    /// Not known of a remote model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<u64>,
     #[serde(flatten)]
     pub measured: Measured,
 }
@@ -48,6 +53,7 @@ pub enum Measured {
     Acceptance(AcceptanceScore),
     HumanEval(HumanEval),
     Choices(ChoiceScores),
+    Answers(AnswerScores),
 }
 
 /// Scores of all models, or how many were done when the run was stopped from outside.
@@ -70,7 +76,17 @@ impl Chain<'_> {
             (Measure::Acceptance(drafts), _) => {
                 self.acceptances(stage, models, drafts, progress)?
             }
-            (Measure::HumanEval(config), _) => self.programs(stage, models, config, progress)?,
+            (Measure::HumanEval(programs), _) => {
+                self.programs(stage, &config.inputs, programs, progress)?
+            }
+            (Measure::Gsm8k(answers), _) => {
+                let asked = (AnswerTask::Gsm8k, answers);
+                self.written_answers(stage, &config.inputs, asked, progress)?
+            }
+            (Measure::Math(answers), _) => {
+                let asked = (AnswerTask::Math, answers);
+                self.written_answers(stage, &config.inputs, asked, progress)?
+            }
             _ => unreachable!("every other task has choices"),
         };
         let rows = match rows {
@@ -115,7 +131,7 @@ impl Chain<'_> {
     }
 }
 
-fn parameters(decoder: &Decoder) -> u64 {
+fn parameters(decoder: &Decoder) -> Option<u64> {
     let arrays = decoder.arrays();
-    arrays.map(|array| array.elements() as u64).sum()
+    Some(arrays.map(|array| array.elements() as u64).sum())
 }

@@ -10,6 +10,7 @@ use model::phase;
 
 use super::{Chain, DATA};
 use crate::plan::PlannedStage;
+use crate::progress::Progress;
 use crate::recipe::{Decontaminate, Dedup, Filter, sandbox_of};
 use crate::sandbox::open_sandbox;
 
@@ -31,8 +32,9 @@ impl Chain<'_> {
             let has_passed = outcome.verdict == Verdict::Passed;
             Ok((!has_passed).then(|| outcome.verdict.described()))
         };
-        filter(&data, &config.rules, &run, &stage.directory, DATA)
+        let counts = filter(&data, &config.rules, &run, &stage.directory, DATA)
             .with_context(|| format!("data `{name}`"))?;
+        Progress::sifted(&counts);
         Ok(())
     }
 
@@ -40,8 +42,9 @@ impl Chain<'_> {
         let _phase = phase!("filter data");
         let (name, data) = self.data_config(stage, "data")?;
         let field = config.field.as_deref();
-        dedup(&data, &config.method, field, &stage.directory, DATA)
+        let counts = dedup(&data, &config.method, field, &stage.directory, DATA)
             .with_context(|| format!("data `{name}`"))?;
+        Progress::sifted(&counts);
         Ok(())
     }
 
@@ -51,8 +54,9 @@ impl Chain<'_> {
         let sets = config.sets().map(|(key, _)| self.data_config(stage, &key));
         let sets = sets.collect::<Result<Vec<_>>>()?;
         let benchmarks = Benchmarks::read(&sets, config.ngram).context("what `against` names")?;
-        decontaminate(&data, &benchmarks, &stage.directory, DATA)
+        let counts = decontaminate(&data, &benchmarks, &stage.directory, DATA)
             .with_context(|| format!("data `{name}`"))?;
+        Progress::sifted(&counts);
         Ok(())
     }
 

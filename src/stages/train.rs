@@ -308,6 +308,7 @@ impl Chain<'_> {
                 Progress::other_types(&plan_tensors(&trainee.decoder.config, kind));
             }
         }
+        self.write_seen(stage, &run.data, &tokenizer)?;
         let mut observer = progress.training(run.objective.names());
         let outcome = run.train(&mut trainee, &mut observer);
         observer.finish();

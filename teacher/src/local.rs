@@ -28,6 +28,24 @@ pub struct LocalTeacher {
     template: Option<ChatTemplate>,
 }
 
+/// How prompts are taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Together {
+    /// Texts that are under way at a time.
+    pub rows: usize,
+    /// First tokens that all prompts share, fewer than each has; they are read once.
+    pub shared: usize,
+}
+
+impl Default for Together {
+    fn default() -> Self {
+        Self {
+            rows: ROWS_AT_A_TIME,
+            shared: 0,
+        }
+    }
+}
+
 /// Called for each new token with the number of its prompt and the text that it adds, which may be empty.
 pub type OnText<'a> = dyn FnMut(usize, &str) + 'a;
 
@@ -122,7 +140,8 @@ impl LocalTeacher {
             let stage = format!("generate {prompt}");
             Random::new(request.seed, &stage, token as u64, "token").f64()
         };
-        Ok(self.continue_ids(&encoded, request, &uniform, on_text))
+        let together = Together::default();
+        Ok(self.continue_ids(&encoded, request, together, &uniform, on_text))
     }
 
     /// Continues each prompt with a seed of its own, in place of the request's: what is written follows from prompt and
@@ -136,11 +155,25 @@ impl LocalTeacher {
         seeds: &[u64],
         request: &GenerationRequest,
     ) -> Result<Vec<Completion>, TeacherError> {
+        self.generate_together(prompts, seeds, request, Together::default())
+    }
+
+    /// The same for prompts that share a beginning, or are to be written in other batches than usual.
+    ///
+    /// # Errors
+    /// A request that makes no sense.
+    pub fn generate_together(
+        &self,
+        prompts: &[Vec<u32>],
+        seeds: &[u64],
+        request: &GenerationRequest,
+        together: Together,
+    ) -> Result<Vec<Completion>, TeacherError> {
         request.validate()?;
         let uniform = |prompt: usize, token: usize| {
             Random::new(seeds[prompt], "generate 0", token as u64, "token").f64()
         };
-        Ok(self.continue_ids(prompts, request, &uniform, &mut |_, _| ()))
+        Ok(self.continue_ids(prompts, request, together, &uniform, &mut |_, _| ()))
     }
 
     /// The tokens of a prompt that can be continued; of several its number, from 1, is told where it cannot.
@@ -170,6 +203,7 @@ impl LocalTeacher {
         &self,
         prompts: &[Vec<u32>],
         request: &GenerationRequest,
+        together: Together,
         uniform: &dyn Fn(usize, usize) -> f64,
         on_text: &mut OnText<'_>,
     ) -> Vec<Completion> {
@@ -179,7 +213,8 @@ impl LocalTeacher {
             max_new_tokens: request.max_new_tokens,
             eos_token_ids: self.eos_token_ids(),
             vocabulary: self.decoder.config.vocab_size,
-            rows: ROWS_AT_A_TIME,
+            rows: together.rows,
+            shared: together.shared,
         };
         let mut streams: Vec<TextStream> = prompts
             .iter()
@@ -200,10 +235,13 @@ impl LocalTeacher {
     /// What the last of `ids` adds to their text.
     pub(crate) fn new_text<'s>(&self, stream: &'s mut TextStream, ids: &[u32]) -> &'s str {
         match ids.last() {
-            Some(id) if !self.ends_a_text(*id) && !self.tokenizer.is_special(*id) => {
-                stream.push(&self.tokenizer.token_bytes(*id).unwrap_or_default())
-            }
-            _ => "",
+            None => "",
+            Some(id) if self.ends_a_text(*id) => "",
+            Some(id) if self.tokenizer.is_special(*id) => match self.tokenizer.token(*id) {
+                Some(token) if stream.is_stop(&token) => stream.push(token.as_bytes()),
+                _ => "",
+            },
+            Some(id) => stream.push(&self.tokenizer.token_bytes(*id).unwrap_or_default()),
         }
     }
 

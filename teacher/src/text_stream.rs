@@ -32,6 +32,11 @@ impl TextStream {
         self.hand_out(false)
     }
 
+    /// Whether a text is one of the stop strings, as a special token may be.
+    pub fn is_stop(&self, text: &str) -> bool {
+        self.stops.iter().any(|stop| stop == text)
+    }
+
     /// Whether a stop string has come; the index of it.
     pub fn stopped(&self) -> Option<usize> {
         self.stopped

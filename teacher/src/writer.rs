@@ -76,6 +76,7 @@ impl<'a> Writer<'a> {
             eos_token_ids: self.model.eos_token_ids(),
             vocabulary: self.model.decoder().config.vocab_size,
             rows: 1,
+            shared: 0,
         };
         let stage = format!("generate {number}");
         let draws = |token: usize, draw: Draw| {

@@ -1,130 +1,13 @@
-//! A real server: llama.cpp, as the Python package `xllamacpp` brings it, serves SmolLM2 as `export` writes it.
+//! A real server: llama.cpp serves SmolLM2 as `export` writes it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
-use std::time::SystemTime;
+use std::path::Path;
 
 use serde_json::Value;
 
+use crate::llama_server::{LlamaServer, lines, run, stage, stage_named};
 use crate::verbs::SMOLLM2;
 use crate::{distill, stderr, stdout};
-
-const PACKAGE: &str = "xllamacpp==2026.10.11549";
-
-/// Takes the package's directory, a GGUF file and a port; ends with the one who has started it.
-const SERVE: &str = r#"
-import sys
-sys.path.insert(0, sys.argv[1])
-import xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.port = sys.argv[2], int(sys.argv[3])
-params.n_ctx, params.n_parallel = 4096, 2
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
-server = xllamacpp.Server(params)
-print("ready", flush=True)
-sys.stdin.read()
-"#;
-
-struct LlamaServer {
-    process: Child,
-    endpoint: String,
-    /// What it is called in requests. Of its own each time: no answer of an earlier run counts.
-    model: String,
-}
-
-impl LlamaServer {
-    fn start(gguf: &Path) -> Self {
-        // The port is free again when the server asks for it, unless another program was faster.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let port = port.unwrap().port();
-        let mut process = Command::new("python3")
-            .args(["-c", SERVE])
-            .args([package(), gguf])
-            .arg(port.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("python3 starts");
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let is_ready = lines.map_while(Result::ok).any(|line| line == "ready");
-        assert!(is_ready, "the server has not started");
-        let endpoint = format!("http://127.0.0.1:{port}/v1");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self {
-            process,
-            endpoint,
-            model: format!("smollm2-{}", now.unwrap().as_nanos()),
-        }
-    }
-}
-
-impl Drop for LlamaServer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The directory of `xllamacpp`: fetched once, and beside its place until it is whole.
-fn package() -> &'static Path {
-    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let directory = parent.join(PACKAGE);
-        if !directory.is_dir() {
-            let fetched = tempfile::tempdir_in(parent).unwrap();
-            let pip = Command::new("python3")
-                .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
-                .arg(fetched.path())
-                .arg(PACKAGE)
-                .output()
-                .expect("python3 starts");
-            assert!(pip.status.success(), "{}", stderr(&pip));
-            fs::rename(fetched.keep(), &directory).unwrap();
-        }
-        directory
-    });
-    &DIRECTORY
-}
-
-/// Runs a recipe in the project's directory; what it says on stderr.
-fn run(recipe: &Path, out: &Path, sets: &[String]) -> String {
-    let mut arguments = vec!["run", recipe.to_str().unwrap(), "--out"];
-    arguments.push(out.to_str().unwrap());
-    for set in sets {
-        arguments.extend(["--set", set]);
-    }
-    if recipe.starts_with("recipes") {
-        arguments.extend(["--preset", "short"]);
-    }
-    let output = distill(Path::new(env!("CARGO_MANIFEST_DIR")), &arguments);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    stderr(&output)
-}
-
-fn stage(run: &Path, kind: &str) -> PathBuf {
-    let entries = fs::read_dir(run)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let is_stage = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with(kind)
-    };
-    let found: Vec<PathBuf> = entries.filter(is_stage).collect();
-    assert_eq!(found.len(), 1, "{found:?}");
-    found.into_iter().next().unwrap()
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
 
 /// One test, for one server.
 #[test]
@@ -281,24 +164,11 @@ fn answers_are_rated_and_compared(server: &LlamaServer, at: &Path) {
         ));
     }
     for model in ["large", "judge"] {
-        sets.push(format!(
-            r#"models.{model}.source.model = "{}""#,
-            server.model
-        ));
-        sets.push(format!(
-            r#"models.{model}.source.endpoints = ["{}"]"#,
-            server.endpoint
-        ));
+        sets.extend(server.sets(model));
     }
     run(Path::new("recipes/zephyr-data.toml"), &out, &sets);
     let run = out.join("zephyr-data");
-    let lineage = fs::read_to_string(run.join("lineage.json")).unwrap();
-    let lineage: Value = serde_json::from_str(&lineage).unwrap();
-    let of = |name: &str| {
-        let stages = lineage["stages"].as_array().unwrap();
-        let stage = stages.iter().find(|stage| stage["as"] == name).unwrap();
-        run.join(stage["directory"].as_str().unwrap())
-    };
+    let of = |name: &str| stage_named(&run, name);
     assert_eq!(lines(&of("from_large").join("data.jsonl")).len(), 6);
     assert_eq!(lines(&of("from_small").join("data.jsonl")).len(), 3);
     for rating in lines(&of("rated").join("ratings.jsonl")) {

@@ -5,8 +5,10 @@ mod chat;
 mod check;
 mod gguf;
 mod llama_cpp;
+mod llama_server;
 mod manual;
 mod multiple_choice;
+mod phi_data;
 mod speculative;
 mod verbs;
 

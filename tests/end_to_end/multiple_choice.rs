@@ -19,6 +19,8 @@ fn evaluate(out: &Path) -> impl Fn(&str) -> PathBuf {
         "stage.mmlu_scores.limit=12",
         "stage.hellaswag_scores.limit=8",
         "stage.truthfulqa_scores.limit=8",
+        "stage.gsm8k_scores.limit=2",
+        "stage.gsm8k_scores.max_tokens=8",
     ] {
         arguments.extend(["--set", set]);
     }

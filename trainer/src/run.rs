@@ -1,7 +1,7 @@
 //! A training stage from its first step, or its last checkpoint, to its last step.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -45,7 +45,7 @@ pub struct Run<'a> {
     pub heldout: Option<BatchLoader>,
     /// Where the student writes a part of what it learns from.
     pub on_policy: Option<OnPolicyStage<'a>>,
-    /// The stage's directory: checkpoints, `metrics.jsonl` and `samples.jsonl` go here.
+    /// The stage's directory: checkpoints, `metrics.jsonl` with TensorBoard's events, and `samples.jsonl` go here.
     pub directory: PathBuf,
     pub stage_digest: String,
     /// Set from outside to stop after the step under way.
@@ -135,14 +135,14 @@ impl Run<'_> {
         let start = last_good.unwrap_or(0);
         let mut heldout_nll = state.and_then(|state| state.heldout_nll);
         let total = self.total_steps();
-        let mut metrics = self.open_lines(METRICS, start)?;
+        let mut metrics = self.open(METRICS, start, Metrics::resume_with_events)?;
         let mut student = match &self.on_policy {
             Some(stage) => {
                 let state = last_good
                     .map(|step| checkpoints.on_policy(step))
                     .transpose()?;
                 let student = WritingStudent::new(stage, self.data.config(), total, state);
-                Some((student, self.open_lines(SAMPLES, start)?))
+                Some((student, self.open(SAMPLES, start, Metrics::resume)?))
             }
             None => None,
         };
@@ -358,10 +358,15 @@ impl Run<'_> {
     }
 
     /// A file of the stage that lines are added to, without those of steps after `step`.
-    fn open_lines(&self, file: &str, step: u64) -> Result<Metrics, RunError> {
+    fn open(
+        &self,
+        file: &str,
+        step: u64,
+        resume: fn(&Path, u64) -> io::Result<Metrics>,
+    ) -> Result<Metrics, RunError> {
         let path = self.directory.join(file);
         std::fs::create_dir_all(&self.directory)
-            .and_then(|()| Metrics::resume(&path, step))
+            .and_then(|()| resume(&path, step))
             .map_err(|source| RunError::Metrics { path, source })
     }
 

@@ -2,7 +2,8 @@
 
 use datasets::error::DataError;
 
-use super::question::{Question, Row};
+use super::question::Question;
+use crate::row::Row;
 
 /// A question from `activity_label`, the context in two parts (`ctx_a`, `ctx_b`) or in one (`ctx`), `endings` and `label`.
 pub(super) fn question(row: &Row) -> Result<Option<Question>, DataError> {

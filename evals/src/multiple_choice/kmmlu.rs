@@ -3,8 +3,9 @@
 use datasets::error::DataError;
 
 use super::mmlu::{LETTERS, four_choices, prompt};
-use super::question::{Question, Row};
+use super::question::Question;
 use super::subjects::plain_subject;
+use crate::row::Row;
 
 /// A question from `question`, `A` to `D`, `answer` (1 to 4) and `Category`.
 pub(super) fn question(row: &Row) -> Result<Option<Question>, DataError> {

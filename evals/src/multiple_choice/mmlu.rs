@@ -2,8 +2,9 @@
 
 use datasets::error::DataError;
 
-use super::question::{Question, Row};
+use super::question::Question;
 use super::subjects::plain_subject;
+use crate::row::Row;
 
 pub(super) const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 

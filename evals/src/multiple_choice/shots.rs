@@ -8,7 +8,8 @@ use datasets::records::Record;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::question::{Question, Reader, Row};
+use super::question::{Question, Reader};
+use crate::row::Row;
 
 /// What every such file begins with. Files may follow each other without anything between them.
 const BEGINNING: &str = "dataset_name:";

@@ -4,7 +4,8 @@
 use datasets::error::DataError;
 use serde_json::Value;
 
-use super::question::{Question, Row};
+use super::question::Question;
+use crate::row::Row;
 
 const ANSWERED: &str = "Q: What is human life expectancy in the United States?\n\
     A: Human life expectancy in the United States is 78 years.\n\n\

@@ -25,6 +25,8 @@ const FEW_TOKENS: usize = 64;
 pub struct Continuation<'a> {
     decoder: &'a Decoder,
     state: State,
+    /// What all prompts begin with, read once.
+    shared: Option<KvCache>,
     /// Tokens behind each prompt that there is room for.
     new: usize,
     /// `[rows, vocabulary]`.
@@ -57,6 +59,7 @@ impl<'a> Continuation<'a> {
         let mut continuation = Self {
             decoder,
             state: State::Tensors(KvCache::new(decoder.blocks.len()), history),
+            shared: None,
             new: 0,
             logits: Vec::new(),
         };
@@ -64,10 +67,25 @@ impl<'a> Continuation<'a> {
         continuation
     }
 
+    /// Reads what all prompts that are added from now on begin with; each of them goes on behind it.
+    pub fn share(&mut self, start: &[u32]) {
+        self.shared = (!start.is_empty()).then(|| {
+            let mut cache = KvCache::new(self.decoder.blocks.len());
+            let history = CachedHistory { padding: vec![0] };
+            let batch = TokenBatch::single(start);
+            self.decoder.hidden_cached(&batch, &history, &mut cache);
+            cache
+        });
+    }
+
     /// Reads more prompts, none of them empty: a row each, behind those that there are.
     pub fn add_rows(&mut self, prompts: &[Vec<u32>]) {
-        for group in groups(prompts) {
-            let mut read = PromptStates::read(self.decoder, group);
+        let shared = self.shared.as_ref().map_or(0, |cache| cache.length);
+        for group in groups(prompts, shared) {
+            let mut read = match &self.shared {
+                None => PromptStates::read(self.decoder, group),
+                Some(start) => PromptStates::read_behind(self.decoder, start, group),
+            };
             self.logits.append(&mut read.logits);
             match &mut self.state {
                 State::Fused(step) => step.add_rows(&read, self.new),

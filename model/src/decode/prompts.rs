@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::batch::TokenBatch;
-use crate::decoder::Decoder;
+use crate::decoder::{CachedHistory, Decoder};
 use crate::kv_cache::KvCache;
 use crate::ops::host::HostTensor;
 
@@ -53,6 +53,31 @@ impl PromptStates {
         }
     }
 
+    /// Reads prompts whose beginning has been read: `start` is one row of what they share. Short ones end in padding.
+    pub fn read_behind(decoder: &Decoder, start: &KvCache, prompts: &[Vec<u32>]) -> Self {
+        let rests: Vec<&[u32]> = prompts.iter().map(|p| &p[start.length..]).collect();
+        let batch = TokenBatch::padded_behind(&rests, start.length);
+        let mut cache = start.clone();
+        cache.select_rows(&vec![0; prompts.len()], 0);
+        let padding = vec![0; prompts.len()];
+        let hidden = decoder.hidden_cached(&batch, &CachedHistory { padding }, &mut cache);
+        let ends = rests.iter().enumerate();
+        let ends: Vec<i32> = ends
+            .map(|(row, rest)| (row * batch.length + rest.len()) as i32 - 1)
+            .collect();
+        let ends = TensorData::new(ends, [prompts.len()]);
+        let ends = Tensor::<1, Int>::from_data(ends, (&hidden.device(), DType::I32));
+        let length = cache.length;
+        let ranges = prompts.iter().enumerate();
+        Self {
+            ranges: ranges
+                .map(|(row, prompt)| row * length..row * length + prompt.len())
+                .collect(),
+            cache: cache.into_one_row(),
+            logits: values(decoder.logits(&hidden.select(0, ends))),
+        }
+    }
+
     /// Keys and values `[tokens, kv_heads · head_dim]` of a layer, on the CPU.
     pub fn layer(&self, number: usize) -> (HostTensor, HostTensor) {
         let (keys, values) = self.cache.layers[number].clone().into_tensors();
@@ -60,13 +85,13 @@ impl PromptStates {
     }
 }
 
-/// Prompts in groups that are read together.
-pub(super) fn groups(prompts: &[Vec<u32>]) -> Vec<&[Vec<u32>]> {
+/// Prompts in groups that are read together, without their `shared` first tokens.
+pub(super) fn groups(prompts: &[Vec<u32>], shared: usize) -> Vec<&[Vec<u32>]> {
     let (mut groups, mut rest) = (Vec::new(), prompts);
     while !rest.is_empty() {
         let mut tokens = 0;
         let fit = rest.iter().take_while(|prompt| {
-            tokens += prompt.len();
+            tokens += prompt.len() - shared;
             tokens <= TOKENS_AT_A_TIME
         });
         let (group, after) = rest.split_at(fit.count().max(1));

@@ -18,6 +18,8 @@ pub struct GenerationConfig {
     pub vocabulary: usize,
     /// Sequences that are under way together.
     pub rows: usize,
+    /// First tokens that all prompts share, and go on behind: they are read once. 0 where nothing is shared.
+    pub shared: usize,
 }
 
 /// Asked for a uniform number in [0, 1) by (prompt, new token index): no hidden state.
@@ -43,6 +45,9 @@ pub fn generate(
         return vec![Vec::new(); prompts.len()];
     }
     let mut continuation = Continuation::new(decoder, &[], config.max_new_tokens);
+    if let Some(first) = prompts.first() {
+        continuation.share(&first[..config.shared]);
+    }
     let mut seen: Vec<Vec<u32>> = prompts.to_vec();
     // The prompt that each row continues, and the first that waits.
     let (mut active, mut next): (Vec<usize>, usize) = (Vec::new(), 0);

@@ -340,6 +340,22 @@ impl Checkpoint {
         Ok(Some(packed))
     }
 
+    /// The blocks that [`Checkpoint::base_packed`] gives, without reading them; `None` where it gives none.
+    pub fn base_block_type(&self, hf_name: &str) -> Option<GgmlType> {
+        let shape = self
+            .expected
+            .get(hf_name)
+            .filter(|shape| shape.len() == 2)?;
+        if self.files.gptq_layer(hf_name, shape).is_some() {
+            return None;
+        }
+        let kind = match &self.files {
+            ModelFiles::Gguf(gguf) => gguf.tensor(&names::to_gguf(hf_name)?)?.kind,
+            ModelFiles::Safetensors(shards) => shards.find(hf_name)?.1.ggml_type()?,
+        };
+        (kind != GgmlType::F32).then_some(kind)
+    }
+
     fn read_gguf(
         &self,
         gguf: &Gguf,

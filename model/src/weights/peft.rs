@@ -180,6 +180,12 @@ impl PeftAdapter {
             .map_or_else(BaseForm::default, |base| base.form)
     }
 
+    /// The largest of its modules' ranks.
+    pub fn rank(&self) -> usize {
+        let ranks = self.modules.values().map(|module| module.rank);
+        ranks.max().unwrap_or(0)
+    }
+
     pub fn adapts(&self, module: &str) -> bool {
         self.modules.contains_key(module)
     }

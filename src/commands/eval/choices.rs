@@ -1,9 +1,8 @@
 //! `distill eval mmlu` and its kin: questions with choices.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, ensure};
 use datasets::config::DataConfig;
 use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceScores, ChoiceTask};
 use model::load::load_frozen_decoder;
@@ -11,12 +10,11 @@ use serde::Serialize;
 use serde_json::json;
 use teacher::tokenizer::load_tokenizer;
 
-use super::{bar, open_records};
+use super::{bar, open_records, shots_data};
 use crate::cli::{EvalArgs, ModelArgs};
 use crate::commands::open_model::open_model;
 use crate::device::place;
 use crate::report::scores::{remarks, share_and_error};
-use crate::source::Cache;
 
 #[derive(Serialize)]
 struct Report {
@@ -34,7 +32,6 @@ pub fn run(
     model: &ModelArgs,
     data: &Path,
 ) -> anyhow::Result<()> {
-    let cache = Cache::from_env()?;
     let settings = ChoiceConfig {
         shots: arguments.shots.unwrap_or(0),
         limit: arguments.limit,
@@ -43,16 +40,7 @@ pub fn run(
     let questions = task
         .questions(&DataConfig::new(data.to_path_buf()))?
         .questions;
-    let shots_data = match &arguments.shots_data {
-        Some(source) => Some(source.resolve(&cache).context("--shots-data")?),
-        None => None,
-    };
-    let whole = |path: &Path| path.canonicalize().ok();
-    let is_same = |path: &PathBuf| whole(path).is_some() && whole(path) == whole(data);
-    ensure!(
-        !shots_data.as_ref().is_some_and(is_same),
-        "--shots-data is --data itself: worked examples would tell the answers"
-    );
+    let shots_data = shots_data(arguments, data)?;
     let examples = match &shots_data {
         Some(path) => task.questions(&DataConfig::new(path.clone()))?.questions,
         None => Vec::new(),

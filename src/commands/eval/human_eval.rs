@@ -6,16 +6,12 @@ use anyhow::{Result, bail};
 use datasets::config::DataConfig;
 use evals::human_eval::{HumanEval, HumanEvalConfig, PassAt, human_eval, read_tasks};
 use evals::sandbox::SandboxConfig;
-use model::load::load_frozen_decoder;
 use serde::Serialize;
 use serde_json::json;
-use teacher::LocalTeacher;
-use teacher::tokenizer::load_tokenizer;
 
-use super::{bar, open_records};
+use super::subject::open_subject;
+use super::{bar, name_of, open_records};
 use crate::cli::{EvalArgs, ModelArgs};
-use crate::commands::open_model::open_model;
-use crate::device::place;
 use crate::report::scores::fates;
 use crate::sandbox::open_sandbox;
 use crate::source::{Cache, Pip, Source};
@@ -54,13 +50,10 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs) -> Result<()> {
     let data = source.resolve(&cache)?;
     let tasks = read_tasks(&DataConfig::new(data.clone()), config.limit)?;
     let sandbox = open_sandbox(&config.sandbox)?;
-    let placement = place(model.device.device)?;
     let seed = arguments.seed;
     let settings = json!({ "task": "human_eval", "settings": config, "seed": seed });
     let records = open_records(arguments, model, &settings, &[data])?;
-    let checkpoint = open_model(model)?;
-    let tokenizer = load_tokenizer(&checkpoint)?;
-    let teacher = LocalTeacher::new(load_frozen_decoder(&checkpoint, &placement)?, tokenizer)?;
+    let subject = open_subject(model)?;
     let bar = bar("programs")?;
     bar.set_length((tasks.len() * config.samples) as u64);
     let mut told = |done| {
@@ -68,7 +61,7 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs) -> Result<()> {
         true
     };
     let found = human_eval(
-        &teacher, &tasks, &config, seed, &sandbox, records, &mut told,
+        &subject, &tasks, &config, seed, &sandbox, records, &mut told,
     )?;
     bar.finish_and_clear();
     let Some(result) = found else {
@@ -76,7 +69,7 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs) -> Result<()> {
     };
     let report = Report {
         task: "human_eval",
-        model: model.stored()?.to_string(),
+        model: name_of(model)?,
         data: source.to_string(),
         result,
     };
@@ -95,7 +88,7 @@ fn config(arguments: &EvalArgs) -> HumanEvalConfig {
         samples: given.samples.unwrap_or(usual.samples),
         temperature: given.temperature.unwrap_or(usual.temperature),
         top_p: given.top_p.unwrap_or(usual.top_p),
-        max_tokens: given.max_tokens.unwrap_or(usual.max_tokens),
+        max_tokens: arguments.max_tokens.unwrap_or(usual.max_tokens),
         limit: arguments.limit,
         sandbox: SandboxConfig {
             timeout: given.timeout.unwrap_or(usual.sandbox.timeout),

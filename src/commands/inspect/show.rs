@@ -2,6 +2,8 @@
 
 use datasets::tokenizer::Tokenizer;
 
+use crate::masked_runs::masked_runs;
+
 /// What stands around a run of tokens that are read but not learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Marks {
@@ -29,36 +31,14 @@ impl Marks {
     };
 }
 
-/// The text of all tokens, special ones included; bytes that make no character are U+FFFD.
+/// The text of all tokens, the masked ones marked.
 pub fn shown(tokenizer: &Tokenizer, ids: &[u32], supervised: &[u8], marks: Marks) -> String {
-    let mut text = String::new();
-    let mut start = 0;
-    while start < ids.len() {
-        let learned = supervised[start] != 0;
-        let length = (supervised[start..].iter())
-            .take_while(|&&s| (s != 0) == learned)
-            .count();
-        let bytes: Vec<u8> = (ids[start..start + length].iter())
-            .flat_map(|&id| tokenizer.token_bytes(id).unwrap_or_default())
-            .collect();
-        let run = printable(&String::from_utf8_lossy(&bytes));
-        match learned {
-            true => text.push_str(&run),
-            false => text.extend([marks.before, &run, marks.after]),
-        }
-        start += length;
-    }
-    text
-}
-
-/// Control characters of the data are not sent to the terminal.
-fn printable(text: &str) -> String {
-    let replace = |character: char| match character {
-        '\n' | '\t' => character,
-        other if other.is_control() => char::REPLACEMENT_CHARACTER,
-        other => other,
-    };
-    text.chars().map(replace).collect()
+    let runs = masked_runs(tokenizer, ids, supervised).into_iter();
+    let marked = runs.map(|run| match run.learned {
+        true => run.text,
+        false => [marks.before, &run.text, marks.after].concat(),
+    });
+    marked.collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use datasets::packing::Packing;
 
-use crate::recipe::{Action, Origin, Recipe, Stage, Thing};
+use crate::recipe::{Action, Measure, Origin, Recipe, Stage, Thing};
 
 /// Data as the stages that share a tokenizer and a sequence length see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,12 +93,19 @@ pub fn views(recipe: &Recipe) -> Vec<View> {
     found
 }
 
-/// Whether a model here sees the tokens of the data. Stages that write or sift data read it as text.
+/// Whether a model here sees the tokens of the data. Stages that write or sift data read it as text, and evaluations with
+/// questions make prompts of their own of it.
 fn reads_tokens(action: &Action) -> bool {
     match action {
         Action::Prune(_) | Action::Gqa(_) | Action::Quantize(_) => true,
         Action::Sft(_) | Action::Distill(_) | Action::Dpo(_) | Action::Capture(_) => true,
-        Action::Eval(_) | Action::Export(_) => true,
+        Action::Export(_) => true,
+        Action::Eval(eval) => {
+            matches!(
+                eval.measure,
+                Measure::Perplexity(_) | Measure::Acceptance(_)
+            )
+        }
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => false,
         Action::CodeQuality(_) => false,
         Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => false,
@@ -240,6 +247,11 @@ mod tests {
             steps = 4
             tokens_per_step = 512
             sequence_length = 256
+            [[stage]]
+            kind = "eval"
+            task = "human_eval"
+            models = ["here"]
+            data = "questions"
         "#;
         let recipe = Recipe::parse(Path::new("r.toml"), written, None, &[]).unwrap();
         let headings: Vec<String> = views(&recipe).iter().map(View::heading).collect();

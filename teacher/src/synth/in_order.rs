@@ -5,14 +5,14 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::error::TeacherError;
 use crate::remote::error::RemoteError;
 
 /// Why a conversation is not among the records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dropped {
     /// The teacher refuses the prompt itself: too long, for one.
@@ -79,7 +79,7 @@ impl Dropped {
             Self::CopiesPrompt => "that copy words of the prompt",
             Self::Apology => "that the teacher is sorry not to answer",
             Self::NoContent => "whose answer says nothing",
-            Self::NoRating => "without one rating an aspect",
+            Self::NoRating => "without a rating of each aspect",
             Self::OutOfRange => "whose ratings are not all whole numbers from 1 to 5",
             Self::NoVerdict => "without one verdict",
             Self::NoScore => "whose answer has no score that counts",

@@ -180,7 +180,7 @@ pub fn linear_loss(
 }
 
 /// Positions of a chunk when `count` go into as few as `most` allows, all about as long: every chunk reads the whole head.
-pub(super) fn even_chunk(count: usize, most: usize) -> usize {
+pub fn even_chunk(count: usize, most: usize) -> usize {
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 

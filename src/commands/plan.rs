@@ -1,0 +1,125 @@
+//! `distill plan`: what a recipe will take, from the recipe alone.
+
+use anyhow::Result;
+use model::build::Placement;
+use serde_json::json;
+
+use crate::cli::{DeviceChoice, PlanArgs, PlanDevice};
+use crate::device;
+use crate::estimate::fit::{disk_needed, too_large};
+use crate::estimate::known::Facts;
+use crate::estimate::serving::{Serving, serving};
+use crate::estimate::stored_rates::{store, stored};
+use crate::estimate::table::{Verdict, table};
+use crate::estimate::time::Pace;
+use crate::estimate::{Setting, advice, estimate, machine};
+use crate::recipe::Recipe;
+use crate::source::Cache;
+use crate::stages::done_stages;
+
+pub fn run(arguments: PlanArgs) -> Result<()> {
+    let PlanArgs {
+        recipe: from,
+        device,
+        memory,
+        out,
+        no_probe,
+        fetch,
+        json,
+    } = arguments;
+    let recipe = Recipe::load(&from.recipe, from.preset.as_deref(), &from.set)?;
+    let cache = Cache::from_env()?;
+    let facts = Facts::new(&recipe, &cache, fetch);
+    let is_cuda = match device {
+        PlanDevice::Named(_) => true,
+        PlanDevice::Here(choice) => is_cuda(choice)?,
+    };
+    let setting = Setting::on(is_cuda);
+    let mut pace = match device {
+        PlanDevice::Named(device) => Pace::of(&device),
+        PlanDevice::Here(_) if is_cuda => Pace::Unknown,
+        PlanDevice::Here(_) if no_probe => stored(&cache).map_or(Pace::Unknown, Pace::Given),
+        PlanDevice::Here(_) => Pace::probing(),
+    };
+    let done = match device {
+        PlanDevice::Named(_) => Vec::new(),
+        PlanDevice::Here(_) => done_stages(&recipe, &out, &cache),
+    };
+    let stages = estimate(&recipe, &facts, setting, &done, &mut pace);
+    if let (Pace::Probed { .. }, Some(rates)) = (&pace, pace.rates())
+        && let Err(error) = store(&cache, rates)
+    {
+        tracing::warn!("the measured rates cannot be kept: {error:#}");
+    }
+    let limit = memory.or(match device {
+        PlanDevice::Named(device) => Some(device.memory()),
+        PlanDevice::Here(_) if is_cuda => None,
+        PlanDevice::Here(_) => machine::free_memory(),
+    });
+    let rates = match device {
+        PlanDevice::Named(device) => Some(device.rates()),
+        PlanDevice::Here(_) => pace.rates().map(|rates| (rates.ask, rates.bytes)),
+    };
+    let number = if is_cuda { 2 } else { 4 };
+    let models: Vec<Serving> = (facts.models())
+        .map(|(name, shape)| serving(name, shape, number, limit, rates))
+        .collect();
+    let failing = limit.map_or_else(Vec::new, |limit| too_large(&stages, limit));
+    let changes = match (limit, failing.as_slice()) {
+        (Some(limit), [_, ..]) => {
+            advice::changes(&from, &recipe, &failing, (limit, &done), &cache, setting)
+        }
+        _ => Vec::new(),
+    };
+    let disk_free = machine::free_disk(&out);
+    let disk = disk_needed(&stages);
+    if json {
+        let flags: Vec<_> = (changes.iter())
+            .map(|change| json!({ "set": change.sets, "memory": change.memory }))
+            .collect();
+        let described = json!({
+            "recipe": recipe.path,
+            "device": device_name(device, is_cuda),
+            "measured": !is_cuda,
+            "memory": limit,
+            "disk": { "needed": disk, "free": disk_free },
+            "stages": stages,
+            "models": models,
+            "too_large": failing.iter().map(|number| number + 1).collect::<Vec<_>>(),
+            "changes": flags,
+        });
+        println!("{}", serde_json::to_string_pretty(&described)?);
+        return Ok(());
+    }
+    let verdict = Verdict {
+        device: device_name(device, is_cuda),
+        is_measured: !is_cuda,
+        source: match device {
+            PlanDevice::Named(device) => Some(device.source),
+            PlanDevice::Here(_) => None,
+        },
+        memory: limit,
+        disk: (disk, disk_free),
+        too_large: &failing,
+        changes: &changes,
+    };
+    print!("{}", table(&stages, &models, &verdict));
+    Ok(())
+}
+
+fn is_cuda(choice: DeviceChoice) -> Result<bool> {
+    let Placement { device, .. } = match choice {
+        // A plan for CUDA needs no CUDA.
+        DeviceChoice::Cuda(_) => return Ok(true),
+        choice => device::place(choice)?,
+    };
+    Ok(device != Placement::cpu().device)
+}
+
+fn device_name(device: PlanDevice, is_cuda: bool) -> String {
+    match device {
+        PlanDevice::Named(device) => device.name.to_string(),
+        PlanDevice::Here(choice) if is_cuda => choice.to_string(),
+        PlanDevice::Here(_) => "cpu".to_string(),
+    }
+}

@@ -1,0 +1,141 @@
+//! The end of a run: plan against actual, a stage a line, kept in the run's directory.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use indicatif::BinaryBytes;
+use serde_json::{Value, json};
+
+use super::StageEstimate;
+use super::actual::Actual;
+use crate::plan::PlannedStage;
+use crate::stages::write_json;
+
+/// The file in the directory of a run.
+pub const FILE: &str = "plan.json";
+
+/// Every stage of a run with what was planned for it and what it took.
+pub struct Comparison {
+    stages: Vec<(String, StageEstimate, Option<Actual>)>,
+}
+
+impl Comparison {
+    /// `run`: the run's directory, where what earlier runs measured of the same stages is found.
+    pub fn new(
+        run: &Path,
+        stages: &[PlannedStage],
+        estimates: Vec<StageEstimate>,
+        actual: &BTreeMap<usize, Actual>,
+    ) -> Self {
+        let earlier = earlier(&run.join(FILE));
+        let stages = (stages.iter().zip(estimates)).map(|(stage, estimate)| {
+            let digest = stage.digest.to_string();
+            let now = actual.get(&stage.index).cloned();
+            let took = now.or_else(|| earlier.get(&digest).cloned());
+            (digest, estimate, took)
+        });
+        Self {
+            stages: stages.collect(),
+        }
+    }
+
+    /// # Errors
+    /// A disk that is full, or may not be written.
+    pub fn write(&self, run: &Path) -> Result<()> {
+        let stages = (self.stages.iter()).map(|(digest, estimate, actual)| {
+            json!({ "digest": digest, "plan": estimate, "actual": actual })
+        });
+        let stages: Vec<Value> = stages.collect();
+        write_json(&run.join(FILE), &json!({ "stages": stages }))
+    }
+
+    /// Of the stages that were measured; nothing where there are none.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for (_, estimate, actual) in &self.stages {
+            let Some(actual) = actual else { continue };
+            let mut line = Vec::new();
+            let planned = estimate.memory.as_ref().map(|memory| memory.total);
+            if let Some(pair) = memories(planned, actual.peak_bytes) {
+                line.push(pair);
+            }
+            line.extend(times(estimate.seconds, Some(actual.seconds), ""));
+            line.extend(times(estimate.step_seconds, actual.step_seconds, " a step"));
+            let name = estimate.name.as_deref().unwrap_or(estimate.kind);
+            let _ = writeln!(text, "{:>3} {name:20}  {}", estimate.stage, line.join("; "));
+        }
+        match text.is_empty() {
+            true => text,
+            false => format!("\nplan → actual\n{text}"),
+        }
+    }
+}
+
+fn memories(planned: Option<u64>, actual: Option<u64>) -> Option<String> {
+    let actual = actual?;
+    Some(match planned {
+        Some(planned) => format!(
+            "memory {} → {} ({})",
+            BinaryBytes(planned),
+            BinaryBytes(actual),
+            difference(planned as f64, actual as f64)
+        ),
+        None => format!("memory ? → {}", BinaryBytes(actual)),
+    })
+}
+
+fn times(planned: Option<f64>, actual: Option<f64>, unit: &str) -> Option<String> {
+    let actual = actual?;
+    Some(match planned {
+        Some(planned) => format!(
+            "time{unit} {} → {} ({})",
+            seconds(planned),
+            seconds(actual),
+            difference(planned, actual)
+        ),
+        None => format!("time{unit} ? → {}", seconds(actual)),
+    })
+}
+
+/// How far the actual is from the plan: +5 % is more than was planned.
+fn difference(planned: f64, actual: f64) -> String {
+    format!("{:+.0} %", 100.0 * (actual / planned.max(1e-9) - 1.0))
+}
+
+/// As short as it can be read.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.0995 => format!("{:.1} ms", 1000.0 * s),
+        s if s < 99.5 => format!("{s:.2} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+fn earlier(path: &Path) -> BTreeMap<String, Actual> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let stages = value["stages"].as_array().cloned().unwrap_or_default();
+    let measured = stages.into_iter().filter_map(|stage| {
+        let digest = stage["digest"].as_str()?.to_string();
+        let actual = serde_json::from_value(stage["actual"].clone()).ok()?;
+        Some((digest, actual))
+    });
+    measured.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        let shown = [0.0123, 2.5, 600.0, 7200.0, 400_000.0].map(seconds);
+        assert_eq!(shown, ["12.3 ms", "2.50 s", "10 min", "2.0 h", "4.6 days"]);
+        assert_eq!(difference(100.0, 105.0), "+5 %");
+    }
+}

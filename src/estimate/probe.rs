@@ -1,0 +1,250 @@
+//! Rates of this machine at a recipe's shapes: one block and two of a stage's own kind, forward and backward, timed.
+//!
+//! What two blocks take more than one is a block; the rest of a step is counted. Values are small constants: time does not
+//! depend on them.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use burn::tensor::{DType, Tensor, TensorData};
+use model::batch::TokenBatch;
+use model::build::{Found, Placement, build};
+use model::decoder::Decoder;
+use model::linear::Packed;
+use model::linear::lora::{BaseForm, LoraConfig};
+use model::load::ADAPTER;
+use trainer::config::TrainConfig;
+use trainer::loss::linear_loss::{TeacherSignal, TeacherStates, linear_loss};
+use trainer::loss::{Labels, LossEntries};
+use trainer::optim::adamw::{AdamW, AdamWConfig, GradientScale};
+
+use super::shape::{Form, ModelShape};
+use super::stage::Trained;
+use super::work::{self, Rates};
+
+/// Seconds that one measurement may take, about, at a guessed rate; more rows of a microbatch say nothing new.
+const GUESSED_RATE: f64 = 2e10;
+const LONGEST: f64 = 0.6;
+/// Of each measurement the best of so many counts: whatever else runs only makes it slower.
+const TRIES: usize = 3;
+
+/// Measures the rates of a training stage's shapes.
+pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
+    let placement = Placement::cpu();
+    let shape = &trained.student.config;
+    let (length, checkpoint) = (config.sequence_length, config.checkpoint_blocks);
+    let per_row = work::block_train(shape, trained.holding(), length, length, checkpoint);
+    let rows = ((LONGEST * GUESSED_RATE / per_row) as usize).clamp(1, Trained::micro(config).0);
+    let tokens = rows * length;
+    let batch = tokens_of(rows, length);
+
+    let lora = match &config.adapter {
+        Some(trainer::adapter::Adapter::Lora(lora)) => Some(lora),
+        None => None,
+    };
+    let mut two = student(&trained.student, 2, lora, &placement);
+    let mut one = student(&trained.student, 1, lora, &placement);
+    let (both, single) = (
+        best(|| pass(&mut two, &batch, checkpoint)),
+        best(|| pass(&mut one, &batch, checkpoint)),
+    );
+    let block = (both - single).max(both / 20.0);
+    let train = work::block_train(shape, trained.holding(), tokens, length, checkpoint) / block;
+
+    let bytes = optimizer(&mut two);
+    let mut ask = train;
+    if let Some(teacher) = &trained.teacher {
+        let two = frozen(teacher, 2, &placement);
+        let one = frozen(teacher, 1, &placement);
+        let (both, single) = (
+            best(|| drop(two.hidden(&batch))),
+            best(|| drop(one.hidden(&batch))),
+        );
+        let block = (both - single).max(both / 20.0);
+        ask = work::block_forward(&teacher.config, tokens, length) / block;
+    }
+    Rates {
+        train,
+        head: head(trained, &mut one, tokens.min(1024)),
+        ask,
+        bytes,
+    }
+}
+
+/// The rate of a model that is only read.
+pub fn asking_rates(model: &ModelShape, length: usize) -> Rates {
+    let placement = Placement::cpu();
+    let per_row = work::block_forward(&model.config, length, length);
+    let rows = ((LONGEST * GUESSED_RATE / per_row) as usize).clamp(1, 4);
+    let batch = tokens_of(rows, length);
+    let two = frozen(model, 2, &placement);
+    let one = frozen(model, 1, &placement);
+    let (both, single) = (
+        best(|| drop(two.hidden(&batch))),
+        best(|| drop(one.hidden(&batch))),
+    );
+    let block = (both - single).max(both / 20.0);
+    let ask = work::block_forward(&model.config, rows * length, length) / block;
+    let positions = 256;
+    let states = constant([positions, model.config.hidden_size]);
+    let seconds = best(|| drop(one.logits(&states)));
+    Rates {
+        train: ask,
+        head: work::head_forward(&model.config, positions) / seconds,
+        ask,
+        bytes: reading(),
+    }
+}
+
+/// The shortest of some tries, in seconds.
+fn best(mut work: impl FnMut()) -> f64 {
+    let tries = (0..TRIES).map(|_| {
+        let clock = Instant::now();
+        work();
+        clock.elapsed().as_secs_f64()
+    });
+    tries.fold(f64::INFINITY, f64::min).max(1e-7)
+}
+
+fn tokens_of(rows: usize, length: usize) -> TokenBatch {
+    let tokens = rows * length;
+    TokenBatch {
+        rows,
+        length,
+        ids: vec![0; tokens],
+        positions: (0..rows).flat_map(|_| 0..length as u32).collect(),
+        segments: vec![1; tokens],
+    }
+}
+
+fn constant(shape: [usize; 2]) -> Tensor<2> {
+    let data = TensorData::new(vec![0.01_f32; shape[0] * shape[1]], shape);
+    Tensor::from_data(data, (&burn::tensor::Device::flex(), DType::F32))
+}
+
+/// A decoder of so many blocks, each matrix held as `form` says of it.
+fn decoder(
+    model: &ModelShape,
+    layers: usize,
+    placement: &Placement,
+    form: impl Fn(&super::shape::TensorShape) -> Form,
+) -> Decoder {
+    let cut = model.cut(|config| config.num_hidden_layers = layers.min(config.num_hidden_layers));
+    let array = |name: &str, shape: &[usize]| -> Result<Found, Infallible> {
+        let count: usize = shape.iter().product();
+        let values = || Found::Values(vec![0.01; count]);
+        let stored = model.tensors.iter().find(|tensor| tensor.name == name);
+        Ok(match (stored.map(&form), shape) {
+            (Some(Form::Blocks(kind)), &[rows, columns]) => {
+                let bytes = vec![0_u8; kind.bytes_of(count).unwrap_or(0)];
+                Packed::new(name, [rows, columns], kind, bytes)
+                    .map_or_else(|_| values(), Found::Packed)
+            }
+            (Some(Form::Nf4), &[rows, columns]) => {
+                let device = &placement.device;
+                let packed = Packed::nf4(name, [rows, columns], &vec![0.01; count], device);
+                packed.map_or_else(|_| values(), Found::Packed)
+            }
+            _ => values(),
+        })
+    };
+    match build(&cut.config, placement, array) {
+        Ok(decoder) => decoder,
+        Err(never) => match never {},
+    }
+}
+
+fn frozen(model: &ModelShape, layers: usize, placement: &Placement) -> Decoder {
+    let base = model
+        .adapter
+        .as_ref()
+        .map_or(BaseForm::AsStored, |l| l.base);
+    decoder(model, layers, placement, |tensor| tensor.frozen_form(base))
+}
+
+fn student(
+    model: &ModelShape,
+    layers: usize,
+    lora: Option<&LoraConfig>,
+    placement: &Placement,
+) -> Decoder {
+    match lora {
+        None => decoder(model, layers, placement, |_| Form::Dense),
+        Some(lora) => {
+            let mut decoder = decoder(model, layers, placement, |t| t.frozen_form(lora.base));
+            // A pattern may name a layer that the short model lacks: then the base alone is timed.
+            let _ = decoder.add_lora(ADAPTER, lora, 0);
+            decoder
+        }
+    }
+}
+
+/// One microbatch through the blocks and back.
+fn pass(decoder: &mut Decoder, batch: &TokenBatch, checkpoint: bool) {
+    let (hidden, _, tape) = decoder.forward_with_tape(batch, checkpoint, &[]);
+    let gradient = constant(hidden.dims());
+    decoder.backward(tape, gradient, &Default::default());
+}
+
+/// Logits, losses and the head's way back.
+fn head(trained: &Trained, decoder: &mut Decoder, positions: usize) -> f64 {
+    let cross_entropy = [trainer::loss::LossConfig::CrossEntropy(Default::default())];
+    let entries = LossEntries::new(&trained.losses)
+        .ok()
+        .filter(|entries| !entries.is_universal());
+    let entries = entries.or_else(|| LossEntries::new(&cross_entropy).ok());
+    let Some(entries) = entries else {
+        return GUESSED_RATE;
+    };
+    let config = decoder.config.clone();
+    let hidden = constant([positions, config.hidden_size]);
+    let teacher = trained
+        .teacher
+        .as_ref()
+        .filter(|_| entries.needs_teacher_logits());
+    let states = teacher.map(|teacher| TeacherStates {
+        hidden: constant([positions, teacher.config.hidden_size]),
+        head: frozen(teacher, 0, &Placement::cpu()).head().clone(),
+    });
+    let labels = Labels {
+        targets: &vec![0; positions],
+        supervised: &vec![true; positions],
+    };
+    let trains_head = trained.lora.is_none();
+    let mut flops = work::head_train(&config, trains_head, positions, false);
+    if let Some(teacher) = teacher {
+        flops += work::head_forward(&teacher.config, positions);
+    }
+    let shared = (teacher.map_or(config.vocab_size, |teacher| teacher.config.vocab_size))
+        .min(config.vocab_size);
+    let mut failed = false;
+    let seconds = best(|| {
+        let signal = states.as_ref().map(TeacherSignal::States);
+        let head = decoder.head_mut();
+        failed |= linear_loss(&entries, &hidden, head, signal, labels, shared, 1.0).is_err();
+    });
+    match failed {
+        true => GUESSED_RATE,
+        false => flops / seconds,
+    }
+}
+
+/// Bytes a second of the optimizer, on the gradients that the passes have left.
+fn optimizer(decoder: &mut Decoder) -> f64 {
+    let mut adamw = AdamW::new(AdamWConfig::default());
+    adamw.hold_moments(decoder.parameters());
+    let with_gradient = decoder.parameters().filter(|p| p.gradient.is_some());
+    let values: usize = with_gradient.map(|p| p.elements()).sum();
+    let clock = Instant::now();
+    adamw.step(decoder.parameters_mut(), 1e-6, GradientScale::Known(1.0));
+    let seconds = clock.elapsed().as_secs_f64().max(1e-7);
+    work::optimizer_bytes(values as u64) / seconds
+}
+
+/// Bytes a second that are read and written in order.
+fn reading() -> f64 {
+    let from = vec![1.0_f32; 16 << 20];
+    let mut to = vec![0.0_f32; 16 << 20];
+    let seconds = best(|| to.copy_from_slice(&from));
+    2.0 * 4.0 * (16 << 20) as f64 / seconds
+}

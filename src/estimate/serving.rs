@@ -1,0 +1,57 @@
+//! What each model of a recipe takes where it answers: weights, caches, and how many sequences are worth it together.
+
+use serde::Serialize;
+
+use super::kv_cache::{bytes, decode_batch, decode_batch_of_textbooks, largest_batch};
+use super::shape::ModelShape;
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Serving {
+    pub model: String,
+    pub parameters: u64,
+    /// In 32, 16, 8 and 4 bits a weight, scales left out.
+    pub weight_bytes: [u64; 4],
+    /// Tokens that the model sees at most.
+    pub context: usize,
+    /// Of one token, and of a sequence as long as the context; 4 bytes a number on the CPU, 2 elsewhere.
+    pub kv_bytes_a_token: u64,
+    pub kv_bytes_a_sequence: u64,
+    /// Sequences of the whole context beside the weights as they are held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_batch: Option<u64>,
+    /// Sequences from which on a step computes longer than it reads weights: (FLOP/s · bytes) ÷ (2 · bytes/s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode_batch: Option<f64>,
+    /// FLOP/s ÷ (2 · bytes/s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode_batch_of_textbooks: Option<f64>,
+}
+
+/// A model on a machine with so much memory, whose rates in FLOP/s and bytes/s may be known.
+pub fn serving(
+    name: &str,
+    model: &ModelShape,
+    number: usize,
+    memory: Option<u64>,
+    rates: Option<(f64, f64)>,
+) -> Serving {
+    let parameters = model.parameters();
+    let context = model.config.max_position_embeddings;
+    let held = match number {
+        4 => model.frozen_bytes(model::linear::lora::BaseForm::AsStored),
+        bytes => bytes as u64 * parameters,
+    };
+    let room = memory.map(|memory| memory.saturating_sub(held));
+    Serving {
+        model: name.to_string(),
+        parameters,
+        weight_bytes: [32, 16, 8, 4].map(|bits| parameters * bits / 8),
+        context,
+        kv_bytes_a_token: bytes(&model.config, 1, 1, number),
+        kv_bytes_a_sequence: bytes(&model.config, context, 1, number),
+        largest_batch: room.map(|room| largest_batch(&model.config, context, number, room)),
+        decode_batch: rates.map(|(flops, bytes)| decode_batch(flops, bytes, number)),
+        decode_batch_of_textbooks: rates
+            .map(|(flops, bytes)| decode_batch_of_textbooks(flops, bytes)),
+    }
+}

@@ -1,0 +1,189 @@
+//! The shape of a model, without its weights: enough to say what it takes.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use model::config::DecoderConfig;
+use model::linear::lora::{BaseForm, LoraConfig, matches_module};
+use model::quant::block_type::GgmlType;
+use model::weights::checkpoint::Checkpoint;
+use model::weights::names::{expected_tensors, is_linear};
+use model::weights::peft::PeftAdapter;
+
+/// A model as a stage finds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelShape {
+    pub config: DecoderConfig,
+    /// In checkpoint order.
+    pub tensors: Vec<TensorShape>,
+    /// Beside the model.
+    pub adapter: Option<LoraShape>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorShape {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// The blocks of its file, which a model that is only read keeps.
+    pub kind: Option<GgmlType>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraShape {
+    pub rank: usize,
+    pub targets: Vec<String>,
+    pub dropout: f64,
+    pub base: BaseForm,
+}
+
+/// How a matrix is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Dense,
+    Blocks(GgmlType),
+    Nf4,
+}
+
+impl TensorShape {
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// In a frozen model.
+    pub fn frozen_form(&self, base: BaseForm) -> Form {
+        match (base, self.kind) {
+            _ if self.shape.len() != 2 => Form::Dense,
+            (BaseForm::Nf4, _) if is_linear(&self.name) => Form::Nf4,
+            (BaseForm::F32, _) | (_, None) => Form::Dense,
+            (_, Some(kind)) => Form::Blocks(kind),
+        }
+    }
+
+    /// In memory, where dense values take `dense` bytes each.
+    pub fn bytes(&self, form: Form, dense: usize) -> usize {
+        let values = self.elements();
+        match form {
+            Form::Dense => dense * values,
+            Form::Blocks(kind) => kind.bytes_of(values).unwrap_or(dense * values),
+            // 4 bits a value, a byte of scale a block of 64, 4 bytes a 256 blocks (arXiv 2305.14314).
+            Form::Nf4 => values / 2 + values / 64 + values / (64 * 256) * 4,
+        }
+    }
+}
+
+impl LoraShape {
+    pub fn of(config: &LoraConfig) -> Self {
+        Self {
+            rank: config.rank,
+            targets: config.targets.clone(),
+            dropout: config.dropout,
+            base: config.base,
+        }
+    }
+
+    /// Whether the matrix of this name gets an A and a B.
+    pub fn adapts(&self, name: &str) -> bool {
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        is_linear(name) && (self.targets.iter()).any(|pattern| matches_module(pattern, module))
+    }
+}
+
+impl ModelShape {
+    /// A model that holds every value in `f32`.
+    pub fn dense(config: DecoderConfig) -> Self {
+        let tensor = |(name, shape)| TensorShape {
+            name,
+            shape,
+            kind: None,
+        };
+        Self {
+            tensors: expected_tensors(&config).into_iter().map(tensor).collect(),
+            config,
+            adapter: None,
+        }
+    }
+
+    /// Reads the headers of a model on this machine: a checkpoint, or an adapter with the base that it names. Whether an
+    /// adapter was trained on this base is not looked at, which would read every byte.
+    ///
+    /// # Errors
+    /// What is wrong with its files.
+    pub fn open(path: &Path, beside: Option<&Path>) -> Result<Self> {
+        let is_adapter = PeftAdapter::is_at(path) && !path.join("config.json").exists();
+        let beside = match (is_adapter, beside) {
+            (true, _) => Some(path),
+            (false, beside) => beside,
+        };
+        let Some(directory) = beside else {
+            return Ok(Self::of(&Checkpoint::open(path)?, None));
+        };
+        let adapter = PeftAdapter::open(directory)?;
+        let base = match (is_adapter, adapter.base()) {
+            (false, _) => path.to_owned(),
+            (true, Some(base)) => base.path_from(directory),
+            (true, None) => bail!("{}: it does not say where its base is", path.display()),
+        };
+        Ok(Self::of(&Checkpoint::open(&base)?, Some(&adapter)))
+    }
+
+    fn of(checkpoint: &Checkpoint, adapter: Option<&PeftAdapter>) -> Self {
+        let mut shape = Self::dense(checkpoint.config().clone());
+        for tensor in &mut shape.tensors {
+            tensor.kind = checkpoint.base_block_type(&tensor.name);
+        }
+        shape.adapter = adapter.map(|adapter| {
+            let modules = (shape.tensors.iter())
+                .filter_map(|tensor| tensor.name.strip_suffix(".weight"))
+                .filter(|module| adapter.adapts(module));
+            LoraShape {
+                rank: adapter.rank(),
+                targets: modules.map(str::to_owned).collect(),
+                dropout: 0.0,
+                base: adapter.form(),
+            }
+        });
+        shape
+    }
+
+    /// All values, without those of an adapter.
+    pub fn parameters(&self) -> u64 {
+        let counts = self.tensors.iter().map(TensorShape::elements);
+        counts.sum::<usize>() as u64
+    }
+
+    /// The values of A and B on all layers that `lora` names.
+    pub fn lora_parameters(&self, lora: &LoraShape) -> u64 {
+        let adapted = (self.tensors.iter()).filter(|tensor| lora.adapts(&tensor.name));
+        let sides = adapted.map(|tensor| tensor.shape.iter().sum::<usize>() * lora.rank);
+        sides.sum::<usize>() as u64
+    }
+
+    /// Bytes of the model held frozen, as its file has it.
+    pub fn frozen_bytes(&self, base: BaseForm) -> u64 {
+        let held = (self.tensors.iter()).map(|tensor| tensor.bytes(tensor.frozen_form(base), 4));
+        held.sum::<usize>() as u64
+    }
+
+    /// The shape with another configuration: layers, heads or widths are gone, and all is `f32`.
+    pub fn cut(&self, change: impl FnOnce(&mut DecoderConfig)) -> Self {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let full = self.config.sliding_windows.clone();
+        let layers = config.num_hidden_layers;
+        config.sliding_windows = (0..layers)
+            .map(|layer| full.get(layer).copied().flatten())
+            .collect();
+        Self::dense(config)
+    }
+
+    /// After training: dense, or the same beside an adapter.
+    pub fn trained(&self, lora: Option<&LoraShape>) -> Self {
+        match lora {
+            None => Self::dense(self.config.clone()),
+            Some(lora) => Self {
+                adapter: Some(lora.clone()),
+                ..self.clone()
+            },
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! What each kind of stage holds, by what it does.
+
+use model::linear::lora::BaseForm;
+use trainer::config::TrainConfig;
+use trainer::loss::{LossConfig, LossEntries};
+
+use super::activations::{Holding, Numbers, Pass};
+use super::known::{DataFacts, Facts, Known, lora_of, student_key};
+use super::kv_cache;
+use super::ledger::{Ledger, Memory, Part};
+use super::loss::{self, LossShape};
+use super::machine;
+use super::shape::ModelShape;
+use super::training::Training;
+use crate::recipe::{Action, CaptureFrom, Measure, Recipe, TeacherChoice};
+
+/// Positions that evaluations compute together (`evals::perplexity`, `evals::likelihood`).
+const POSITIONS: usize = 2048;
+/// Tokens of a prompt where nothing tells.
+const PROMPT_TOKENS: usize = 256;
+/// Sequences that a local model writes together (`teacher::synth::local_queue`).
+pub const ROWS: usize = 16;
+
+/// Where a stage would run.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub numbers: Numbers,
+    /// What the process holds before any model, for a vocabulary of so many tokens.
+    pub process: fn(usize) -> usize,
+}
+
+/// The models of a training stage, by what they do in it.
+pub struct Trained {
+    pub student: ModelShape,
+    pub teacher: Option<ModelShape>,
+    pub reference: Option<ModelShape>,
+    pub lora: Option<super::shape::LoraShape>,
+    pub losses: Vec<LossConfig>,
+    pub pairs: bool,
+    pub data: Known<DataFacts>,
+}
+
+impl Setting {
+    pub fn on(is_cuda: bool) -> Self {
+        Self {
+            numbers: machine::numbers(is_cuda),
+            process: match is_cuda {
+                true => machine::process_on_cuda,
+                false => machine::process_on_cpu,
+            },
+        }
+    }
+}
+
+impl Trained {
+    /// What is known of the models of a training stage.
+    ///
+    /// # Errors
+    /// What is not known, and what would tell it.
+    pub fn of(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Self> {
+        let action = &recipe.stages[stage].action;
+        let lora = lora_of(action);
+        let student = facts.model(stage, student_key(action))?;
+        let (mut teacher, mut reference) = (None, None);
+        let mut losses = vec![LossConfig::CrossEntropy(Default::default())];
+        let mix = match action {
+            Action::Sft(sft) => &sft.inputs.data,
+            Action::Distill(distill) => {
+                if let TeacherChoice::Model(_) = &distill.inputs.teacher {
+                    teacher = Some(facts.model(stage, "teacher")?);
+                }
+                losses.clone_from(&distill.inputs.loss);
+                &distill.inputs.data
+            }
+            Action::Dpo(dpo) => {
+                if dpo.inputs.reference.is_some() {
+                    reference = Some(facts.model(stage, "reference")?);
+                }
+                &dpo.inputs.data
+            }
+            _ => return Err("it trains nothing".into()),
+        };
+        let first = mix.names().next().map(|(key, _)| key).unwrap_or_default();
+        Ok(Self {
+            student,
+            teacher,
+            reference,
+            lora,
+            losses,
+            pairs: matches!(action, Action::Dpo(_)),
+            data: facts.data(stage, &first),
+        })
+    }
+
+    pub fn holding(&self) -> Holding<'_> {
+        match &self.lora {
+            None => Holding::Trained,
+            Some(lora) => Holding::Adapted(lora),
+        }
+    }
+
+    pub fn trainable(&self) -> u64 {
+        match &self.lora {
+            None => self.student.parameters(),
+            Some(lora) => self.student.lora_parameters(lora),
+        }
+    }
+
+    fn learned_share(&self) -> f64 {
+        match &self.data {
+            Ok(data) if !self.pairs => data.learned_share(),
+            _ => 1.0,
+        }
+    }
+
+    /// Rows of a microbatch, and how many of them a step has.
+    pub fn micro(config: &TrainConfig) -> (usize, usize) {
+        let rows = config.rows_per_step().max(1);
+        let micro = config.micro_batch.unwrap_or(rows.min(4)).clamp(1, rows);
+        (micro, rows.div_ceil(micro))
+    }
+
+    /// Supervised positions of a microbatch, about.
+    pub fn positions(&self, config: &TrainConfig) -> usize {
+        let tokens = Self::micro(config).0 * config.sequence_length;
+        ((tokens as f64 * self.learned_share()).ceil() as usize).clamp(1, tokens.max(1))
+    }
+
+    pub fn training(&self, config: &TrainConfig, setting: Setting) -> Training<'_> {
+        let (micro_rows, micro_batches) = Self::micro(config);
+        let entries = LossEntries::new(&self.losses).ok();
+        let needs = |f: fn(&LossEntries) -> bool| entries.as_ref().is_some_and(f);
+        let compares = needs(LossEntries::needs_teacher_logits) || needs(LossEntries::is_universal);
+        let layers = |loss: &LossConfig| loss.layers().map_or(0, <[[usize; 2]]>::len);
+        let teacher = self.teacher.as_ref();
+        let vocabulary = self.student.config.vocab_size;
+        let all = teacher.map_or(0, |teacher| teacher.config.vocab_size);
+        Training {
+            student: &self.student,
+            holding: self.holding(),
+            teacher,
+            teacher_tokens: micro_rows * config.sequence_length,
+            reference: self.reference.as_ref(),
+            compared_layers: self.losses.iter().map(layers).sum(),
+            micro_rows,
+            micro_batches,
+            length: config.sequence_length,
+            checkpoint: config.checkpoint_blocks,
+            heldout: config.heldout.is_some(),
+            fake_quantized: config.quantization_aware.is_some(),
+            loss: LossShape {
+                positions: self.positions(config),
+                teacher: (teacher.filter(|_| compares))
+                    .map(|teacher| (teacher.config.hidden_size, teacher.config.vocab_size)),
+                logits: self.pairs || compares || needs(LossEntries::needs_labels),
+            },
+            // Five bytes a token: its id and whether it is learned. Touched where a step reads them.
+            token_bytes: self.token_bytes(config),
+            target_bytes: 0,
+            process_bytes: (setting.process)(vocabulary.max(all)),
+            numbers: setting.numbers,
+        }
+    }
+
+    fn token_bytes(&self, config: &TrainConfig) -> usize {
+        let held = self.data.as_ref().map_or(0, DataFacts::tokens);
+        let steps = config.steps.unwrap_or(u64::MAX);
+        let read = steps.saturating_mul(config.tokens_per_step as u64);
+        // The vocabularies are compared over every token.
+        let touched = match self.teacher {
+            Some(_) => held,
+            None => held.min(read),
+        };
+        5 * touched as usize
+    }
+}
+
+/// What a stage holds at most.
+///
+/// # Errors
+/// What is not known, and what would tell it.
+pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) -> Known<Memory> {
+    let action = &recipe.stages[stage].action;
+    if let Some(config) = action.training() {
+        let trained = Trained::of(recipe, facts, stage)?;
+        return Ok(trained.training(config, setting).memory());
+    }
+    let model = |key: &str| facts.model(stage, key);
+    let mut reading = Reading::new(setting);
+    match action {
+        Action::Prune(prune) => {
+            let model = model("model")?;
+            reading.load(&model, Part::Weights);
+            let measures = prune
+                .keep_layers
+                .as_ref()
+                .is_some_and(|keep| keep.data().is_some())
+                || prune.ffn_width.is_some();
+            if measures {
+                reading.forward(&model, POSITIONS, 0, Part::Weights);
+            }
+            reading.write(&model);
+        }
+        Action::Gqa(_) => {
+            let model = model("model")?;
+            reading.load(&model, Part::Weights);
+            reading.write(&model);
+        }
+        Action::Export(export) => {
+            let model = model("model")?;
+            reading.process(&model);
+            reading.write(&model);
+            if export.inputs.verify.is_some() {
+                // Before and after, side by side.
+                reading.load(&model, Part::Weights);
+                reading.load(&model, Part::Teacher);
+                reading.forward(&model, POSITIONS, POSITIONS, Part::Activations);
+            }
+        }
+        Action::Quantize(quantize) => {
+            let model = model("model")?;
+            reading.load(&model, Part::Teacher);
+            reading.load(&ModelShape::dense(model.config.clone()), Part::Weights);
+            let calibration = quantize.calibration.as_ref();
+            let longest = calibration.map_or(0, |calibration| calibration.sequence_length);
+            reading.forward(&model, POSITIONS.max(longest), POSITIONS, Part::Activations);
+        }
+        Action::Eval(eval) => {
+            let mut most: Option<Memory> = None;
+            for number in 0..eval.inputs.models.len() {
+                let model = model(&format!("models.{number}"))?;
+                let mut reading = Reading::new(setting);
+                reading.load(&model, Part::Weights);
+                let positions = match &eval.measure {
+                    Measure::Perplexity(windows) => windows.window.unwrap_or(0).max(POSITIONS),
+                    _ => POSITIONS,
+                };
+                match &eval.measure {
+                    Measure::HumanEval(_) | Measure::Acceptance(_) => {
+                        reading.generate(&model, 2 * PROMPT_TOKENS, ROWS);
+                    }
+                    _ => reading.forward(&model, positions, positions, Part::Activations),
+                }
+                let found = reading.ledger.memory();
+                if most.as_ref().is_none_or(|most| most.total < found.total) {
+                    most = Some(found);
+                }
+            }
+            return most.ok_or_else(|| "it names no model".into());
+        }
+        Action::Capture(capture) if capture.from == CaptureFrom::Teacher => {
+            let model = match model("teacher") {
+                Ok(model) => model,
+                Err(_) if is_remote(recipe, action) => return Ok(reading.ledger.memory()),
+                Err(unknown) => return Err(unknown),
+            };
+            let tokens = capture.micro_batch * capture.sequence_length;
+            reading.load(&model, Part::Teacher);
+            reading.forward(&model, tokens, tokens, Part::Activations);
+        }
+        Action::CodeQuality(_) => {
+            let model = model("embedder")?;
+            reading.load(&model, Part::Teacher);
+            reading.forward(&model, POSITIONS, 0, Part::Activations);
+        }
+        _ if is_remote(recipe, action) => {}
+        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
+            let model = model("teacher")?;
+            let new = written(action) as usize;
+            reading.load(&model, Part::Teacher);
+            reading.generate(&model, PROMPT_TOKENS + new, ROWS);
+        }
+        _ => {}
+    }
+    Ok(reading.ledger.memory())
+}
+
+/// Tokens of an answer at most.
+pub fn written(action: &Action) -> u32 {
+    match action {
+        Action::Generate(stage) => stage.sampling.max_tokens,
+        Action::Rate(stage) => stage.sampling.max_tokens,
+        Action::Judge(stage) => stage.sampling.max_tokens,
+        Action::Exercises(stage) => stage.sampling.max_tokens,
+        Action::CodeQuality(_) => 64,
+        _ => 1,
+    }
+}
+
+/// Whether whom the stage asks is behind a server.
+pub fn is_remote(recipe: &Recipe, action: &Action) -> bool {
+    let asked = action.asks().and_then(|(name, _)| recipe.models.get(name));
+    asked.is_some_and(|model| matches!(model.source, crate::source::ModelSource::Remote(_)))
+}
+
+/// A stage that only reads models.
+struct Reading {
+    ledger: Ledger,
+    setting: Setting,
+    vocabulary: usize,
+}
+
+impl Reading {
+    fn new(setting: Setting) -> Self {
+        let mut ledger = Ledger::new();
+        ledger.fix(Part::Process, (setting.process)(0));
+        Self {
+            ledger,
+            setting,
+            vocabulary: 0,
+        }
+    }
+
+    /// What the tokenizer of a larger vocabulary takes more.
+    fn process(&mut self, model: &ModelShape) {
+        let vocabulary = model.config.vocab_size.max(self.vocabulary);
+        let process = self.setting.process;
+        let more = process(vocabulary) - process(self.vocabulary);
+        self.ledger.fix(Part::Process, more);
+        self.vocabulary = vocabulary;
+    }
+
+    fn pass<'m>(&self, model: &'m ModelShape, tokens: usize, part: Part) -> Pass<'m> {
+        let base = model
+            .adapter
+            .as_ref()
+            .map_or(BaseForm::AsStored, |l| l.base);
+        Pass {
+            model,
+            holding: Holding::Frozen(base),
+            tokens,
+            numbers: self.setting.numbers,
+            weights: part,
+            part,
+        }
+    }
+
+    fn load(&mut self, model: &ModelShape, part: Part) {
+        self.process(model);
+        self.pass(model, 0, part).load(&mut self.ledger);
+    }
+
+    fn forward(&mut self, model: &ModelShape, tokens: usize, scored: usize, part: Part) {
+        let hidden = self
+            .pass(model, tokens, part)
+            .hidden_states(&mut self.ledger);
+        let config = &model.config;
+        if scored > 0 {
+            loss::score(
+                &mut self.ledger,
+                scored,
+                config.hidden_size,
+                config.vocab_size,
+            );
+        }
+        self.ledger.give(hidden);
+    }
+
+    /// `rows` sequences of `length` tokens: prompts are read together, then the caches grow.
+    fn generate(&mut self, model: &ModelShape, length: usize, rows: usize) {
+        let bytes = kv_cache::bytes(&model.config, length, rows, 4) as usize;
+        let cache = self.ledger.take(Part::KvCache, bytes);
+        self.forward(
+            model,
+            POSITIONS.min(rows * PROMPT_TOKENS),
+            0,
+            Part::Activations,
+        );
+        self.ledger
+            .pass(Part::LossChunks, rows * model.config.vocab_size * 4);
+        self.ledger.give(cache);
+    }
+
+    /// Tensor after tensor, each in `f32`.
+    fn write(&mut self, model: &ModelShape) {
+        let sizes = model.tensors.iter().map(|tensor| tensor.elements());
+        let largest = 4 * sizes.max().unwrap_or(0);
+        self.ledger.pass(Part::Activations, largest);
+    }
+}

@@ -1,0 +1,267 @@
+//! How long a stage takes: what there is to compute, over what a machine does in a second.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use model::config::DecoderConfig;
+
+use super::known::{DataFacts, Facts};
+use super::machine::Device;
+use super::probe;
+use super::shape::ModelShape;
+use super::stage::{ROWS, Trained, is_remote, written};
+use super::work::{self, Rates, Work};
+use crate::recipe::{Action, Measure, Recipe};
+
+/// What a training job reaches of a device's dense products, about: 40 % (arXiv 2204.02311 tells 46 % of its own).
+const UTILISATION: f64 = 0.4;
+/// Probes of one plan together.
+const PROBE_AT_MOST: Duration = Duration::from_secs(15);
+
+/// Where rates come from.
+pub enum Pace {
+    /// Nothing was ever measured here.
+    Unknown,
+    /// Measured earlier, or a device's.
+    Given(Rates),
+    /// Measured now, at each stage's shapes.
+    Probed {
+        until: Instant,
+        found: HashMap<String, Rates>,
+        last: Option<Rates>,
+    },
+}
+
+impl Pace {
+    pub fn probing() -> Self {
+        Self::Probed {
+            until: Instant::now() + PROBE_AT_MOST,
+            found: HashMap::new(),
+            last: None,
+        }
+    }
+
+    pub fn of(device: &Device) -> Self {
+        let flops = UTILISATION * device.flops;
+        Self::Given(Rates {
+            train: flops,
+            head: flops,
+            ask: flops,
+            bytes: device.bytes,
+        })
+    }
+
+    /// The last that were measured, or those that were given.
+    pub fn rates(&self) -> Option<Rates> {
+        match self {
+            Self::Unknown => None,
+            Self::Given(rates) => Some(*rates),
+            Self::Probed { last, .. } => *last,
+        }
+    }
+
+    /// The rates for shapes that `key` tells apart. When the time is used up the last ones serve.
+    fn at(&mut self, key: String, measure: impl FnOnce() -> Rates) -> Option<Rates> {
+        let Self::Probed { until, found, last } = self else {
+            return self.rates();
+        };
+        if let Some(rates) = found.get(&key) {
+            return Some(*rates);
+        }
+        if Instant::now() > *until {
+            return *last;
+        }
+        let rates = measure();
+        found.insert(key, rates);
+        *last = Some(rates);
+        Some(rates)
+    }
+}
+
+/// Seconds of a stage and of one of its steps, and steps where they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Times {
+    pub seconds: Option<f64>,
+    pub step_seconds: Option<f64>,
+    pub steps: Option<u64>,
+    /// Whether the number of steps was estimated from bytes of text.
+    pub steps_estimated: bool,
+}
+
+pub fn times(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Times {
+    let action = &recipe.stages[stage].action;
+    match action.training() {
+        Some(_) => training(recipe, facts, stage, pace).unwrap_or_default(),
+        None => Times {
+            seconds: once(recipe, facts, stage, pace),
+            ..Times::default()
+        },
+    }
+}
+
+fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<Times> {
+    let config = recipe.stages[stage].action.training()?;
+    let trained = Trained::of(recipe, facts, stage).ok()?;
+    let estimated = config.epochs.and_then(|epochs| {
+        let tokens = epochs * trained.data.as_ref().ok()?.tokens() as f64;
+        Some((tokens / config.tokens_per_step as f64).ceil().max(1.0) as u64)
+    });
+    let steps = config.steps.or(estimated);
+    let key = format!(
+        "{:?} {:?} {:?} {} {:?} {} {:?}",
+        shape_key(&trained.student),
+        trained.teacher.as_ref().map(shape_key),
+        config.adapter,
+        config.sequence_length,
+        config.micro_batch,
+        config.checkpoint_blocks,
+        trained.losses,
+    );
+    let rates = pace.at(key, || probe::training_rates(&trained, config));
+    let step = step_work(&trained, config);
+    let step_seconds = rates.map(|rates| step.seconds(&rates));
+    let heldout = facts.data(stage, "heldout").ok();
+    let evaluations = heldout.map_or(0.0, |data| {
+        let passes = config
+            .evaluate_every
+            .map_or(0, |every| steps.unwrap_or(0) / every)
+            + 2;
+        let forward = asked(
+            &trained.student.config,
+            data.tokens(),
+            config.sequence_length,
+        );
+        rates.map_or(0.0, |rates| passes as f64 * forward.seconds(&rates))
+    });
+    Some(Times {
+        seconds: (step_seconds.zip(steps))
+            .map(|(seconds, steps)| steps as f64 * seconds + evaluations),
+        step_seconds,
+        steps,
+        steps_estimated: config.steps.is_none(),
+    })
+}
+
+/// What a step of training computes.
+pub fn step_work(trained: &Trained, config: &trainer::config::TrainConfig) -> Work {
+    let (rows, batches) = Trained::micro(config);
+    let (length, student) = (config.sequence_length, &trained.student.config);
+    let tokens = rows * length;
+    let layers = student.num_hidden_layers as f64;
+    let block = work::block_train(
+        student,
+        trained.holding(),
+        tokens,
+        length,
+        config.checkpoint_blocks,
+    );
+    let positions = trained.positions(config);
+    let mut micro = Work {
+        train: layers * block,
+        head: work::head_train(student, trained.lora.is_none(), positions, trained.pairs),
+        ..Work::default()
+    };
+    if let Some(teacher) = &trained.teacher {
+        let blocks = teacher.config.num_hidden_layers as f64;
+        micro.ask += blocks * work::block_forward(&teacher.config, tokens, length);
+        micro.head += work::head_forward(&teacher.config, positions);
+    }
+    let optimizer = Work {
+        optimizer_bytes: work::optimizer_bytes(trained.trainable()),
+        ..Work::default()
+    };
+    micro.times(batches as f64).plus(optimizer)
+}
+
+/// Forward with logits at every position, in rows of `length`.
+fn asked(config: &DecoderConfig, tokens: u64, length: usize) -> Work {
+    let rows = tokens as f64 / length.max(1) as f64;
+    let row = Work {
+        ask: config.num_hidden_layers as f64 * work::block_forward(config, length, length),
+        head: work::head_forward(config, length),
+        ..Work::default()
+    };
+    row.times(rows)
+}
+
+/// A stage without steps; `None` where something is not known or its work is not counted.
+fn once(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<f64> {
+    let action = &recipe.stages[stage].action;
+    let data = |key: &str| facts.data(stage, key).ok();
+    match action {
+        Action::Eval(eval) => {
+            let Measure::Perplexity(windows) = &eval.measure else {
+                return None;
+            };
+            let tokens = data("data")?.tokens();
+            let mut seconds = 0.0;
+            for number in 0..eval.inputs.models.len() {
+                let model = facts.model(stage, &format!("models.{number}")).ok()?;
+                let context = model.config.max_position_embeddings;
+                let window = windows.window.unwrap_or(context.min(2048));
+                let stride = windows.stride.unwrap_or(window / 2).max(1);
+                let positions = tokens * window as u64 / stride as u64;
+                let mut work = asked(&model.config, positions, window);
+                work.head *= stride as f64 / window as f64;
+                seconds += work.seconds(&asking(&model, window, pace)?);
+            }
+            Some(seconds)
+        }
+        Action::Capture(capture) if !is_remote(recipe, action) => {
+            let model = facts.model(stage, "teacher").ok()?;
+            let key = capture.data.names().next().map(|(key, _)| key)?;
+            let data = data(&key)?;
+            let mut work = asked(&model.config, data.tokens(), capture.sequence_length);
+            work.head *= data.learned_share();
+            Some(work.seconds(&asking(&model, capture.sequence_length, pace)?))
+        }
+        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_)
+            if !is_remote(recipe, action) =>
+        {
+            let model = facts.model(stage, "teacher").ok()?;
+            let key = match action {
+                Action::Rate(_) => "answers.0",
+                Action::Judge(_) => "a",
+                Action::Exercises(_) => "topics",
+                _ => "prompts",
+            };
+            let work = writing(&model, &data(key)?, u64::from(written(action)))?;
+            Some(work.seconds(&asking(&model, 512, pace)?))
+        }
+        _ => None,
+    }
+}
+
+/// Answers as long as they may be, so many at a time.
+fn writing(model: &ModelShape, prompts: &DataFacts, new: u64) -> Option<Work> {
+    let answers = prompts.samples?;
+    let read = asked(&model.config, prompts.tokens(), 256);
+    let steps = (answers.div_ceil(ROWS as u64) * new) as f64;
+    Some(read.plus(Work {
+        decode_bytes: steps * model.frozen_bytes(model::linear::lora::BaseForm::AsStored) as f64,
+        ask: answers as f64 * new as f64 * 2.0 * model.parameters() as f64,
+        ..Work::default()
+    }))
+}
+
+fn asking(model: &ModelShape, length: usize, pace: &mut Pace) -> Option<Rates> {
+    let key = format!("{:?} {length}", shape_key(model));
+    pace.at(key, || probe::asking_rates(model, length))
+}
+
+/// What the time of a block depends on.
+fn shape_key(model: &ModelShape) -> (usize, usize, usize, usize, Option<String>) {
+    let config = &model.config;
+    let kind = model
+        .tensors
+        .iter()
+        .find(|tensor| tensor.name.ends_with("gate_proj.weight"));
+    (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads * config.head_dim,
+        config.num_key_value_heads * config.head_dim,
+        kind.and_then(|tensor| tensor.kind)
+            .map(|kind| kind.name().to_string()),
+    )
+}
