@@ -1,14 +1,18 @@
 //! The command line: the verbs and their arguments.
 
 mod chat;
+mod completions;
 mod device;
 mod eval;
+mod explain;
 mod export;
 mod generate;
+mod man;
 mod number;
 mod plan;
 mod recipe;
 mod report;
+mod schema;
 mod score;
 mod shards;
 mod size;
@@ -18,13 +22,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use chat::ChatArgs;
+pub use completions::{CompletionsArgs, Shell};
 pub use device::DeviceChoice;
 pub use eval::{EvalArgs, ProgramArgs};
+pub use explain::ExplainArgs;
 pub use export::ExportArgs;
 pub use generate::{DraftArgs, GenerateArgs, SamplingArgs};
+pub use man::ManArgs;
 pub use plan::{PlanArgs, PlanDevice};
 pub use recipe::{CheckArgs, InspectArgs, RecipeArgs, RunArgs};
 pub use report::ReportArgs;
+pub use schema::SchemaArgs;
 pub use score::ScoreArgs;
 pub use shards::ShardsArgs;
 
@@ -68,6 +76,14 @@ pub enum Command {
     Report(ReportArgs),
     /// Show what soft targets on disk hold
     Shards(ShardsArgs),
+    /// Print the JSON schema of recipes, with which editors complete and check them
+    Schema(SchemaArgs),
+    /// Say what a key of a recipe means, what it takes and what it is when left out
+    Explain(ExplainArgs),
+    /// Print what a shell needs to complete this program's verbs and flags
+    Completions(CompletionsArgs),
+    /// Write the manual, a page a verb
+    Man(ManArgs),
     /// The launcher of the sandbox, which distill starts itself
     #[command(hide = true)]
     SandboxChild,
@@ -154,6 +170,10 @@ mod tests {
             Export(ExportArgs),
             Report(ReportArgs),
             Shards(ShardsArgs),
+            Schema(SchemaArgs),
+            Explain(ExplainArgs),
+            Completions(CompletionsArgs),
+            Man(ManArgs),
         }
         Cli::command().debug_assert();
         let mut all = All::command();

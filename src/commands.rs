@@ -2,15 +2,19 @@
 
 mod chat;
 mod check;
+mod completions;
 mod eval;
+mod explain;
 mod export;
 mod generate;
 mod inspect;
+mod man;
 mod open_model;
 mod plan;
 mod remote;
 mod report;
 mod run;
+mod schema;
 mod score;
 mod shards;
 
@@ -32,6 +36,10 @@ pub fn run(command: Command, profiler: Option<Profiler>) -> anyhow::Result<()> {
         Command::Export(arguments) => export::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Shards(arguments) => shards::run(arguments),
+        Command::Schema(arguments) => schema::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
         Command::SandboxChild => evals::sandbox::serve()
             .context("`sandbox-child` is started by distill itself and takes no orders of others"),
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::recipe::LoadError;
+use crate::schema::UnknownKey;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -17,6 +18,9 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", told(&error));
+    if error.is::<UnknownKey>() {
+        return ExitCode::from(USAGE);
+    }
     match error.downcast_ref::<LoadError>() {
         Some(LoadError::Invalid(_)) => ExitCode::from(USAGE),
         _ => ExitCode::from(FAILURE),

@@ -17,6 +17,7 @@ mod recipe;
 mod report;
 mod run_record;
 mod sandbox;
+mod schema;
 mod source;
 mod stages;
 

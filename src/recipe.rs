@@ -19,6 +19,7 @@ mod generate;
 mod invalid;
 mod judge;
 mod keep_layers;
+mod lookup;
 mod names;
 mod overrides;
 mod problem;
@@ -36,6 +37,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use model::weights::peft::PeftAdapter;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::Error as _;
 use thiserror::Error;
@@ -55,9 +57,12 @@ pub use filter::{Decontaminate, Dedup, Filter, sandbox_of};
 pub use generate::{Generate, Mode};
 pub use judge::Judge;
 pub use keep_layers::KeepLayers;
+pub use lookup::text_of_key;
 pub use names::{Input, Origin};
+pub use problem::closest;
 pub use quantize::{Activations, Calibration, Quantize, QuantizeMethod};
 pub use rate::{Keep, Rate};
+pub use read::KIND;
 pub use secret::masked;
 pub use stage::{Action, Gqa, Prune, Sft, Stage, Thing};
 
@@ -65,11 +70,12 @@ use crate::source::{ModelSource, Source};
 use document::{Document, Node, Value};
 use problem::Problem;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
+    /// Where it is: a path to a directory or a GGUF file, hf:org/name, hf:org/name/FILE.gguf, or a table.
     pub source: ModelSource,
-    /// The declared model whose tokenizer this one uses; its own when left out.
+    /// The declared model whose tokenizer this one uses. Its own when left out.
     pub tokenizer: Option<String>,
     /// The directory of an adapter, as PEFT stores it.
     pub adapter: Option<PathBuf>,

@@ -10,6 +10,7 @@ mod sha256;
 #[cfg(test)]
 mod test_server;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use model::config::DecoderConfig;
 use model::weights::hf_config::from_hf_json;
 use model::weights::names::expected_tensors;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -46,11 +48,13 @@ pub enum ModelSource {
     Remote(RemoteConfig),
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RandomModel {
-    /// The fields of a Hugging Face `config.json`.
+    /// The fields of a Hugging Face config.json.
+    #[schemars(extend("propertyNames" = { "enum": CONFIG_KEYS }))]
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// Of the weights.
     #[serde(default)]
     pub seed: u64,
 }
@@ -243,6 +247,47 @@ impl fmt::Display for Source {
 impl Serialize for Source {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// One kind of a source's table, as the schema of an enum has it.
+fn kind_schema<T: JsonSchema>(generator: &mut SchemaGenerator, kind: &str) -> Schema {
+    let table = generator.subschema_for::<T>();
+    json_schema!({
+        "type": "object",
+        "properties": { kind: table },
+        "required": [kind],
+        "additionalProperties": false,
+    })
+}
+
+impl JsonSchema for Source {
+    fn schema_name() -> Cow<'static, str> {
+        "Source".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let kinds = [
+            kind_schema::<Https>(generator, "https"),
+            kind_schema::<Pip>(generator, "pip"),
+        ];
+        json_schema!({ "anyOf": [{ "type": "string", "minLength": 1 }, { "oneOf": kinds }] })
+    }
+}
+
+impl JsonSchema for ModelSource {
+    fn schema_name() -> Cow<'static, str> {
+        "ModelSource".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let kinds = [
+            kind_schema::<Https>(generator, "https"),
+            kind_schema::<Pip>(generator, "pip"),
+            kind_schema::<RandomModel>(generator, "random"),
+            kind_schema::<RemoteConfig>(generator, "remote"),
+        ];
+        json_schema!({ "anyOf": [{ "type": "string", "minLength": 1 }, { "oneOf": kinds }] })
     }
 }
 

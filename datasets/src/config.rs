@@ -2,24 +2,27 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::files::format_of_name;
 
 /// A data set. `S` is where it comes from: the recipe's own source type when written, a local path once resolved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig<S> {
-    /// A file, or a directory whose files are read in the order of their names.
+    /// Where it is: a path to a file, or to a directory whose files are read in the order of their names;
+    /// hf:datasets/org/name/FILE; or a table.
     pub source: S,
-    /// Layout of the files; without it the extension decides, then the first bytes.
+    /// Layout of the files. Left out, the extension decides, then the first bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// Which columns hold what, when their names are not among those that are recognised.
+    /// Which columns hold what. Left out, they are recognised by their usual names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<ColumnMapping>,
-    /// At most this many samples, from the start.
+    /// At most so many samples, from the start. All when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
     /// How a plain text file becomes samples.
     #[serde(default)]
@@ -100,7 +103,7 @@ impl ColumnMapping {
 }
 
 /// File formats that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Plain UTF-8 text.
@@ -111,6 +114,7 @@ pub enum Format {
     Json,
     /// Comma-separated values with a header line.
     Csv,
+    /// Apache Parquet.
     Parquet,
 }
 
@@ -122,7 +126,7 @@ impl Format {
 }
 
 /// How a plain text file becomes samples.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Chunk {
     /// The whole file is one sample; packing splits it into windows of the sequence length.
@@ -138,19 +142,25 @@ pub enum Chunk {
 
 /// Names of the columns to read: `{ text }`, `{ prompt, completion }`, `{ messages }`, or of pairs
 /// `{ prompt, chosen, rejected }`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnMapping {
+    /// The column of plain text; it stands alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// The column of the prompt; with `completion`, or with `chosen` and `rejected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// The column of the answer to `prompt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion: Option<String>,
+    /// The column of a conversation, a list of { role, content }; it stands alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<String>,
+    /// The column of the better answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<String>,
+    /// The column of the worse answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<String>,
 }

@@ -7,6 +7,7 @@ mod signatures;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::DataConfig;
@@ -16,11 +17,12 @@ use crate::selection::Counts;
 pub use minhash::MinHash;
 
 /// When two records are the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Equal in NFC, in lower case, and with each run of white space as one space.
     Exact,
+    /// Alike by the runs of words that they share: an estimated Jaccard index of at least `threshold`.
     #[serde(rename = "minhash")]
     MinHash(MinHash),
 }

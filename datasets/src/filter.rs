@@ -9,6 +9,7 @@ mod repetition;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::DataConfig;
@@ -24,14 +25,20 @@ pub use python_syntax::PythonSyntax;
 pub use repetition::Repetition;
 
 /// A rule as the recipe has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
+    /// Texts that are too short or too long.
     Length(Length),
+    /// Texts in other languages.
     Language(Language),
+    /// Texts that repeat themselves, by the measures of Gopher (arXiv 2112.11446).
     Repetition(Repetition),
+    /// Texts that match a regular expression, or do not.
     Regex(Matching),
+    /// Texts that are no Python.
     PythonSyntax(PythonSyntax),
+    /// Python that fails when it is run in the sandbox.
     Executes(Executes),
 }
 

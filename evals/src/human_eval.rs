@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use datasets::error::DataError;
 use datasets::random::Random;
 use model::generate::sampling::SamplingConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teacher::{FinishReason, GenerationRequest};
 
@@ -27,17 +28,23 @@ pub use task::{Task, judge, read_tasks};
 /// Any of these ends a completion: what begins in the first column is not of the function.
 pub const STOP: [&str; 5] = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"];
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HumanEvalConfig {
-    /// Completions of each task.
+    /// Completions of each task, 1 to 10000.
+    #[schemars(range(min = 1, max = 10000))]
     pub samples: usize,
     /// 0 takes the likeliest token each time.
     pub temperature: f64,
+    /// The smallest set of most probable tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f64,
+    /// Most tokens of a completion.
+    #[schemars(range(min = 1))]
     pub max_tokens: usize,
-    /// The first so many tasks.
+    /// The first so many tasks. All when left out.
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
+    /// What programs may take.
     pub sandbox: SandboxConfig,
 }
 

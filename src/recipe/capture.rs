@@ -1,6 +1,7 @@
 //! What the stage `capture` takes.
 
 use datasets::packing::Packing;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 use teacher::shards::answer_targets::tells_the_model;
@@ -11,36 +12,49 @@ use super::data::DataMix;
 use super::generate::{Generate, invalid_budget};
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Stores what a teacher says of data, for a stage `distill`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Capture {
+    /// The model whose probabilities are stored; a remote one, too.
     #[serde(skip_serializing)]
     pub teacher: String,
+    /// The data that it is asked about: a name, or several with weights.
     pub data: DataMix,
+    /// Where its probabilities are read.
     #[serde(default, skip_serializing_if = "CaptureFrom::is_teacher")]
     pub from: CaptureFrom,
+    /// What is kept of each position.
     #[serde(default)]
     pub encoding: Encoding,
+    /// Divides the logits before anything is kept, 0.001 to 1000.
     #[serde(default = "one")]
+    #[schemars(range(min = 0.001, max = 1000))]
     pub temperature: f64,
+    /// Tokens of a row; that of the training.
     #[serde(default = "default_length")]
+    #[schemars(range(min = 2))]
     pub sequence_length: usize,
-    /// Of the training; targets are the same for `pack` and `none`.
+    /// How samples fill rows; that of the training. `stream` cannot be captured for.
     #[serde(default, skip_serializing)]
+    #[schemars(extend("default" = Packing::default()))]
     pub packing: Packing,
+    /// Jinja text used in place of the model's own chat template.
     pub chat_template: Option<String>,
-    /// Of a remote teacher. A limit and no part of what is made.
+    /// What a remote teacher may cost. No limit when left out.
     #[serde(default, skip_serializing)]
     pub budget: Budget,
     /// Rows that the teacher computes together.
     #[serde(default = "default_rows")]
+    #[schemars(range(min = 1))]
     pub micro_batch: usize,
-    /// Targets of a shard.
+    /// Targets of a file, 1 to 4194304.
     #[serde(default = "default_targets")]
+    #[schemars(range(min = 1, max = 4194304))]
     pub shard_tokens: usize,
 }
 
 /// Where targets are read.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CaptureFrom {
     /// The teacher is asked about the data.

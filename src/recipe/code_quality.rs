@@ -1,5 +1,6 @@
 //! What the stage `code_quality` takes: who labels, what makes vectors of code, and the forest that learns the labels.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use teacher::remote::account::Budget;
@@ -10,54 +11,66 @@ use teacher::synth::prompt::{PromptFile, VARIABLES};
 use super::generate::{SchemaFile, invalid_asking, invalid_question};
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Keeps the code that teaches something, as a forest sees it that has learned a teacher's scores.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct CodeQuality {
+    /// The data that is sifted.
     #[serde(skip_serializing)]
     pub data: String,
-    /// The column that is judged; all that a record says when left out.
+    /// The column that is judged. All that a record says when left out.
     pub field: Option<String>,
     /// A model whose hidden states are the vectors.
     #[serde(skip_serializing)]
     pub embedder: String,
     /// Tokens of a record that the embedder reads, from the start.
     #[serde(default = "tokens_of_a_record")]
+    #[schemars(range(min = 1))]
     pub max_tokens: usize,
-    /// Who scores a sample of the records; or `labels`.
+    /// The model that scores a sample of the records; or else `labels`.
     #[serde(skip_serializing)]
     pub teacher: Option<String>,
+    /// A template that asks the teacher for the score of the code, 1 to 5; it needs one.
     pub prompt: Option<PromptFile>,
+    /// A file with the JSON schema that answers follow.
     pub schema: Option<SchemaFile>,
+    /// How the teacher draws.
     #[serde(default)]
     pub sampling: Sampling,
-    /// Records that the teacher scores.
+    /// Records that the teacher scores; twice the `folds` at least.
     #[serde(default = "labelled_records")]
     pub labelled: usize,
-    /// Labels that the data has already.
+    /// Labels that the data has already; or else `teacher`.
     pub labels: Option<ColumnLabels>,
     /// The least score that counts as high.
     #[serde(default = "middle")]
     pub high_from: f64,
+    /// Trees of the forest, 1 to 10000.
     #[serde(default = "trees_of_a_forest")]
+    #[schemars(range(min = 1, max = 10000))]
     pub trees: usize,
-    /// Parts into which labels are dealt to measure forests on what they have not seen.
+    /// Parts into which labels are dealt, to measure forests on what they have not seen; 2 to 100.
     #[serde(default = "folds_of_labels")]
+    #[schemars(range(min = 2, max = 100))]
     pub folds: usize,
-    /// The share of trees that has to vote for a record.
+    /// Share of the trees that has to vote for a record, above 0 and at most 1.
     #[serde(default = "half")]
     pub threshold: f64,
-    /// A limit and no part of what is made: a stage that has reached it goes on with a larger one.
+    /// What it may cost: a stage that has reached it goes on with a larger one. No limit when left out.
     #[serde(default, skip_serializing)]
     pub budget: Budget,
     /// Records that may stay without a label, where the server never gave one.
     #[serde(default, skip_serializing)]
+    #[schemars(extend("default" = 0))]
     pub allow_failed: usize,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnLabels {
+    /// The column that holds them.
     pub column: String,
-    /// The values that count as high, all others as low. Without them true, "high", and scores from `high_from` on do.
+    /// The values that count as high, all others as low. Left out, those are true, "high", and scores from
+    /// `high_from` on.
     pub high: Option<Vec<Value>>,
 }
 

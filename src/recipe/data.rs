@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 
 use super::invalid::{Invalid, require};
 
@@ -12,12 +14,14 @@ use super::invalid::{Invalid, require};
 #[serde(transparent)]
 pub struct DataMix(pub Vec<DataShare>);
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataShare {
-    /// Only the digest of what is named enters a stage's digest.
+    /// The name of data.
     #[serde(skip_serializing)]
     pub name: String,
+    /// Its part among all weights: how often it is drawn from.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub weight: f64,
 }
 
@@ -45,6 +49,19 @@ impl<'de> Deserialize<'de> for DataMix {
             }
         }
         deserializer.deserialize_any(Mix)
+    }
+}
+
+impl JsonSchema for DataMix {
+    fn schema_name() -> Cow<'static, str> {
+        "DataMix".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "string" },
+            { "type": "array", "items": generator.subschema_for::<DataShare>(), "minItems": 1 },
+        ] })
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use teacher::remote::account::Budget;
 use trainer::config::TrainConfig;
 use trainer::loss::sparse::is_defined;
@@ -23,15 +25,22 @@ pub struct Distill {
     pub train: TrainConfig,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Trains a student to say what a teacher says.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct DistillInputs {
+    /// The model that learns.
     #[serde(skip_serializing)]
     pub student: String,
+    /// Whom it learns from: the name of a model, { shards = "NAME" } with what a stage `capture` stored, or { remote
+    /// = "NAME" }.
     #[serde(skip_serializing_if = "TeacherChoice::is_only_named")]
     pub teacher: TeacherChoice,
+    /// The data that both read: a name, or several with weights.
     pub data: DataMix,
+    /// What is compared; the losses are added up with their weights.
+    #[schemars(length(min = 1))]
     pub loss: Vec<LossConfig>,
-    /// A share of the sequences is the student's own.
+    /// Let the student write a share of the sequences. Not done when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_policy: Option<OnPolicy>,
 }
@@ -58,6 +67,36 @@ pub struct AskedTeacher {
     pub budget: Budget,
 }
 
+/// A teacher that is no model of the recipe by its name alone.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "oneOf" = [{ "required": ["shards"] }, { "required": ["remote"] }],
+    "dependencies" = { "k": ["remote"], "budget": ["remote"] }
+))]
+struct TeacherTable {
+    /// The name of a stage `capture`, or a directory with the targets that one has left.
+    shards: Option<String>,
+    /// The name of a remote model, which scores every batch.
+    remote: Option<String>,
+    /// So many of the most probable tokens at each place are asked for, 1 to 1000. 20 when left out.
+    #[schemars(range(min = 1, max = 1000))]
+    k: Option<u32>,
+    /// What the remote teacher may cost. No limit when left out.
+    budget: Option<Budget>,
+}
+
+impl JsonSchema for TeacherChoice {
+    fn schema_name() -> Cow<'static, str> {
+        "TeacherChoice".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<TeacherTable>();
+        json_schema!({ "anyOf": [{ "type": "string" }, table] })
+    }
+}
+
 /// Tokens that servers tell without further ado.
 const DEFAULT_K: u32 = 20;
 
@@ -79,14 +118,6 @@ impl TeacherChoice {
 
 impl<'de> Deserialize<'de> for TeacherChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            shards: Option<String>,
-            remote: Option<String>,
-            k: Option<u32>,
-            budget: Option<Budget>,
-        }
         struct Choice;
         impl<'de> Visitor<'de> for Choice {
             type Value = TeacherChoice;
@@ -100,12 +131,12 @@ impl<'de> Deserialize<'de> for TeacherChoice {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TeacherChoice, A::Error> {
-                let Table {
+                let TeacherTable {
                     shards,
                     remote,
                     k,
                     budget,
-                } = Table::deserialize(MapAccessDeserializer::new(map))?;
+                } = TeacherTable::deserialize(MapAccessDeserializer::new(map))?;
                 match (shards, remote) {
                     (Some(shards), None) if k.is_none() && budget.is_none() => {
                         Ok(TeacherChoice::Shards(shards))

@@ -36,6 +36,17 @@ pub struct Entry {
 }
 
 impl Node {
+    /// A table that stands in no text.
+    pub fn of_strings(keys: &[(&str, &str)]) -> Self {
+        let node = |value| Self { span: 0..0, value };
+        let entry = |(key, text): &(&str, &str)| Entry {
+            key: key.to_string(),
+            key_span: 0..0,
+            node: node(Value::String(text.to_string())),
+        };
+        node(Value::Table(keys.iter().map(entry).collect()))
+    }
+
     pub fn table(&self) -> Option<&[Entry]> {
         match &self.value {
             Value::Table(entries) => Some(entries),

@@ -1,6 +1,7 @@
 //! What the stage `dpo` takes: a model, pairs of answers, and what it is held to.
 
 use datasets::packing::Packing;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trainer::config::TrainConfig;
 use trainer::loss::preference::PreferenceLoss;
@@ -15,14 +16,18 @@ pub struct Dpo {
     pub train: TrainConfig,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Trains a model on pairs of answers, to prefer the chosen ones (DPO, arXiv 2305.18290).
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct DpoInputs {
+    /// The model that learns.
     #[serde(skip_serializing)]
     pub model: String,
+    /// Pairs of a chosen and a rejected answer: a name, or several with weights.
     pub data: DataMix,
-    /// The model as it is before training, when left out.
+    /// The model that it is held to. Itself, as it is before training, when left out.
     #[serde(skip_serializing)]
     pub reference: Option<String>,
+    /// What is made of the log-probabilities of both answers.
     #[serde(default)]
     pub loss: PreferenceLoss,
 }

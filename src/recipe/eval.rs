@@ -4,6 +4,7 @@ use evals::AcceptanceConfig;
 use evals::human_eval::HumanEvalConfig;
 use evals::multiple_choice::ChoiceTask;
 use evals::written_answers::{AnswerConfig, AnswerTask};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 
@@ -21,10 +22,14 @@ pub struct Eval {
     pub measure: Measure,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Evaluates models, side by side.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct EvalInputs {
+    /// The models that are evaluated.
     #[serde(skip_serializing)]
+    #[schemars(length(min = 1))]
     pub models: Vec<String>,
+    /// What they are evaluated on.
     #[serde(skip_serializing)]
     pub data: String,
     /// Of remote models. A limit and no part of what is measured.
@@ -48,77 +53,99 @@ pub enum Measure {
     Math(Answers),
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Task {
+    /// How well the models predict a text.
     Perplexity,
-    /// Of two models, which a recipe names.
+    /// How much of the models' drafts the model `target` accepts.
     #[value(skip)]
     Acceptance,
+    /// Questions of 57 subjects with four choices (arXiv 2009.03300).
     Mmlu,
+    /// Questions of 45 Korean subjects with four choices (arXiv 2402.11548).
     Kmmlu,
+    /// Which of four endings a text has (arXiv 1905.07830).
     #[serde(rename = "hellaswag")]
     #[value(name = "hellaswag")]
     HellaSwag,
+    /// Questions that many people answer wrongly (arXiv 2109.07958).
     TruthfulqaMc1,
+    /// Programs that have to pass tests (arXiv 2107.03374).
     HumanEval,
+    /// Word problems whose answer is a number (arXiv 2110.14168).
     Gsm8k,
+    /// Competition problems whose answer stands in a box (arXiv 2103.03874).
     Math,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Windows {
-    /// Tokens that the model sees at once; its own context, 2048 at most, when left out.
+    /// Tokens that the model sees at once. Its own context, 2048 at most, when left out.
+    #[schemars(range(min = 2))]
     pub window: Option<usize>,
-    /// Tokens by which the window moves; half of it when left out.
+    /// Tokens by which the window moves. Half of it when left out.
+    #[schemars(range(min = 1))]
     pub stride: Option<usize>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Drafts {
     /// The model that the others draft for.
     #[serde(skip_serializing)]
     pub target: String,
+    /// Tokens of a draft. 3 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub draft_tokens: Option<usize>,
+    /// How many of the data are asked. 32 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub prompts: Option<usize>,
+    /// Tokens of an answer, 3 at least. 64 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 3))]
     pub max_tokens: Option<usize>,
+    /// 0, also when left out, takes the most probable token each time.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub temperature: Option<f32>,
 }
 
 /// Questions of many subjects.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 pub struct Subjects {
-    /// Worked examples before each question, of the same subject.
+    /// Worked examples before each question, of the same subject. None when left out.
     pub shots: Option<usize>,
-    /// The data that they are taken from, in its order.
+    /// The data that worked examples are taken from, in its order.
     #[serde(skip_serializing)]
     pub shots_data: Option<String>,
-    /// Ask so many questions, drawn by the recipe's seed; all when left out.
+    /// Ask so many questions, drawn by the recipe's seed. All when left out.
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Questions {
-    /// Ask so many questions, drawn by the recipe's seed; all when left out.
+    /// Ask so many questions, drawn by the recipe's seed. All when left out.
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
 }
 
 /// Questions whose answers are written.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 pub struct Answers {
-    /// Worked examples before each question; 5 of gsm8k and none of math when left out.
+    /// Worked examples before each question. 5 of gsm8k and none of math when left out.
     pub shots: Option<usize>,
     /// The data that they are taken from: its first ones.
     #[serde(skip_serializing)]
     pub shots_data: Option<String>,
-    /// Ask so many questions, drawn by the recipe's seed; all when left out.
+    /// Ask so many questions, drawn by the recipe's seed. All when left out.
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
-    /// Tokens of an answer; 256 when left out.
+    /// Tokens of an answer. 256 when left out.
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<usize>,
 }
 
@@ -233,8 +260,9 @@ impl Answers {
 
 impl Eval {
     pub(super) fn read(parts: &mut Parts) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
+        #[derive(Deserialize, JsonSchema)]
         struct Which {
+            /// What is measured.
             task: Task,
         }
         let inputs = parts.take();

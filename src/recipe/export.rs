@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use model::quant::block_type::GgmlType;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -19,17 +20,22 @@ pub struct Export {
     pub format: ExportFormat,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Writes a model in a format that other programs read.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ExportInputs {
+    /// The model that is exported.
     #[serde(skip_serializing)]
     pub model: String,
-    /// Where to write; into the stage's own directory when left out.
+    /// Where to write. Into the stage's own directory when left out.
+    #[schemars(length(min = 1))]
     pub path: Option<PathBuf>,
+    /// Compare the result with its source: true, or a table. Not done when left out.
     #[serde(
         default,
         deserialize_with = "verify",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(schema_with = "verify_schema")]
     pub verify: Option<Verify>,
 }
 
@@ -54,10 +60,12 @@ pub enum ExportFormat {
     },
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExportTo {
+    /// A directory in Hugging Face's layout
     Safetensors,
+    /// A GGUF file
     Gguf,
     /// The model's adapter alone
     Peft,
@@ -65,7 +73,9 @@ pub enum ExportTo {
     Gptq,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, clap::ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FloatType {
     #[default]
@@ -75,29 +85,33 @@ pub enum FloatType {
 }
 
 /// How the result is compared with its source: `true`, or a table.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// A text that comes with the program when left out.
+    /// Text to compare on. One that comes with the program when left out.
     #[serde(skip_serializing)]
     pub data: Option<String>,
-    /// Nats a token; by the format when left out.
+    /// Largest divergence that passes, nats a token. By the format when left out.
+    #[schemars(range(min = 0))]
     pub max_kl: Option<f64>,
 }
 
 impl Export {
     pub(super) fn read(parts: &mut Parts) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
+        #[derive(Deserialize, JsonSchema)]
         struct To {
+            /// The format.
             to: ExportTo,
         }
-        #[derive(Deserialize)]
+        #[derive(Deserialize, JsonSchema)]
         struct Safetensors {
+            /// The type of the numbers.
             #[serde(default)]
             dtype: FloatType,
         }
-        #[derive(Deserialize)]
+        #[derive(Deserialize, JsonSchema)]
         struct Gguf {
+            /// The type of the linear layers' blocks.
             r#type: GgmlType,
         }
         let inputs = parts.take();
@@ -146,6 +160,11 @@ impl Export {
         );
         found
     }
+}
+
+fn verify_schema(generator: &mut SchemaGenerator) -> Schema {
+    let table = generator.subschema_for::<Verify>();
+    json_schema!({ "anyOf": [{ "type": "boolean" }, table] })
 }
 
 fn verify<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Verify>, D::Error> {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 
 use super::invalid::{Invalid, require};
 
@@ -11,21 +13,25 @@ use super::invalid::{Invalid, require};
 const MULTIPLE: usize = 32;
 
 /// The most active channels of every layer, measured on some sequences of the data.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(
     deny_unknown_fields,
     expecting = "{ keep = 1024, by = \"activation\", data = \"NAME\" }"
 )]
 pub struct FfnWidth {
+    /// Channels that stay in each layer: a multiple of 32, or a share of them, such as 0.5.
     pub keep: Channels,
+    /// What makes a channel important.
     pub by: ChannelMeasure,
+    /// The data that it is measured on.
     #[serde(skip_serializing)]
     pub data: String,
-    /// 32 when left out, or as many as the data has.
+    /// Sequences that are read. 32, or as many as the data has, when left out.
+    #[schemars(range(min = 1))]
     pub sequences: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelMeasure {
     /// The mean of |activation| over a sequence, the L2 norm over the sequences.
@@ -79,6 +85,16 @@ impl FfnWidth {
         let says = "`sequences` must be at least 1";
         require(&mut found, self.sequences != Some(0), "sequences", says);
         found
+    }
+}
+
+impl JsonSchema for Channels {
+    fn schema_name() -> Cow<'static, str> {
+        "Channels".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "exclusiveMinimum": 0 })
     }
 }
 

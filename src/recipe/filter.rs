@@ -3,35 +3,46 @@
 use datasets::dedup::Method;
 use datasets::filter::{Executes, Rule};
 use evals::sandbox::SandboxConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Drops records that a rule objects to.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Filter {
+    /// The data that is sifted.
     #[serde(skip_serializing)]
     pub data: String,
     /// Asked in this order; a record counts for the first that objects.
+    #[schemars(length(min = 1))]
     pub rules: Vec<Rule>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Drops records that are the same as an earlier one.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Dedup {
+    /// The data that is sifted.
     #[serde(skip_serializing)]
     pub data: String,
+    /// When two records are the same.
     pub method: Method,
-    /// The column that is compared; all that a record says when left out.
+    /// The column that is compared. All that a record says when left out.
     pub field: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Drops records that share words with an evaluation set.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Decontaminate {
+    /// The data that is sifted.
     #[serde(skip_serializing)]
     pub data: String,
-    /// Evaluation sets. Their names stand in the account of what was dropped.
+    /// Evaluation sets: data whose words must not stand in it.
+    #[schemars(length(min = 1))]
     pub against: Vec<String>,
     /// Words of a run that proves contamination.
     #[serde(default = "thirteen")]
+    #[schemars(range(min = 1))]
     pub ngram: usize,
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use teacher::remote::account::Budget;
@@ -12,42 +13,52 @@ use teacher::synth::self_instruct::SelfInstruct;
 
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Lets a teacher answer prompts, or make new ones of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Generate {
+    /// The model that writes; a remote one, too.
     #[serde(skip_serializing)]
     pub teacher: String,
     /// Data whose texts, prompts or conversations are answered.
     #[serde(skip_serializing)]
     pub prompts: String,
+    /// What becomes of the prompts.
     #[serde(default, skip_serializing_if = "Mode::is_answer")]
     pub mode: Mode,
-    /// A template that writes the question.
+    /// A template that writes the question. The prompt itself when left out.
     pub prompt: Option<PromptFile>,
+    /// The system message. None when left out.
     pub system: Option<String>,
-    /// Answers of a conversation.
+    /// Answers of a conversation, 1 to 64.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
     pub turns: u32,
-    /// A template that asks the teacher for the user's next turn.
+    /// A template that asks the teacher for the user's next turn; needed for several `turns`.
     pub user: Option<PromptFile>,
-    /// Conversations of a prompt.
+    /// Conversations of a prompt, 1 to 1024.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
     pub candidates: u32,
+    /// How the teacher draws.
     #[serde(default)]
     pub sampling: Sampling,
-    /// Log-probabilities of the last answer's tokens, and so many of the best at each place.
+    /// Store the log-probabilities of the last answer's tokens, and of so many of the best at each place, 0 to 20.
+    /// Not stored when left out.
+    #[schemars(range(min = 0, max = 20))]
     pub logprobs: Option<u32>,
     /// A file with the JSON schema that answers follow.
     pub schema: Option<SchemaFile>,
-    /// A limit and no part of what is made: a stage that has reached it goes on with a larger one.
+    /// What it may cost: a stage that has reached it goes on with a larger one. No limit when left out.
     #[serde(default, skip_serializing)]
     pub budget: Budget,
     /// Prompts that may stay without an answer, where the server never gave one.
     #[serde(default, skip_serializing)]
+    #[schemars(extend("default" = 0))]
     pub allow_failed: usize,
 }
 
 /// What becomes of the prompts.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// They are answered.
@@ -76,7 +87,7 @@ impl Mode {
 }
 
 /// A JSON schema, read from its file.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(try_from = "PathBuf", into = "String")]
 pub struct SchemaFile(pub Value);
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 
 use super::invalid::{Invalid, require};
 
@@ -17,18 +19,23 @@ pub enum KeepLayers {
 }
 
 /// The `count` layers that change their input most, measured on some sequences of the data.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BestLayers {
+    /// Layers that stay.
+    #[schemars(range(min = 1))]
     pub count: usize,
+    /// What makes a layer important.
     pub by: Measure,
+    /// The data that it is measured on.
     #[serde(skip_serializing)]
     pub data: String,
-    /// 32 when left out, or as many as the data has.
+    /// Sequences that are read. 32, or as many as the data has, when left out.
+    #[schemars(range(min = 1))]
     pub sequences: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
     /// 1 − cos(input, output) of the block.
@@ -77,6 +84,20 @@ impl KeepLayers {
             }
         }
         found
+    }
+}
+
+impl JsonSchema for KeepLayers {
+    fn schema_name() -> Cow<'static, str> {
+        "KeepLayers".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "string", "enum": EVERY.map(|(name, _)| name) },
+            { "type": "array", "items": generator.subschema_for::<usize>(), "minItems": 1 },
+            generator.subschema_for::<BestLayers>(),
+        ] })
     }
 }
 

@@ -4,24 +4,31 @@ use model::quant::awq::{AwqConfig, Scaling};
 use model::quant::block_type::GgmlType;
 use model::quant::gptq::GptqConfig;
 use model::quant::integer::IntegerConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Rounds the weights of a model, and measures what that costs.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Quantize {
+    /// The model that is quantised.
     #[serde(skip_serializing)]
     pub model: String,
+    /// How linear layers become codes.
     pub method: QuantizeMethod,
+    /// Text that the inputs of the layers are observed on; for the methods that need it.
     pub calibration: Option<Calibration>,
     /// Text for the loss before and after, and for the divergence from the original.
     #[serde(skip_serializing)]
     pub heldout: String,
-    /// Tokens of it that are scored, from the start.
+    /// Tokens of `heldout` that are scored, from the start.
     #[serde(default = "default_heldout_tokens")]
+    #[schemars(range(min = 1))]
     pub heldout_tokens: usize,
-    /// As an evaluation's.
+    /// Tokens that the model sees at once. As an evaluation's when left out.
+    #[schemars(range(min = 2))]
     pub window: Option<usize>,
 }
 
@@ -30,37 +37,48 @@ fn default_heldout_tokens() -> usize {
 }
 
 /// How linear layers become codes. Embedding, head, norms and biases stay as they are, but for `ggml`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QuantizeMethod {
+    /// Eight bits, a scale a row: the largest magnitude has the code 127.
     AbsmaxInt8(Int8),
+    /// Eight bits from the lowest value of a row to its highest.
     ZeroPointInt8(Int8),
+    /// LLM.int8 (arXiv 2208.07339): eight bits, but for the columns of outliers.
     LlmInt8(LlmInt8),
+    /// QLoRA's four bits (arXiv 2305.14314), in blocks of 64.
     Nf4,
+    /// Integers of 2 to 8 bits, each weight rounded by itself.
     RoundToNearest(IntegerConfig),
+    /// GPTQ (arXiv 2210.17323): each column takes over the error of those before it.
     Gptq(GptqConfig),
+    /// AWQ (arXiv 2306.00978): columns with large inputs are scaled up before rounding.
     Awq(AwqConfig),
+    /// A GGUF file's blocks, embedding and head among them.
     Ggml(Blocks),
 }
 
 /// What a GGUF file of this type holds, embedding and head among it.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Blocks {
+    /// The type of the blocks.
     #[serde(rename = "type")]
     pub kind: GgmlType,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Int8 {
+    /// Whether inputs of linear layers are rounded to int8, too.
     pub activations: Activations,
 }
 
 /// Whether inputs of linear layers are rounded to int8, too.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activations {
+    /// They are not.
     #[default]
     None,
     /// Each token by its own range.
@@ -69,7 +87,7 @@ pub enum Activations {
     Static,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LlmInt8 {
     /// Columns with a magnitude above it stay in 16 bits.
@@ -83,14 +101,19 @@ impl Default for LlmInt8 {
 }
 
 /// Windows of text that the inputs of the layers are observed on, drawn with the recipe's seed.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
+    /// The data that windows are drawn from.
     #[serde(skip_serializing)]
     pub data: String,
+    /// Windows.
     #[serde(default = "default_sequences")]
+    #[schemars(range(min = 1))]
     pub sequences: usize,
+    /// Tokens of a window.
     #[serde(default = "default_sequence_length")]
+    #[schemars(range(min = 1))]
     pub sequence_length: usize,
 }
 

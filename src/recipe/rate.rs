@@ -1,5 +1,6 @@
 //! What the stage `rate` takes: whose answers are judged, by whom, and what is kept.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 use teacher::remote::request::Sampling;
@@ -9,34 +10,47 @@ use teacher::synth::rate::RATING_VARIABLES;
 use super::generate::{invalid_asking, invalid_question};
 use super::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Lets a teacher rate answers: preference pairs, or the best answers.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Rate {
+    /// The model that rates; a remote one, too.
     #[serde(skip_serializing)]
     pub teacher: String,
     /// Data whose last turns are rated.
     #[serde(skip_serializing)]
+    #[schemars(length(min = 1))]
     pub answers: Vec<String>,
+    /// A template that shows the answer.
     #[serde(default = "rate_prompt")]
+    #[schemars(extend("default" = "recipes/prompts/rate.jinja"))]
     pub prompt: PromptFile,
+    /// The system message. None when left out.
     pub system: Option<String>,
+    /// What is rated, each from 1 to 5: small letters, words joined by `_`.
     #[serde(default = "four_aspects")]
+    #[schemars(length(min = 1))]
     pub aspects: Vec<String>,
+    /// What becomes of the ratings.
     #[serde(default)]
     pub keep: Keep,
+    /// How the judge draws.
     #[serde(default)]
     pub sampling: Sampling,
-    /// Ask for JSON of a schema; of a remote teacher when left out.
+    /// Ask for JSON of a schema. Of a remote judge when left out.
     pub schema: Option<bool>,
-    /// Of the draw of rejected answers; the recipe's when left out.
+    /// Of the draw of rejected answers. The recipe's when left out.
     pub seed: Option<u64>,
+    /// What it may cost: a stage that has reached it goes on with a larger one. No limit when left out.
     #[serde(default, skip_serializing)]
     pub budget: Budget,
+    /// Answers that may stay without a rating, where the server never gave one.
     #[serde(default, skip_serializing)]
+    #[schemars(extend("default" = 0))]
     pub allow_failed: usize,
 }
 
 /// What becomes of the ratings.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// The best answer to each prompt, and a worse one.

@@ -2,6 +2,7 @@
 //!
 //! A tagged enum is a table whose key `kind` names the variant, or that name alone as a string.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
     Visitor, value::StrDeserializer,
@@ -14,7 +15,8 @@ use super::problem::Problem;
 
 pub const KIND: &str = "kind";
 
-pub fn read<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, Problem> {
+/// What a value may be stands in the recipe's schema: there is none without.
+pub fn read<'de, T: Deserialize<'de> + JsonSchema>(node: &'de Node) -> Result<T, Problem> {
     T::deserialize(Reader(node))
 }
 
@@ -23,7 +25,11 @@ pub struct Parts<'de> {
     entries: &'de [Entry],
     span: Range<usize>,
     known: Vec<&'static str>,
+    schemas: Vec<PartSchema>,
 }
+
+/// The schema of a struct that has been read.
+pub type PartSchema = fn(&mut SchemaGenerator) -> Schema;
 
 impl<'de> Parts<'de> {
     pub fn new(node: &'de Node) -> Result<Self, Problem> {
@@ -34,11 +40,18 @@ impl<'de> Parts<'de> {
             entries,
             span: node.span.clone(),
             known: Vec::new(),
+            schemas: Vec::new(),
         })
     }
 
-    pub fn take<T: Deserialize<'de>>(&mut self) -> Result<T, Problem> {
+    pub fn take<T: Deserialize<'de> + JsonSchema>(&mut self) -> Result<T, Problem> {
+        self.schemas.push(T::json_schema);
         T::deserialize(Part(self))
+    }
+
+    /// The schemas of what was taken, in that order, whether it could be read or not.
+    pub fn schemas(self) -> Vec<PartSchema> {
+        self.schemas
     }
 
     /// Fails if a key is left that no part knows. To be asked before the parts are unwrapped: a

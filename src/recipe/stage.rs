@@ -1,6 +1,7 @@
 //! The stages of a recipe: what each kind takes, names and makes.
 
 use model::surgery::gqa::Pooling;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teacher::remote::account::Budget;
 use teacher::shards::Encoding;
@@ -24,7 +25,7 @@ use super::keep_layers::KeepLayers;
 use super::problem::Problem;
 use super::quantize::Quantize;
 use super::rate::{Keep, Rate};
-use super::read::{KIND, Parts};
+use super::read::{KIND, PartSchema, Parts};
 
 /// A link of the chain: what it does and the name that later stages know its result by.
 #[derive(Clone, Debug)]
@@ -57,21 +58,31 @@ pub enum Action {
     Decontaminate(Decontaminate),
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Takes layers out of a model, or channels out of its feed-forward networks.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Prune {
+    /// The model that loses layers or channels.
     #[serde(skip_serializing)]
     pub model: String,
+    /// The layers that stay: "every-third" and the like, their numbers from 0, or the most important ones. All when
+    /// left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_layers: Option<KeepLayers>,
+    /// The channels of the feed-forward networks that stay. All when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ffn_width: Option<FfnWidth>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Joins the key and value heads of a model in groups (arXiv 2305.13245).
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Gqa {
+    /// The model whose key and value heads are joined.
     #[serde(skip_serializing)]
     pub model: String,
+    /// Key and value heads that stay in each layer; a divisor of those there are. 1 is multi-query attention.
+    #[schemars(range(min = 1))]
     pub kv_heads: usize,
+    /// What becomes of the heads of a group.
     #[serde(default)]
     pub pooling: Pooling,
 }
@@ -83,10 +94,13 @@ pub struct Sft {
     pub train: TrainConfig,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Trains a model on data: fine-tuning, on answers where the data has some.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct SftInputs {
+    /// The model that learns.
     #[serde(skip_serializing)]
     pub model: String,
+    /// The data that it learns from: a name, or several with weights.
     pub data: DataMix,
 }
 
@@ -140,10 +154,12 @@ pub struct Reference {
 }
 
 /// Keys that every stage has.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Head {
+    /// What the stage does.
     #[serde(rename = "kind")]
     _kind: String,
+    /// The name that later stages know its result by.
     #[serde(rename = "as")]
     name: Option<String>,
 }
@@ -169,6 +185,31 @@ impl Stage {
     pub fn read(node: &Node) -> Result<Self, Problem> {
         let mut parts = Parts::new(node)?;
         let head = parts.take::<Head>();
+        let action = Action::read(node, &mut parts)?;
+        parts.finish(&INNER_KEYS)?;
+        Ok(Self {
+            name: head?.name,
+            action: action?,
+        })
+    }
+
+    /// The schemas of all that a stage reads which has these keys, whatever else it lacks.
+    pub fn schemas(keys: &[(&str, &str)]) -> Vec<PartSchema> {
+        let node = Node::of_strings(keys);
+        let Ok(mut parts) = Parts::new(&node) else {
+            return Vec::new();
+        };
+        // Only what is asked for counts here.
+        let _ = parts.take::<Head>();
+        let _ = Action::read(&node, &mut parts);
+        parts.schemas()
+    }
+}
+
+impl Action {
+    /// # Errors
+    /// The outer for a kind that there is none of, the inner for what is wrong with its keys.
+    fn read(node: &Node, parts: &mut Parts) -> Result<Result<Self, Problem>, Problem> {
         let missing = || Problem::new(format!("missing key `{KIND}`")).accepting("", Action::KINDS);
         let tag = node
             .get(KIND)
@@ -177,7 +218,7 @@ impl Stage {
             let problem = Problem::new(format!("`{KIND}` is not a string"));
             problem.accepting("", Action::KINDS).at(tag.span.clone())
         };
-        let action = match tag.string().ok_or_else(not_a_string)? {
+        Ok(match tag.string().ok_or_else(not_a_string)? {
             "prune" => parts.take().map(Action::Prune),
             "gqa" => parts.take().map(Action::Gqa),
             "capture" => parts.take().map(Action::Capture),
@@ -209,8 +250,8 @@ impl Stage {
                 })
             }
             "quantize" => parts.take().map(Action::Quantize),
-            "eval" => Eval::read(&mut parts).map(Action::Eval),
-            "export" => Export::read(&mut parts).map(Action::Export),
+            "eval" => Eval::read(parts).map(Action::Eval),
+            "export" => Export::read(parts).map(Action::Export),
             "generate" => parts.take().map(Box::new).map(Action::Generate),
             "rate" => parts.take().map(Box::new).map(Action::Rate),
             "judge" => parts.take().map(Box::new).map(Action::Judge),
@@ -224,11 +265,6 @@ impl Stage {
                     .accepting(other, Action::KINDS)
                     .at(tag.span.clone()));
             }
-        };
-        parts.finish(&INNER_KEYS)?;
-        Ok(Self {
-            name: head?.name,
-            action: action?,
         })
     }
 }

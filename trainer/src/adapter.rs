@@ -1,13 +1,15 @@
 //! Which adapter a recipe asks for.
 
 use model::linear::lora::{LoraConfig, matches_module};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Adapter {
+    /// Low-rank matrices beside the linear layers (LoRA, arXiv 2106.09685).
     Lora(LoraConfig),
 }
 

@@ -1,5 +1,6 @@
 //! The settings of a training stage, shared by `sft` and `distill`.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use datasets::chat_template::ChatTemplate;
@@ -11,16 +12,22 @@ use crate::optim::config::Optimizer;
 use crate::optim::schedule::Schedule;
 use crate::quantization_aware::QuantizationAware;
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Optimiser steps; or else `epochs` over the data.
+    /// Optimiser steps; or else `epochs`.
+    #[schemars(range(min = 1))]
     pub steps: Option<u64>,
+    /// Passes over the data; or else `steps`.
     pub epochs: Option<f64>,
-    /// Tokens of one optimiser step: rows of `sequence_length`, accumulated over microbatches.
+    /// Tokens of one optimiser step, a multiple of `sequence_length`: its rows are computed `micro_batch` at a time.
+    #[schemars(range(min = 1, max = 67108864))]
     pub tokens_per_step: usize,
+    /// Tokens of a row.
+    #[schemars(range(min = 2))]
     pub sequence_length: usize,
-    /// Rows of one microbatch; all rows of a step, four at most, when left out.
+    /// Rows computed together; divides those of a step. All rows of a step, four at most, when left out.
+    #[schemars(range(min = 1))]
     pub micro_batch: Option<usize>,
     /// Train an adapter beside the frozen model, not the model.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,25 +35,34 @@ pub struct TrainConfig {
     /// Train for a coarser grid of weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization_aware: Option<QuantizationAware>,
+    /// How weights follow from gradients.
     pub optimizer: Optimizer,
+    /// The learning rate of each step, as a share of the largest.
     pub schedule: Schedule,
-    /// Global gradient norm; `inf` turns clipping off.
+    /// Largest norm of the gradient of all weights; `inf` turns clipping off.
+    #[schemars(schema_with = "norm_schema")]
     pub clip_norm: f64,
-    /// Keep only block inputs and run each block again in the backward pass.
+    /// Keep only the inputs of blocks and run each block again in the backward pass: less memory, more time.
     pub checkpoint_blocks: bool,
     /// How samples fill rows; each attends only to itself.
     pub packing: Packing,
     /// Jinja text used in place of the model's own chat template.
     pub chat_template: Option<String>,
-    /// The data whose loss is measured every `evaluate_every` steps; its digest enters the
-    /// stage's, its name does not.
+    /// The data whose loss is measured every `evaluate_every` steps.
     #[serde(skip_serializing)]
     pub heldout: Option<String>,
+    /// Steps between two measurements on `heldout`. Before and after the training alone when left out.
+    #[schemars(range(min = 1))]
     pub evaluate_every: Option<u64>,
-    /// Steps between checkpoints, and how many are kept: they do not change the result.
+    /// Steps between two checkpoints. It does not change the result.
     #[serde(skip_serializing)]
+    #[schemars(range(min = 1))]
+    #[schemars(extend("default" = TrainConfig::default().checkpoint_every))]
     pub checkpoint_every: u64,
+    /// How many checkpoints are kept, the last ones.
     #[serde(skip_serializing)]
+    #[schemars(range(min = 1))]
+    #[schemars(extend("default" = TrainConfig::default().keep_checkpoints))]
     pub keep_checkpoints: usize,
 }
 
@@ -55,6 +71,12 @@ const MOST_TOKENS: usize = 1 << 26;
 
 /// More passes than anybody makes are a typing error.
 const MOST_EPOCHS: f64 = 1e5;
+
+/// A number above 0. What reads TOML for a schema takes `inf` for null, since JSON has no such number.
+fn norm_schema(_: &mut SchemaGenerator) -> Schema {
+    let others = ["string", "boolean", "array", "object"];
+    json_schema!({ "not": { "type": others }, "exclusiveMinimum": 0 })
+}
 
 impl Default for TrainConfig {
     fn default() -> Self {

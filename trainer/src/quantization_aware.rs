@@ -2,45 +2,52 @@
 
 use model::fake_quantization::QuantizationTarget;
 use model::quant::block_type::GgmlType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::invalid::{Invalid, require};
 
 /// Straight-through fake quantisation (arXiv 1308.3432) in the blocks of GGUF, or in torchao's 8da4w.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum QuantizationAware {
+    /// GGUF's blocks of 4 bits with a scale.
     Q4_0(BlockGrid),
+    /// GGUF's blocks of 5 bits with a scale.
     Q5_0(BlockGrid),
+    /// GGUF's blocks of 8 bits with a scale.
     Q8_0(BlockGrid),
+    /// torchao's 8da4w: inputs in 8 bits by token, weights in 4 bits by group.
     #[serde(rename = "8da4w")]
     Int8ActivationsInt4Weights(GroupGrid),
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BlockGrid {
     /// The head's blocks, which are the embedding's in a tied model.
     pub embedding: HeadGrid,
-    /// Share of the steps before the first that rounds.
+    /// Share of the steps that pass before weights are rounded, at least 0 and below 1.
     pub start: f64,
 }
 
 /// What a GGUF file of these types holds the head in.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadGrid {
+    /// GGUF's blocks of 8 bits.
     #[default]
     Q8_0,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GroupGrid {
     /// Weights of a row that share a scale.
+    #[schemars(range(min = 1))]
     pub group_size: usize,
-    /// Share of the steps before the first that rounds.
+    /// Share of the steps that pass before weights are rounded, at least 0 and below 1.
     pub start: f64,
 }
 

@@ -10,6 +10,7 @@ use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::clusters::Clusters;
@@ -24,16 +25,21 @@ use crate::words::{hash_word, ngram_hashes, normalise, word_hashes};
 /// A text that many records begin with puts them all into one bucket: each is compared with so many others of it.
 const COMPARED: usize = 1024;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MinHash {
-    /// Words of a run; a text of fewer is one run. See [`crate::words::words`].
+    /// Words of a run; a text of fewer is one run.
     #[serde(default = "five")]
+    #[schemars(range(min = 1))]
     pub ngram: usize,
-    /// Hash functions, and so numbers of a signature.
+    /// Hash functions, and so numbers of a signature, 1 to 4096.
     #[serde(default = "permutations")]
+    #[schemars(range(min = 1, max = 4096))]
     pub permutations: usize,
+    /// Bands of a signature, as many rows each: records that agree in a whole band are compared. Divides
+    /// `permutations`.
     #[serde(default = "bands")]
+    #[schemars(range(min = 1))]
     pub bands: usize,
     /// The least estimated Jaccard index of duplicates.
     #[serde(default = "threshold")]

@@ -1,23 +1,28 @@
 //! Programs that run to their end. What runs them is brought by the caller: nothing here does.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::python::objection;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executes {
+    /// The column that is looked at. All that a record says when left out.
     pub field: Option<String>,
     /// Whether the examples behind `>>>` have to come out, too.
     pub doctests: bool,
-    /// Seconds that a program may take.
+    /// Seconds that a program may take, 0.1 to 3600.
+    #[schemars(range(min = 0.1, max = 3600))]
     pub timeout: f64,
-    /// MiB that it may take.
+    /// MiB that it may take, 64 to 1048576.
+    #[schemars(range(min = 64, max = 1048576))]
     pub memory: u64,
-    /// The interpreter.
+    /// The interpreter: a name that is looked for, or a path.
     pub python: String,
     /// Run it where the system does not allow all protections; no part of what comes out.
     #[serde(skip_serializing)]
+    #[schemars(extend("default" = Executes::default().unsafe_execution))]
     pub unsafe_execution: bool,
 }
 

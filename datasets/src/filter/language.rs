@@ -3,6 +3,7 @@
 //! Languages are told apart by whatlang: 70 of them in trigrams of 100 KB, where lingua's models are a hundred
 //! megabytes. It is unsure of texts of a few words, which `min_confidence` is for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use whatlang::{Lang, detect};
 
@@ -16,14 +17,17 @@ const CODES: &str = "af afr ak aka am amh ar ara az aze be bel bg bul bn ben ca 
      pa pan pl pol pt por ro ron ru rus si sin sk slk sl slv sn sna sr srp sv swe ta tam te tel th tha tk tuk tl tgl \
      tr tur uk ukr ur urd uz uzb vi vie yi yid zh cmn zu zul";
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Language {
-    /// Two-letter codes of ISO 639-1.
+    /// The languages that pass: two-letter codes of ISO 639-1.
+    #[schemars(length(min = 1))]
     pub keep: Vec<String>,
-    /// From 0 to 1; a language that is less sure does not count.
+    /// From 0 to 1; a language that is recognised with less does not count.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
     pub min_confidence: f64,
+    /// The column that is looked at. All that a record says when left out.
     pub field: Option<String>,
 }
 

@@ -1,18 +1,22 @@
 //! Texts that are too short or too long.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::words::words;
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Length {
-    /// Unicode characters.
+    /// Fewest Unicode characters. No limit when left out.
     pub min_characters: Option<usize>,
+    /// Most Unicode characters. No limit when left out.
     pub max_characters: Option<usize>,
-    /// See [`words`].
+    /// Fewest words. No limit when left out.
     pub min_words: Option<usize>,
+    /// Most words. No limit when left out.
     pub max_words: Option<usize>,
+    /// The column that is looked at. All that a record says when left out.
     pub field: Option<String>,
 }
 

@@ -1,12 +1,13 @@
 //! Texts by regular expressions, of the crate `regex`: linear in the length of the text.
 
 use regex::Regex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Objection;
 use crate::error::DataError;
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Matching {
     /// A text that one of these matches is dropped.
@@ -15,6 +16,7 @@ pub struct Matching {
     /// A text that one of these does not match is dropped.
     #[serde(default)]
     pub require: Vec<String>,
+    /// The column that is looked at. All that a record says when left out.
     pub field: Option<String>,
 }
 

@@ -4,28 +4,34 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::words::{hash_ngram, hash_word, normalise, words};
 
 /// The largest shares that pass; each is Gopher's where left out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repetition {
-    /// Of lines that came before, among all lines that are not blank.
+    /// Largest share of lines that came before, among all that are not blank.
     #[serde(default = "thirty")]
+    #[schemars(range(min = 0, max = 1))]
     pub max_duplicate_line_share: f64,
-    /// Of paragraphs that came before.
+    /// Largest share of paragraphs that came before.
     #[serde(default = "thirty")]
+    #[schemars(range(min = 0, max = 1))]
     pub max_duplicate_paragraph_share: f64,
-    /// Of the words' characters that lie in the most frequent pair of words. Runs of three and four words get 0.9 and 0.8 of
-    /// this limit, as in Gopher's table.
+    /// Largest share of the words' characters that lie in the most frequent pair of words. Runs of three and four
+    /// words get 0.9 and 0.8 of this limit, as in Gopher's table.
     #[serde(default = "twenty")]
+    #[schemars(range(min = 0, max = 1))]
     pub max_top_ngram_share: f64,
-    /// Of the words' characters that lie in runs of five words that came before. Runs of 6 to 10 words get 14/15 to 10/15 of
-    /// this limit, as in Gopher's table.
+    /// Largest share of the words' characters that lie in runs of five words that came before. Runs of 6 to 10 words
+    /// get 14/15 to 10/15 of this limit, as in Gopher's table.
     #[serde(default = "fifteen")]
+    #[schemars(range(min = 0, max = 1))]
     pub max_duplicate_ngram_share: f64,
+    /// The column that is looked at. All that a record says when left out.
     pub field: Option<String>,
 }
 

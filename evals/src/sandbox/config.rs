@@ -1,22 +1,27 @@
 //! How programs are run: keys of a recipe.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SandboxConfig {
-    /// Seconds by the clock, the start of Python included.
+    /// Seconds by the clock, the start of Python included; 0.1 to 3600.
+    #[schemars(range(min = 0.1, max = 3600))]
     pub timeout: f64,
-    /// Addresses of each process, and memory of all of them where a cgroup is to be had; MiB.
+    /// MiB of addresses of each process, and of memory of all of them where a cgroup is to be had; 64 to 1048576.
+    #[schemars(range(min = 64, max = 1048576))]
     pub memory: u64,
-    /// The folder that a program may write in, and each of its files; MiB.
+    /// MiB of the folder that a program may write in, and of each of its files.
+    #[schemars(range(min = 1, max = 1048576))]
     pub disk: u64,
     /// The interpreter: a name that is looked for, or a path.
     pub python: String,
     /// Go on where the system does not allow all protections; no part of what comes out.
     #[serde(skip_serializing)]
+    #[schemars(extend("default" = SandboxConfig::default().unsafe_execution))]
     pub unsafe_execution: bool,
 }
 

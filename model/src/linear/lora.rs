@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::weight::Weight;
@@ -17,24 +18,28 @@ use crate::parameter::Parameter;
 use crate::random::{Stream, uniform_values};
 
 /// An adapter as a recipe asks for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
+    /// Rank of the adapter's two matrices, 1 to 4096.
+    #[schemars(range(min = 1, max = 4096))]
     pub rank: usize,
     /// What the adapter adds is multiplied by `alpha / rank`, with `rslora` by `alpha / √rank`.
     pub alpha: f64,
     /// Share of the adapter's inputs that training sets to 0.
     pub dropout: f64,
-    /// arXiv 2312.03732.
+    /// Rank-stabilised LoRA (arXiv 2312.03732): see `alpha`.
     pub rslora: bool,
-    /// Patterns of module names; see [`matches_module`].
+    /// Which linear layers get an adapter: patterns of their names, `*` for any characters and `?` for one, such as
+    /// "q_proj" or "layers.3.*".
+    #[schemars(length(min = 1))]
     pub targets: Vec<String>,
     /// How the frozen matrices are held.
     pub base: BaseForm,
 }
 
 /// How the frozen matrices beneath an adapter are held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseForm {
     /// In the blocks of their file on the CPU.
@@ -42,6 +47,7 @@ pub enum BaseForm {
     AsStored,
     /// Those of linear layers in 4 bits (QLoRA, arXiv 2305.14314); the rest as stored.
     Nf4,
+    /// As numbers of 32 bits.
     F32,
 }
 

@@ -4,6 +4,7 @@
 use burn::tensor::{DType, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::calibration::{Calibration, InputStatistics};
@@ -16,27 +17,41 @@ use crate::linear::Linear;
 use crate::ops::product::product;
 use crate::parameter::Parameter;
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwqConfig {
-    /// As [`IntegerConfig`]'s.
+    /// Bits of a code, 2 to 8.
+    #[schemars(range(min = 2, max = 8))]
     pub bits: u8,
+    /// Columns of a row that share a scale. A whole row when left out.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub group_size: Option<usize>,
+    /// The zero is the middle code of every group.
     #[serde(default)]
     pub symmetric: bool,
+    /// By what the columns are scaled before they are rounded.
     #[serde(default)]
     pub scaling: Scaling,
 }
 
 /// By what the columns are scaled.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Scaling {
     /// mean|x|ᵃ, with a from 0 in `grid` steps below 1: the one with the least error of the outputs.
-    Search { grid: usize },
+    Search {
+        /// Steps of the exponent, 1 to 1000.
+        #[schemars(range(min = 1, max = 1000))]
+        grid: usize,
+    },
     /// `scale` for the `share` of columns whose mean|x| is largest, 1 for the others.
-    Salient { share: f64, scale: f32 },
+    Salient {
+        /// Share of the columns that are scaled, between 0 and 1, such as 0.01.
+        share: f64,
+        /// What they are multiplied by, 0.001 to 1000.
+        scale: f32,
+    },
 }
 
 impl Default for Scaling {

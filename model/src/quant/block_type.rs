@@ -2,10 +2,11 @@
 //!
 //! Source: `ggml.h` (`enum ggml_type`) and `ggml-common.h` (block structures) of llama.cpp.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A tensor type of GGUF. Values are stored in blocks along the last axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GgmlType {
     F32,

@@ -2,6 +2,7 @@
 //! error, so that the outputs on calibration text change least.
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::calibration::{Calibration, InputStatistics};
@@ -16,17 +17,22 @@ use crate::ops::simd::widest;
 /// Rows that one task takes through all columns: they share what is read of the inverse.
 const ROWS: usize = 16;
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GptqConfig {
-    /// As [`IntegerConfig`]'s.
+    /// Bits of a code, 2 to 8.
+    #[schemars(range(min = 2, max = 8))]
     pub bits: u8,
+    /// Columns of a row that share a scale. A whole row when left out.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub group_size: Option<usize>,
+    /// The zero is the middle code of every group.
     #[serde(default)]
     pub symmetric: bool,
-    /// What is added to the diagonal of the Hessian, as a share of its mean.
+    /// What is added to the diagonal of the Hessian, as a share of its mean; above 0.
     #[serde(default = "default_damping")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub damping: f64,
     /// Columns with the largest inputs first; groups are then of columns in that order.
     #[serde(default)]

@@ -3,16 +3,19 @@
 
 use half::f16;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IntegerConfig {
     /// Bits of a code, 2 to 8.
+    #[schemars(range(min = 2, max = 8))]
     pub bits: u8,
-    /// Columns of a row that share a scale; a whole row when left out.
+    /// Columns of a row that share a scale. A whole row when left out.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub group_size: Option<usize>,
     /// The zero is the middle code of every group.
     #[serde(default)]

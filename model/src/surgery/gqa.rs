@@ -1,6 +1,7 @@
 //! Fewer key/value heads: multi-head attention becomes grouped-query or multi-query attention
 //! (arXiv 2305.13245).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::SurgeryError;
@@ -11,7 +12,7 @@ use crate::load::INITIALIZER_RANGE;
 use crate::random::normal_values;
 
 /// What becomes of the key/value heads of a group, the three ways that the paper compares.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// Their mean.

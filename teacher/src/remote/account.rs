@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -11,13 +12,16 @@ use super::error::RemoteError;
 use super::store::Store;
 
 /// What a stage may cost in all its runs together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
+    /// Dollars, by the model's `price`. No limit when left out.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub dollars: Option<f64>,
-    /// Read and written.
+    /// Tokens, read and written together. No limit when left out.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub tokens: Option<u64>,
 }
 

@@ -1,49 +1,58 @@
 //! A model behind a server, as a recipe describes it.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::key::KeySource;
 
 /// An OpenAI-compatible server, or several that serve the same model.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteConfig {
     /// The model's name, as the server knows it.
     pub model: String,
-    /// Addresses up to and with `/v1`.
+    /// Addresses up to and with /v1. Of several the least busy is asked.
+    #[schemars(length(min = 1))]
     pub endpoints: Vec<String>,
-    /// None for a server that asks for none.
+    /// Where the key of the server lies. None is sent when left out.
     #[serde(default)]
     pub key: Option<KeySource>,
-    /// As many as the server takes when left out.
+    /// Requests a minute. No limit when left out.
     #[serde(default)]
     pub requests_per_minute: Option<f64>,
+    /// Tokens a minute, read and written. No limit when left out.
     #[serde(default)]
     pub tokens_per_minute: Option<f64>,
-    /// Requests under way at a time.
+    /// Requests under way at a time, 1 to 10000.
     #[serde(default = "default_concurrency")]
+    #[schemars(range(min = 1, max = 10000))]
     pub concurrency: usize,
-    /// For a whole answer; of a streamed one, for its next piece.
+    /// Seconds for a whole answer; of a streamed one, for its next piece.
     #[serde(default = "default_timeout")]
     pub timeout_seconds: f64,
     /// How often a request that failed is sent again.
     #[serde(default = "default_retries")]
     pub retries: u32,
-    /// The wait before the first retry; it doubles with each, half a minute at most, and is jittered.
+    /// Seconds before the first retry. It doubles with each, up to 30, and is jittered.
     #[serde(default = "default_backoff")]
     pub backoff_seconds: f64,
     /// Whether answers come in pieces.
     #[serde(default)]
     pub stream: bool,
+    /// Dollars a million tokens; without it nothing is said of the cost.
     #[serde(default)]
     pub price: Option<Price>,
 }
 
 /// Dollars a million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
+    /// Dollars a million tokens that are read.
+    #[schemars(range(min = 0, max = 1000000))]
     pub input: f64,
+    /// Dollars a million tokens that are written.
+    #[schemars(range(min = 0, max = 1000000))]
     pub output: f64,
 }
 

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use reqwest::header::HeaderValue;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::answer::Answer;
 use super::error::RemoteError;
 
 /// Where a key is to be found: `{ env = "NAME" }` or `{ file = "PATH" }`. A recipe holds this and never the key itself.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(try_from = "Place")]
 pub enum KeySource {
     /// The name of an environment variable.
@@ -17,10 +18,13 @@ pub enum KeySource {
     File(PathBuf),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 struct Place {
+    /// The name of the environment variable that holds the key.
     env: Option<String>,
+    /// The file that holds the key.
     file: Option<PathBuf>,
 }
 

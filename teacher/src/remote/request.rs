@@ -1,6 +1,7 @@
 //! What is asked of a server, as the OpenAI API has it, and the digest that an answer is kept under.
 
 use datasets::sample::Message;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -39,12 +40,14 @@ pub enum Given {
     Ids(Vec<u32>),
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
     /// 0 takes the likeliest token each time.
     pub temperature: f64,
+    /// The smallest set of most probable tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f64,
+    /// Most tokens of an answer.
     pub max_tokens: u32,
     /// The recipe's seed when left out.
     #[serde(skip_serializing_if = "Option::is_none")]

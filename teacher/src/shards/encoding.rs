@@ -1,11 +1,12 @@
 //! What is kept of a teacher's distribution.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ShardError;
 
 /// How much of each position's distribution is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
     /// The k most probable tokens, and the probability of all others together. Biased: below the k-th token the student
@@ -16,18 +17,22 @@ pub enum Encoding {
     Sampled(Sampled),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopK {
+    /// Tokens that are kept of each position, 1 to 1048576.
+    #[schemars(range(min = 1, max = 1048576))]
     pub k: u32,
-    /// Bits of a probability.
+    /// Bits of a probability, 8 to 16.
+    #[schemars(range(min = 8, max = 16))]
     pub bits: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampled {
-    /// Draws a position.
+    /// Draws of a position, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
     pub samples: u32,
 }
 

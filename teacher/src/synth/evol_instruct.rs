@@ -2,6 +2,7 @@
 //! stays as it was before.
 
 use datasets::random::Random;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::asker::Asker;
@@ -20,18 +21,21 @@ pub const VARIABLES: [&str; 2] = ["instruction", "operation"];
 /// What the template that compares sees.
 pub const JUDGE_VARIABLES: [&str; 2] = ["before", "after"];
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvolInstruct {
     /// How often each seed is evolved.
+    #[schemars(range(min = 1))]
     pub rounds: usize,
+    /// How instructions are changed; each time one of these is drawn. All six when left out.
     #[serde(default = "all")]
+    #[schemars(length(min = 1))]
     pub operations: Vec<Operation>,
-    /// Asks for a harder instruction.
+    /// A template that asks for a harder instruction.
     pub depth: PromptFile,
-    /// Asks for another instruction of the same domain.
+    /// A template that asks for another instruction of the same domain.
     pub breadth: PromptFile,
-    /// Asks whether two instructions are the same or different.
+    /// A template that asks whether two instructions are the same or different. Not asked when left out.
     pub judge: Option<PromptFile>,
     /// Whether what the teacher cannot answer is left out.
     #[serde(default = "yes")]
@@ -42,14 +46,20 @@ pub struct EvolInstruct {
 }
 
 /// How an instruction is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
+    /// One more constraint or requirement.
     AddConstraints,
+    /// What is asked about goes deeper.
     Deepen,
+    /// General notions become specific ones.
     Concretise,
+    /// More steps of reasoning are asked for.
     IncreaseReasoning,
+    /// Data, such as a table or code, come with it.
     ComplicateInput,
+    /// Another instruction of the same domain.
     Breadth,
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use datasets::sample::{Message, Sample};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TeacherError;
@@ -16,7 +17,7 @@ pub const VARIABLES: [&str; 3] = ["prompt", "completion", "messages"];
 const FUEL: u64 = 1_000_000;
 
 /// A prompt's file, read and checked. Written as JSON it is the digest of its text.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "PathBuf", into = "String")]
 pub struct PromptFile {
     pub path: PathBuf,

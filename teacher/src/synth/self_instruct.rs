@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use datasets::random::Random;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::asker::Asker;
@@ -23,32 +24,41 @@ use crate::remote::request::{Request, Sampling};
 /// What the template sees: the texts of the examples, and how many instructions to ask for.
 pub const VARIABLES: [&str; 2] = ["examples", "count"];
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelfInstruct {
-    /// How many are made.
+    /// How many instructions are made.
+    #[schemars(range(min = 1))]
     pub instructions: usize,
-    /// Asks for a numbered list of new instructions.
+    /// A template that asks for a numbered list of new instructions.
     pub prompt: PromptFile,
     /// Examples that a request shows.
     #[serde(default = "eight")]
+    #[schemars(range(min = 1))]
     pub shots: usize,
-    /// Of these, instructions that were made, where there are so many.
+    /// Of the `shots`, how many are instructions that were made, where there are so many.
     #[serde(default = "two")]
     pub generated_shots: usize,
     /// Instructions that a request asks for.
     #[serde(default = "eight")]
+    #[schemars(range(min = 1))]
     pub count: usize,
+    /// Requests that see the same pool of instructions.
     #[serde(default = "eight")]
+    #[schemars(range(min = 1))]
     pub requests_per_round: usize,
-    /// As many as `instructions` when left out.
+    /// Requests at the most. As many as `instructions` when left out.
+    #[schemars(range(min = 1))]
     pub max_requests: Option<usize>,
+    /// Fewest words of an instruction.
     #[serde(default = "four")]
     pub min_words: usize,
+    /// Most words of an instruction.
     #[serde(default = "a_hundred_and_fifty")]
     pub max_words: usize,
-    /// What is more like one of the pool is no new instruction.
+    /// An instruction that is more like one of the pool (ROUGE-L, 0 to 1) is no new one.
     #[serde(default = "seven_tenths")]
+    #[schemars(range(min = 0, max = 1))]
     pub max_rouge_l: f64,
     /// Words and phrases of instructions that text alone cannot follow.
     #[serde(default = "not_of_text")]

@@ -1,5 +1,6 @@
 //! The losses as a recipe names them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -12,70 +13,92 @@ const SMALLEST_SHARE: f64 = 1e-6;
 /// One term of the objective. The total is the sum over the listed terms of `weight · loss`.
 ///
 /// Serialised as a one-key table (`{ forward_kl = { weight = 0.9 } }`); unknown keys are errors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossConfig {
-    /// `T² · KL(p‖q)`, see [`super::forward_kl`].
+    /// T² · KL(teacher‖student).
     ForwardKl(Tempered),
-    /// `T² · KL(q‖p)`, see [`super::reverse_kl`].
+    /// T² · KL(student‖teacher).
     ReverseKl(Tempered),
-    /// `T² · JSD(β)`, see [`super::jsd`].
+    /// T² · generalised Jensen–Shannon divergence.
     Jsd(JsdConfig),
-    /// `T² · KL(p ‖ αp + (1−α)q)`, see [`super::skew_kl`].
+    /// T² · KL(p ‖ αp + (1−α)q), p the teacher and q the student (DistiLLM).
     SkewKl(SkewConfig),
-    /// `T² · KL(q ‖ (1−α)p + αq)`, see [`super::skew_reverse_kl`].
+    /// T² · KL(q ‖ (1−α)p + αq), p the teacher and q the student (DistiLLM).
     SkewReverseKl(SkewConfig),
-    /// Total variation distance, see [`super::tvd`].
+    /// Total variation distance.
     Tvd(Tempered),
-    /// Distance of sorted probabilities, for different vocabularies, see [`super::universal_logit`].
+    /// Distance of sorted probabilities, for a teacher with another vocabulary.
     UniversalLogit(Tempered),
-    /// `−log q(label)` at temperature 1, see [`super::cross_entropy`].
+    /// −log q(label) at temperature 1: the data alone.
     CrossEntropy(Weighted),
-    /// Mean squared difference of hidden states, see [`super::hidden`].
+    /// Mean squared difference of hidden states.
     HiddenMse(HiddenConfig),
-    /// `1 − cos` of hidden states, see [`super::hidden`].
+    /// 1 − cos of hidden states.
     HiddenCosine(HiddenConfig),
 }
 
 /// A term that has nothing but a weight.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Weighted {
+    /// Factor of this loss in the sum.
+    #[schemars(range(min = 0))]
     pub weight: f64,
 }
 
 /// A term between teacher and student distributions at a temperature.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tempered {
+    /// Factor of this loss in the sum.
+    #[schemars(range(min = 0))]
     pub weight: f64,
+    /// Divides the logits of both models, 0.001 to 1000.
+    #[schemars(range(min = 0.001, max = 1000))]
     pub temperature: f64,
 }
 
 /// Generalised Jensen–Shannon divergence; `beta` is the teacher's share of the mixture.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JsdConfig {
+    /// Factor of this loss in the sum.
+    #[schemars(range(min = 0))]
     pub weight: f64,
+    /// The teacher's share of the mixture, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
     pub beta: f64,
+    /// Divides the logits of both models, 0.001 to 1000.
+    #[schemars(range(min = 0.001, max = 1000))]
     pub temperature: f64,
 }
 
 /// Skewed divergences; `alpha` is how much of the first argument is mixed into the second.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SkewConfig {
+    /// Factor of this loss in the sum.
+    #[schemars(range(min = 0))]
     pub weight: f64,
+    /// How much of the first distribution is mixed into the second, at least 0 and below 1.
+    #[schemars(range(min = 0))]
     pub alpha: f64,
+    /// Divides the logits of both models, 0.001 to 1000.
+    #[schemars(range(min = 0.001, max = 1000))]
     pub temperature: f64,
 }
 
 /// A term between hidden states, summed over `[student layer, teacher layer]` pairs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HiddenConfig {
+    /// Factor of this loss in the sum.
     #[serde(default = "one")]
+    #[schemars(range(min = 0))]
     pub weight: f64,
+    /// Pairs [student layer, teacher layer] that are compared.
+    #[schemars(length(min = 1))]
     pub layers: Vec<[usize; 2]>,
 }
 

@@ -11,37 +11,51 @@
 //! Without a reference r is the log-probability itself. `sigmoid` with ε = 0, `hinge` and `ipo` are those of TRL 1.x.
 
 use burn::tensor::{Tensor, activation};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum PreferenceLoss {
+    /// DPO: −ln σ(βh), h by how much more the model has come to prefer the chosen answer than its reference does.
     Sigmoid(SigmoidLoss),
+    /// IPO (arXiv 2310.12036): (h − 1/(2β))², by the mean over tokens.
     Ipo(IpoLoss),
+    /// SLiC (arXiv 2305.10425): max(0, 1 − βh).
     Hinge(HingeLoss),
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SigmoidLoss {
+    /// How closely the model is held to its reference: the larger, the closer.
+    #[schemars(range(min = 0.000001, max = 1000))]
     pub beta: f64,
+    /// Share of the pairs taken to be the wrong way round (conservative DPO), at least 0 and below 0.5.
+    #[schemars(range(min = 0))]
     pub label_smoothing: f64,
+    /// Compare with no reference model.
     pub reference_free: bool,
 }
 
 /// Its target 1/(2β) is a distance from the reference, so there is no form without one.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IpoLoss {
+    /// How closely the model is held to its reference: the larger, the closer.
+    #[schemars(range(min = 0.000001, max = 1000))]
     pub beta: f64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HingeLoss {
+    /// How closely the model is held to its reference: the larger, the closer.
+    #[schemars(range(min = 0.000001, max = 1000))]
     pub beta: f64,
+    /// Compare with no reference model.
     pub reference_free: bool,
 }
 

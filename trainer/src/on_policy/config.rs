@@ -1,6 +1,7 @@
 //! What a recipe says of a student that writes what it learns from.
 
 use model::generate::sampling::SamplingConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use datasets::packing::Packing;
@@ -8,46 +9,57 @@ use datasets::packing::Packing;
 use crate::config::TrainConfig;
 use crate::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnPolicy {
-    /// λ: the share of sequences that the student writes; with `adaptive` the first.
+    /// Share of the sequences that the student writes, λ; with `adaptive` the first one.
+    #[schemars(range(min = 0, max = 1))]
     pub share: f64,
-    /// Fewer where the row is full.
+    /// Most tokens that the student writes; fewer where the row is full.
+    #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
+    /// How the student draws; apart from the temperature of the losses.
     pub sampling: StudentSampling,
-    /// Data with questions, answered or not; those of the stage's own data when left out. Its digest enters the stage's,
-    /// its name does not.
+    /// Data with questions, answered or not. Those of the stage's own data when left out.
     #[serde(skip_serializing)]
     pub prompts: Option<String>,
+    /// Keep what the student wrote and learn it again. Not done when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
+    /// Let `share` rise when the held-out loss does. Not done when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<Adaptive>,
 }
 
 /// How the student draws; apart from the temperature of the losses.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StudentSampling {
+    /// Temperature of the draw; 0 takes the most probable token.
+    #[schemars(range(min = 0))]
     pub temperature: f32,
+    /// Only the k most probable tokens; 0 keeps all.
     pub top_k: usize,
+    /// The smallest set of most probable tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f32,
 }
 
 /// What the student wrote is kept and learned again.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Replay {
-    /// Sequences; the oldest go first.
+    /// Sequences that are kept; the oldest go first.
+    #[schemars(range(min = 1))]
     pub capacity: usize,
     /// Steps after which one is too old.
+    #[schemars(range(min = 1))]
     pub max_age: u64,
+    /// How much of the student's share is written anew; the rest comes from what is kept.
     pub fresh: Fresh,
 }
 
 /// How much of the student's share is written anew, over the run; the rest comes from the buffer.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fresh {
     /// From all to nothing.
@@ -60,7 +72,7 @@ pub enum Fresh {
 }
 
 /// The share rises when the held-out loss does.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adaptive {
     /// What is added to the share.

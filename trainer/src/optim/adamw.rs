@@ -10,17 +10,23 @@ use model::parameter::Parameter;
 use model::span::Cost;
 use model::{for_real, operation, phase};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::Verdict;
 
 /// PyTorch's AdamW; `weight_decay` leaves norms and biases alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
+    /// Learning rate: its largest value, which `schedule` goes up to and down from.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
+    /// Decay of the running means of the gradient and of its square; each at least 0 and below 1.
     pub betas: [f64; 2],
+    /// Added to the root of the mean square.
     pub eps: f64,
+    /// Share of the weights that `lr` times takes away in a step; norms and biases are left alone.
     pub weight_decay: f64,
 }
 

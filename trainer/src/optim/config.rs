@@ -1,13 +1,15 @@
 //! Which optimizer a recipe asks for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamWConfig;
 use crate::invalid::{Invalid, require};
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Optimizer {
+    /// AdamW (arXiv 1711.05101).
     Adamw(AdamWConfig),
 }
 

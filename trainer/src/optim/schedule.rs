@@ -1,25 +1,36 @@
 //! The learning rate of each step.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Up over `warmup_steps`, then down to `min_lr_ratio` of the peak, which the step after the last one
 /// would reach.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Schedule {
+    /// Down along half a cosine.
     Cosine {
+        /// Steps over which the learning rate rises to its largest value.
         #[serde(default)]
         warmup_steps: u64,
+        /// What is left of the learning rate at the end, as a share of the largest.
         #[serde(default = "default_min_lr_ratio")]
+        #[schemars(range(min = 0, max = 1))]
         min_lr_ratio: f64,
     },
+    /// Down along a line.
     Linear {
+        /// Steps over which the learning rate rises to its largest value.
         #[serde(default)]
         warmup_steps: u64,
+        /// What is left of the learning rate at the end, as a share of the largest.
         #[serde(default)]
+        #[schemars(range(min = 0, max = 1))]
         min_lr_ratio: f64,
     },
+    /// It stays.
     Constant {
+        /// Steps over which the learning rate rises to its largest value.
         #[serde(default)]
         warmup_steps: u64,
     },
