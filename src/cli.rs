@@ -19,7 +19,7 @@ mod size;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use chat::ChatArgs;
 pub use completions::{CompletionsArgs, Shell};
@@ -89,6 +89,20 @@ pub enum Command {
     SandboxChild,
 }
 
+impl Cli {
+    /// The definitions without what is hidden, which scripts and pages would show.
+    pub fn shown() -> clap::Command {
+        let whole = Self::command();
+        let verbs = whole.get_subcommands().filter(|verb| !verb.is_hide_set());
+        clap::Command::new(env!("CARGO_PKG_NAME"))
+            .version(env!("CARGO_PKG_VERSION"))
+            .about(whole.get_about().cloned().unwrap_or_default())
+            .after_help(whole.get_after_help().cloned().unwrap_or_default())
+            .args(whole.get_arguments())
+            .subcommands(verbs)
+    }
+}
+
 impl Command {
     /// What listens to the work, where that is asked for.
     pub fn profiler(&self) -> Option<Profiler> {
@@ -153,7 +167,6 @@ fn parse_source(text: &str) -> Result<ModelSource, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_hold_together_and_every_help_ends_with_an_example() {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
 use clap_complete::generate;
 use clap_complete::shells::{Bash, Fish, Zsh};
 
@@ -10,7 +9,7 @@ use crate::cli::{Cli, CompletionsArgs, Shell};
 
 pub fn run(arguments: CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    let mut command = Cli::command();
+    let mut command = Cli::shown();
     let name = command.get_name().to_string();
     match arguments.shell {
         Shell::Bash => generate(Bash, &mut command, name, &mut script),

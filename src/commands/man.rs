@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use clap_mangen::generate_to;
 
 use crate::cli::{Cli, ManArgs};
@@ -20,7 +19,7 @@ pub fn run(arguments: ManArgs) -> anyhow::Result<()> {
 fn write(directory: &Path) -> std::io::Result<usize> {
     std::fs::create_dir_all(directory)?;
     let begun = tempfile::tempdir_in(directory)?;
-    generate_to(Cli::command().disable_help_subcommand(true), begun.path())?;
+    generate_to(Cli::shown().disable_help_subcommand(true), begun.path())?;
     let mut written = 0;
     for page in std::fs::read_dir(begun.path())? {
         let page = page?;

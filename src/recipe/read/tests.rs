@@ -1,7 +1,7 @@
 use super::*;
 use crate::recipe::document::Document;
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum Shape {
     Point,
@@ -12,7 +12,7 @@ enum Shape {
     },
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Drawing {
     shape: Shape,
@@ -104,11 +104,11 @@ fn errors_name_the_place_and_the_accepted_names() {
 
 #[test]
 fn parts_share_a_table() {
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Deserialize, JsonSchema)]
     struct Left {
         size: u32,
     }
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Deserialize, JsonSchema)]
     struct Right {
         weight: u32,
     }
