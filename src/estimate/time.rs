@@ -168,6 +168,11 @@ pub fn step_work(trained: &Trained, config: &trainer::config::TrainConfig) -> Wo
     }
     let optimizer = Work {
         optimizer_bytes: work::optimizer_bytes(trained.trainable()),
+        // What the student writes itself, some sequences at a time, reads all weights a token.
+        decode_bytes: trained.writing.map_or(0.0, |(share, new)| {
+            let written = (share * config.rows_per_step() as f64 / ROWS as f64).ceil();
+            written * new as f64 * 4.0 * trained.student.parameters() as f64
+        }),
         ..Work::default()
     };
     micro.times(batches as f64).plus(optimizer)

@@ -67,7 +67,11 @@ fn memory_comes_as_planned_and_both_are_kept() {
     assert!(!home.path("runs").exists());
     let output = home.run();
     assert_success(&output);
-    assert!(stderr(&output).contains("plan → actual"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("plan → actual"),
+        "{}",
+        stderr(&output)
+    );
     let kept = read_json(&home.path("runs/r/plan.json"));
     let stage = &kept["stages"][0];
     assert_eq!(stage["plan"]["memory"], planned["stages"][0]["memory"]);
@@ -97,7 +101,7 @@ fn what_does_not_fit_is_refused_and_the_first_change_makes_it_run() {
         .filter_map(|line| line.trim().strip_prefix("--set "))
         .collect();
     assert_eq!(changes.len(), 3, "{says}");
-    let (set, _) = changes[0].split_once('  ').unwrap();
+    let (set, _) = changes[0].split_once("  ").unwrap();
     // The plan of the changed recipe is what the change was said to need.
     let changed = plan(&home, &["--set", set, "--memory", &limit]);
     assert_eq!(changed["too_large"], serde_json::json!([]));
@@ -112,19 +116,30 @@ fn a_machine_that_is_not_here_and_a_model_that_is_not_fetched() {
     let home = home();
     let text = std::fs::read_to_string(home.path(RECIPE)).unwrap();
     let text = text.replace("source = \"tiny\"", "source = \"hf:nobody/has-this\"");
-    home.write("other.toml", text.replace("model = \"random\"", "model = \"tiny\""));
+    home.write(
+        "other.toml",
+        text.replace("model = \"random\"", "model = \"tiny\""),
+    );
     let output = home.distill(&["plan", "other.toml", "--device", "h200", "--json"]);
     assert_success(&output);
     let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(plan["device"], "h200");
     assert_eq!(plan["measured"], false);
     let notes = plan["stages"][0]["notes"].to_string();
-    assert!(notes.contains("hf:nobody/has-this is not on this machine yet"), "{notes}");
+    assert!(
+        notes.contains("`tiny`: it is not on this machine yet"),
+        "{notes}"
+    );
     assert_eq!(plan["stages"][0].get("memory"), None);
     let table = home.distill(&["plan", RECIPE, "--device", "a100"]);
     assert_success(&table);
     let shown = stdout(&table);
-    for part in ["optimizer state", "with `checkpoint_blocks`", "not measured on a GPU", "200 sequences (100 by"] {
+    for part in [
+        "optimizer state",
+        "with `checkpoint_blocks`",
+        "not measured on a GPU",
+        "200 sequences (100 by",
+    ] {
         assert!(shown.contains(part), "no {part:?} in\n{shown}");
     }
     let unknown = home.distill(&["plan", RECIPE, "--device", "abacus"]);
