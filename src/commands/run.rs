@@ -69,6 +69,10 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     }
     match ending? {
         Ending::Finished => {
+            if !is_cpu {
+                // What is planned is the device's memory, what was measured the host's.
+                (progress.actual.values_mut()).for_each(|actual| actual.peak_bytes = None);
+            }
             let compared =
                 Comparison::new(&run_directory, &chain.stages, estimates, &progress.actual);
             compared.write(&run_directory)?;

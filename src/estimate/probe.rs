@@ -4,6 +4,8 @@
 //! depend on them.
 
 use std::convert::Infallible;
+use std::io::Write;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -32,9 +34,11 @@ const MANY: usize = 1 << 16;
 /// Of each measurement the best of so many counts: whatever else runs only makes it slower.
 const TRIES: usize = 3;
 const LONG_ENOUGH: f64 = 0.8;
+/// Of 8 MiB, to measure the disk.
+const WRITTEN_BLOCKS: usize = 8;
 
 /// Measures the rates of a training stage's shapes.
-pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
+pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rates {
     let placement = Placement::cpu();
     let shape = &trained.student.config;
     let (length, checkpoint) = (config.sequence_length, config.checkpoint_blocks);
@@ -73,11 +77,12 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
         head: head(trained, lora, tokens),
         ask,
         bytes,
+        disk,
     }
 }
 
 /// The rate of a model that is only read.
-pub fn asking_rates(model: &ModelShape, length: usize) -> Rates {
+pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let placement = Placement::cpu();
     let per_row = work::block_forward(&model.config, length, length);
     let rows = ((LONGEST * GUESSED_RATE / per_row) as usize).clamp(1, 4);
@@ -98,6 +103,7 @@ pub fn asking_rates(model: &ModelShape, length: usize) -> Rates {
         head: work::head_forward(&one.config, positions) / seconds,
         ask,
         bytes: reading(),
+        disk,
     }
 }
 
@@ -263,4 +269,19 @@ fn reading() -> f64 {
     let mut to = vec![0.0_f32; 16 << 20];
     let seconds = best(|| to.copy_from_slice(&from));
     2.0 * 4.0 * (16 << 20) as f64 / seconds
+}
+
+/// Bytes a second that are written to a file in `directory` and are on the disk when the clock stops.
+///
+/// # Errors
+/// A directory that may not be written, or is full.
+pub fn writing(directory: &Path) -> std::io::Result<f64> {
+    let block = vec![1_u8; 8 << 20];
+    let mut file = tempfile::tempfile_in(directory)?;
+    let clock = Instant::now();
+    for _ in 0..WRITTEN_BLOCKS {
+        file.write_all(&block)?;
+    }
+    file.sync_all()?;
+    Ok((WRITTEN_BLOCKS * block.len()) as f64 / clock.elapsed().as_secs_f64())
 }

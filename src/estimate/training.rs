@@ -179,6 +179,12 @@ impl Training<'_> {
             let values = self.student.config.vocab_size * self.student.config.hidden_size;
             (gradients.entry("model.embed_tokens.weight".into()))
                 .or_insert_with(|| ledger.take(Part::Gradients, values * self.numbers.weights));
+            // Norms and biases, whose places are too small to matter.
+            for vector in (self.student.tensors.iter()).filter(|tensor| tensor.shape.len() == 1) {
+                let bytes = vector.elements() * self.numbers.weights;
+                (gradients.entry(vector.name.clone()))
+                    .or_insert_with(|| ledger.take(Part::Gradients, bytes));
+            }
         }
         ledger.give_all([dx, d_hidden, hidden, x]);
         ledger.give_all(d_layers);
