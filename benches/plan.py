@@ -77,9 +77,11 @@ def settings():
     yield "lora as stored", stage("sft", f'model = "smol"\n{lora}', micro=2), small
     yield "lora nf4, checkpointed", stage(
         "sft", 'model = "smol"\nadapter = { kind = "lora", rank = 8, base = "nf4" }\ncheckpoint_blocks = true'), small
-    capture = '[[stage]]\nkind = "capture"\nteacher = "smol"\ndata = "train"\nsequence_length = 256\nas = "said"\n'
-    yield "stored targets", PRUNE + capture + stage(
-        "distill", f'student = "start"\nteacher = {{ shards = "said" }}\n{KL.replace(", temperature = 2.0", "")}'), small
+    few = '[data.few]\nsource = "recipes/data/book.txt"\nchunk = "paragraphs"\nlimit = 60\n'
+    capture = '[[stage]]\nkind = "capture"\nteacher = "smol"\ndata = "few"\nsequence_length = 256\nas = "said"\n'
+    yield "stored targets", few + PRUNE + capture + stage(
+        "distill", f'student = "start"\nteacher = {{ shards = "said" }}\n{KL.replace(", temperature = 2.0", "")}'
+    ).replace('"train"', '"few"'), small
     yield "random, 8 layers", stage("sft", 'model = "random"'), small
     yield "random, wide and shallow", stage("sft", 'model = "random"', micro=2), random_model(1024, 4096, 3)
     yield "random, many layers", stage("sft", 'model = "random"', length=512, tokens=4096, micro=8), random_model(256, 768, 20)

@@ -74,11 +74,6 @@ impl Heap {
         }
         self.free.insert(start, size);
     }
-
-    /// Where what was never used begins: the most that was in use, with the holes between.
-    pub fn end(&self) -> usize {
-        self.end
-    }
 }
 
 fn heap() -> MutexGuard<'static, Heap> {

@@ -39,7 +39,7 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
         PlanDevice::Named(device) => Pace::of(&device),
         PlanDevice::Here(_) if is_cuda => Pace::Unknown,
         PlanDevice::Here(_) if no_probe => stored(&cache).map_or(Pace::Unknown, Pace::Given),
-        PlanDevice::Here(_) => Pace::probing(),
+        PlanDevice::Here(_) => Pace::probing(&out),
     };
     let done = match device {
         PlanDevice::Named(_) => Vec::new(),

@@ -80,6 +80,10 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
         Err(error) => Ended::Failed(told(error)),
     });
     if matches!(ending, Ok(Ending::Finished)) {
+        if !is_cpu {
+            // What is planned is the device's memory, what was measured the host's.
+            (log.actual.values_mut()).for_each(|actual| actual.peak_bytes = None);
+        }
         let compared = Comparison::new(&run_directory, &chain.stages, estimates, &log.actual);
         compared.write(&run_directory)?;
         eprint!("{}", compared.table());

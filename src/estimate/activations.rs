@@ -136,17 +136,16 @@ impl<'a> Pass<'a> {
     }
 
     /// Takes the weights as they are loaded, tensor after tensor, and what an adapter adds.
-    pub fn load(&self, ledger: &mut Ledger) {
+    pub fn load(&self, ledger: &mut Ledger) -> Vec<Array> {
+        let mut held = Vec::with_capacity(self.model.tensors.len() + 1);
         for tensor in &self.model.tensors {
             let form = self.form(tensor);
-            if form == Form::Nf4 {
-                // Read in full before it is rounded.
-                let read = ledger.take(self.weights, 4 * tensor.elements());
-                let _kept = ledger.take(self.weights, tensor.bytes(form, self.numbers.weights));
-                ledger.give(read);
-            } else {
-                let _kept = ledger.take(self.weights, tensor.bytes(form, self.numbers.weights));
-            }
+            let bytes = tensor.bytes(form, self.numbers.weights);
+            // What is to be rounded is read in full before.
+            let read =
+                (form == Form::Nf4).then(|| ledger.take(self.weights, 4 * tensor.elements()));
+            held.push(ledger.take(self.weights, bytes));
+            ledger.give_all(read);
         }
         let beside = match self.holding {
             Holding::Adapted(lora) => Some(lora),
@@ -155,8 +154,9 @@ impl<'a> Pass<'a> {
         };
         if let Some(lora) = beside {
             let values = self.model.lora_parameters(lora) as usize;
-            let _kept = ledger.take(self.weights, 4 * values);
+            held.push(ledger.take(self.weights, 4 * values));
         }
+        held
     }
 
     /// The arrays that are trained, with their elements.

@@ -58,7 +58,8 @@ impl<'a> Facts<'a> {
         let local = |source: &Source| match fetch {
             true => source.resolve(cache).map_err(|error| error.to_string()),
             false => source.kept(cache).ok_or_else(|| {
-                format!("{source} is not on this machine yet: `--fetch` or a first run gets it")
+                let says = "it is not on this machine yet: `--fetch` or a first run gets it";
+                says.to_string()
             }),
         };
         let models = recipe.models.iter().map(|(name, model)| {
@@ -100,6 +101,16 @@ impl<'a> Facts<'a> {
             made: Vec::new(),
             data: data.collect(),
         };
+        for (name, model) in &recipe.models {
+            let lender = model
+                .tokenizer
+                .as_ref()
+                .and_then(|other| facts.models.get(other.as_str()));
+            let lent = lender.and_then(|lender| Some(lender.as_ref().ok()?.gguf_tokenizer));
+            if let (Some(lent), Some(Ok(shape))) = (lent, facts.models.get_mut(name.as_str())) {
+                shape.gguf_tokenizer = lent;
+            }
+        }
         for stage in 0..recipe.stages.len() {
             let made = facts.made_by(stage);
             facts.made.push(made);

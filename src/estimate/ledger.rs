@@ -101,9 +101,9 @@ pub struct Array {
 pub struct Ledger {
     heap: Heap,
     live: [usize; Part::COUNT],
-    /// By part, when the end moved last.
-    peak: [usize; Part::COUNT],
+    /// Where what was never used begins, and by part what was held when it moved last.
     end: usize,
+    peak: [usize; Part::COUNT],
     /// What is too small for the range of large blocks, by part, and when there was most of it.
     small: [usize; Part::COUNT],
     most_small: [usize; Part::COUNT],
@@ -135,8 +135,9 @@ impl Ledger {
         }
         let start = self.heap.take(pages(bytes)).map(|(start, _)| start);
         self.live[part as usize] += bytes;
-        if self.heap.end() > self.end {
-            self.end = self.heap.end();
+        let end = start.map_or(0, |start| start + pages(bytes));
+        if end > self.end {
+            self.end = end;
             self.peak = self.live;
         }
         Array { part, bytes, start }

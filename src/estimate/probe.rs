@@ -4,6 +4,8 @@
 //! depend on them.
 
 use std::convert::Infallible;
+use std::io::Write;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -13,6 +15,7 @@ use model::decoder::Decoder;
 use model::linear::Packed;
 use model::linear::lora::{BaseForm, LoraConfig};
 use model::load::ADAPTER;
+use model::score::chunk_rows;
 use trainer::config::TrainConfig;
 use trainer::loss::linear_loss::{TeacherSignal, TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossEntries};
@@ -24,12 +27,18 @@ use super::work::{self, Rates};
 
 /// Seconds that one measurement may take, about, at a guessed rate; more rows of a microbatch say nothing new.
 const GUESSED_RATE: f64 = 2e10;
-const LONGEST: f64 = 0.6;
+const LONGEST: f64 = 0.3;
+/// Tokens of the vocabulary where blocks are timed, and at most where the head is: its rate does not depend on them.
+const FEW: usize = 64;
+const MANY: usize = 1 << 16;
 /// Of each measurement the best of so many counts: whatever else runs only makes it slower.
 const TRIES: usize = 3;
+const LONG_ENOUGH: f64 = 0.8;
+/// Of 8 MiB, to measure the disk.
+const WRITTEN_BLOCKS: usize = 8;
 
 /// Measures the rates of a training stage's shapes.
-pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
+pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rates {
     let placement = Placement::cpu();
     let shape = &trained.student.config;
     let (length, checkpoint) = (config.sequence_length, config.checkpoint_blocks);
@@ -42,8 +51,8 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
         Some(trainer::adapter::Adapter::Lora(lora)) => Some(lora),
         None => None,
     };
-    let mut two = student(&trained.student, 2, lora, &placement);
-    let mut one = student(&trained.student, 1, lora, &placement);
+    let mut two = student(&trained.student, (2, FEW), lora, &placement);
+    let mut one = student(&trained.student, (1, FEW), lora, &placement);
     let (both, single) = (
         best(|| pass(&mut two, &batch, checkpoint)),
         best(|| pass(&mut one, &batch, checkpoint)),
@@ -54,8 +63,8 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
     let bytes = optimizer(&mut two);
     let mut ask = train;
     if let Some(teacher) = &trained.teacher {
-        let two = frozen(teacher, 2, &placement);
-        let one = frozen(teacher, 1, &placement);
+        let two = frozen(teacher, (2, FEW), &placement);
+        let one = frozen(teacher, (1, FEW), &placement);
         let (both, single) = (
             best(|| drop(two.hidden(&batch))),
             best(|| drop(one.hidden(&batch))),
@@ -65,20 +74,21 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig) -> Rates {
     }
     Rates {
         train,
-        head: head(trained, &mut one, tokens.min(1024)),
+        head: head(trained, lora, tokens),
         ask,
         bytes,
+        disk,
     }
 }
 
 /// The rate of a model that is only read.
-pub fn asking_rates(model: &ModelShape, length: usize) -> Rates {
+pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let placement = Placement::cpu();
     let per_row = work::block_forward(&model.config, length, length);
     let rows = ((LONGEST * GUESSED_RATE / per_row) as usize).clamp(1, 4);
     let batch = tokens_of(rows, length);
-    let two = frozen(model, 2, &placement);
-    let one = frozen(model, 1, &placement);
+    let two = frozen(model, (2, FEW), &placement);
+    let one = frozen(model, (1, MANY), &placement);
     let (both, single) = (
         best(|| drop(two.hidden(&batch))),
         best(|| drop(one.hidden(&batch))),
@@ -90,20 +100,26 @@ pub fn asking_rates(model: &ModelShape, length: usize) -> Rates {
     let seconds = best(|| drop(one.logits(&states)));
     Rates {
         train: ask,
-        head: work::head_forward(&model.config, positions) / seconds,
+        head: work::head_forward(&one.config, positions) / seconds,
         ask,
         bytes: reading(),
+        disk,
     }
 }
 
-/// The shortest of some tries, in seconds.
+/// The shortest of some tries, in seconds; two where they take long.
 fn best(mut work: impl FnMut()) -> f64 {
-    let tries = (0..TRIES).map(|_| {
+    let (mut shortest, mut spent) = (f64::INFINITY, 0.0);
+    for number in 0..TRIES {
         let clock = Instant::now();
         work();
-        clock.elapsed().as_secs_f64()
-    });
-    tries.fold(f64::INFINITY, f64::min).max(1e-7)
+        let seconds = clock.elapsed().as_secs_f64();
+        (shortest, spent) = (seconds.min(shortest), spent + seconds);
+        if number > 0 && spent > LONG_ENOUGH {
+            break;
+        }
+    }
+    shortest.max(1e-7)
 }
 
 fn tokens_of(rows: usize, length: usize) -> TokenBatch {
@@ -122,14 +138,17 @@ fn constant(shape: [usize; 2]) -> Tensor<2> {
     Tensor::from_data(data, (&burn::tensor::Device::flex(), DType::F32))
 }
 
-/// A decoder of so many blocks, each matrix held as `form` says of it.
+/// A decoder of so many blocks and tokens, each matrix held as `form` says of it.
 fn decoder(
     model: &ModelShape,
-    layers: usize,
+    (layers, vocabulary): (usize, usize),
     placement: &Placement,
     form: impl Fn(&super::shape::TensorShape) -> Form,
 ) -> Decoder {
-    let cut = model.cut(|config| config.num_hidden_layers = layers.min(config.num_hidden_layers));
+    let cut = model.cut(|config| {
+        config.num_hidden_layers = layers;
+        config.vocab_size = vocabulary.min(config.vocab_size);
+    });
     let array = |name: &str, shape: &[usize]| -> Result<Found, Infallible> {
         let count: usize = shape.iter().product();
         let values = || Found::Values(vec![0.01; count]);
@@ -154,24 +173,25 @@ fn decoder(
     }
 }
 
-fn frozen(model: &ModelShape, layers: usize, placement: &Placement) -> Decoder {
+fn frozen(model: &ModelShape, size: (usize, usize), placement: &Placement) -> Decoder {
     let base = model
         .adapter
         .as_ref()
         .map_or(BaseForm::AsStored, |l| l.base);
-    decoder(model, layers, placement, |tensor| tensor.frozen_form(base))
+    decoder(model, size, placement, |tensor| tensor.frozen_form(base))
 }
 
 fn student(
     model: &ModelShape,
-    layers: usize,
+    size: (usize, usize),
     lora: Option<&LoraConfig>,
     placement: &Placement,
 ) -> Decoder {
     match lora {
-        None => decoder(model, layers, placement, |_| Form::Dense),
+        None => decoder(model, size, placement, |_| Form::Dense),
         Some(lora) => {
-            let mut decoder = decoder(model, layers, placement, |t| t.frozen_form(lora.base));
+            let mut decoder = decoder(model, size, placement, |t| t.frozen_form(lora.base));
+            decoder.freeze();
             // A pattern may name a layer that the short model lacks: then the base alone is timed.
             let _ = decoder.add_lora(ADAPTER, lora, 0);
             decoder
@@ -187,7 +207,7 @@ fn pass(decoder: &mut Decoder, batch: &TokenBatch, checkpoint: bool) {
 }
 
 /// Logits, losses and the head's way back.
-fn head(trained: &Trained, decoder: &mut Decoder, positions: usize) -> f64 {
+fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
     let cross_entropy = [trainer::loss::LossConfig::CrossEntropy(Default::default())];
     let entries = LossEntries::new(&trained.losses)
         .ok()
@@ -196,7 +216,9 @@ fn head(trained: &Trained, decoder: &mut Decoder, positions: usize) -> f64 {
     let Some(entries) = entries else {
         return GUESSED_RATE;
     };
+    let mut decoder = student(&trained.student, (0, MANY), lora, &Placement::cpu());
     let config = decoder.config.clone();
+    let positions = tokens.min(chunk_rows(config.vocab_size));
     let hidden = constant([positions, config.hidden_size]);
     let teacher = trained
         .teacher
@@ -204,7 +226,7 @@ fn head(trained: &Trained, decoder: &mut Decoder, positions: usize) -> f64 {
         .filter(|_| entries.needs_teacher_logits());
     let states = teacher.map(|teacher| TeacherStates {
         hidden: constant([positions, teacher.config.hidden_size]),
-        head: frozen(teacher, 0, &Placement::cpu()).head().clone(),
+        head: frozen(teacher, (0, MANY), &Placement::cpu()).head().clone(),
     });
     let labels = Labels {
         targets: &vec![0; positions],
@@ -212,11 +234,11 @@ fn head(trained: &Trained, decoder: &mut Decoder, positions: usize) -> f64 {
     };
     let trains_head = trained.lora.is_none();
     let mut flops = work::head_train(&config, trains_head, positions, false);
-    if let Some(teacher) = teacher {
-        flops += work::head_forward(&teacher.config, positions);
+    if let (Some(teacher), Some(states)) = (teacher, &states) {
+        flops += 2.0 * (positions * states.head.rows() * teacher.config.hidden_size) as f64;
     }
-    let shared = (teacher.map_or(config.vocab_size, |teacher| teacher.config.vocab_size))
-        .min(config.vocab_size);
+    let others = states.as_ref().map(|states| states.head.rows());
+    let shared = others.map_or(config.vocab_size, |others| others.min(config.vocab_size));
     let mut failed = false;
     let seconds = best(|| {
         let signal = states.as_ref().map(TeacherSignal::States);
@@ -247,4 +269,19 @@ fn reading() -> f64 {
     let mut to = vec![0.0_f32; 16 << 20];
     let seconds = best(|| to.copy_from_slice(&from));
     2.0 * 4.0 * (16 << 20) as f64 / seconds
+}
+
+/// Bytes a second that are written to a file in `directory` and are on the disk when the clock stops.
+///
+/// # Errors
+/// A directory that may not be written, or is full.
+pub fn writing(directory: &Path) -> std::io::Result<f64> {
+    let block = vec![1_u8; 8 << 20];
+    let mut file = tempfile::tempfile_in(directory)?;
+    let clock = Instant::now();
+    for _ in 0..WRITTEN_BLOCKS {
+        file.write_all(&block)?;
+    }
+    file.sync_all()?;
+    Ok((WRITTEN_BLOCKS * block.len()) as f64 / clock.elapsed().as_secs_f64())
 }

@@ -18,6 +18,8 @@ pub struct ModelShape {
     pub tensors: Vec<TensorShape>,
     /// Beside the model.
     pub adapter: Option<LoraShape>,
+    /// Whether the tokenizer is read from a GGUF file, not from a `tokenizer.json`.
+    pub gguf_tokenizer: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +102,7 @@ impl ModelShape {
             tensors: expected_tensors(&config).into_iter().map(tensor).collect(),
             config,
             adapter: None,
+            gguf_tokenizer: false,
         }
     }
 
@@ -128,6 +131,7 @@ impl ModelShape {
 
     fn of(checkpoint: &Checkpoint, adapter: Option<&PeftAdapter>) -> Self {
         let mut shape = Self::dense(checkpoint.config().clone());
+        shape.gguf_tokenizer = checkpoint.gguf().is_some();
         for tensor in &mut shape.tensors {
             tensor.kind = checkpoint.base_block_type(&tensor.name);
         }
@@ -182,6 +186,7 @@ impl ModelShape {
             None => Self::dense(self.config.clone()),
             Some(lora) => Self {
                 adapter: Some(lora.clone()),
+                gguf_tokenizer: false,
                 ..self.clone()
             },
         }

@@ -5,17 +5,20 @@ use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 
 use super::activations::{Holding, Numbers, Pass};
+use super::disk::target_bytes;
 use super::known::{DataFacts, Facts, Known, lora_of, student_key};
 use super::kv_cache;
-use super::ledger::{Ledger, Memory, Part};
+use super::ledger::{Array, Ledger, Memory, Part};
 use super::loss::{self, LossShape};
 use super::machine;
-use super::shape::ModelShape;
+use super::shape::{ModelShape, TensorShape};
 use super::training::Training;
-use crate::recipe::{Action, CaptureFrom, Measure, Recipe, TeacherChoice};
+use crate::recipe::{Action, CaptureFrom, Measure, Origin, Recipe, TeacherChoice};
 
 /// Positions that evaluations compute together (`evals::perplexity`, `evals::likelihood`).
 const POSITIONS: usize = 2048;
+/// Bytes of a tensor that are encoded together (`model::weights::safetensors_writer`).
+const PIECE: usize = 256 << 10;
 /// Tokens of a prompt where nothing tells.
 const PROMPT_TOKENS: usize = 256;
 /// Sequences that a local model writes together (`teacher::synth::local_queue`).
@@ -25,8 +28,8 @@ pub const ROWS: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub numbers: Numbers,
-    /// What the process holds before any model, for a vocabulary of so many tokens.
-    pub process: fn(usize) -> usize,
+    /// What the process holds before any model, for a vocabulary of so many tokens, from a GGUF file or not.
+    pub process: fn(usize, bool) -> usize,
 }
 
 /// The models of a training stage, by what they do in it.
@@ -37,6 +40,10 @@ pub struct Trained {
     pub lora: Option<super::shape::LoraShape>,
     pub losses: Vec<LossConfig>,
     pub pairs: bool,
+    /// The share of the sequences that the student writes, and the tokens of each at most.
+    pub writing: Option<(f64, usize)>,
+    /// Bytes of a stored target.
+    pub target_bytes: f64,
     pub data: Known<DataFacts>,
 }
 
@@ -62,6 +69,7 @@ impl Trained {
         let lora = lora_of(action);
         let student = facts.model(stage, student_key(action))?;
         let (mut teacher, mut reference) = (None, None);
+        let (mut writing, mut target_bytes) = (None, 0.0);
         let mut losses = vec![LossConfig::CrossEntropy(Default::default())];
         let mix = match action {
             Action::Sft(sft) => &sft.inputs.data,
@@ -69,6 +77,9 @@ impl Trained {
                 if let TeacherChoice::Model(_) = &distill.inputs.teacher {
                     teacher = Some(facts.model(stage, "teacher")?);
                 }
+                let on_policy = distill.inputs.on_policy.as_ref();
+                writing = on_policy.map(|written| (written.share, written.max_new_tokens));
+                target_bytes = stored_target(recipe, stage, student.config.vocab_size);
                 losses.clone_from(&distill.inputs.loss);
                 &distill.inputs.data
             }
@@ -88,6 +99,8 @@ impl Trained {
             lora,
             losses,
             pairs: matches!(action, Action::Dpo(_)),
+            writing,
+            target_bytes,
             data: facts.data(stage, &first),
         })
     }
@@ -148,6 +161,8 @@ impl Trained {
             checkpoint: config.checkpoint_blocks,
             heldout: config.heldout.is_some(),
             fake_quantized: config.quantization_aware.is_some(),
+            writing: (self.writing)
+                .map(|_| (ROWS.min(config.rows_per_step()), config.sequence_length)),
             loss: LossShape {
                 positions: self.positions(config),
                 teacher: (teacher.filter(|_| compares))
@@ -156,10 +171,19 @@ impl Trained {
             },
             // Five bytes a token: its id and whether it is learned. Touched where a step reads them.
             token_bytes: self.token_bytes(config),
-            target_bytes: 0,
-            process_bytes: (setting.process)(vocabulary.max(all)),
+            target_bytes: self.mapped_targets(config),
+            process_bytes: (setting.process)(vocabulary, self.student.gguf_tokenizer)
+                .max(teacher.map_or(0, |t| (setting.process)(all, t.gguf_tokenizer))),
             numbers: setting.numbers,
         }
+    }
+
+    /// Of the shards what the steps read.
+    fn mapped_targets(&self, config: &TrainConfig) -> usize {
+        let held = self.data.as_ref().map_or(0, DataFacts::tokens);
+        let steps = config.steps.unwrap_or(u64::MAX);
+        let read = held.min(steps.saturating_mul(config.tokens_per_step as u64));
+        (read as f64 * self.learned_share() * self.target_bytes) as usize
     }
 
     fn token_bytes(&self, config: &TrainConfig) -> usize {
@@ -173,6 +197,20 @@ impl Trained {
         };
         5 * touched as usize
     }
+}
+
+/// Bytes of a target that an earlier stage stores for this one; 0 where there is none.
+fn stored_target(recipe: &Recipe, stage: usize, vocabulary: usize) -> f64 {
+    let mut makers = recipe.inputs[stage]
+        .iter()
+        .filter_map(|input| match input.origin {
+            Origin::Stage(maker) => match &recipe.stages[maker].action {
+                Action::Capture(capture) => Some(capture.encoding),
+                _ => None,
+            },
+            _ => None,
+        });
+    (makers.next()).map_or(0.0, |encoding| target_bytes(&encoding, vocabulary))
 }
 
 /// What a stage holds at most.
@@ -190,7 +228,7 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
     match action {
         Action::Prune(prune) => {
             let model = model("model")?;
-            reading.load(&model, Part::Weights);
+            let arrays = reading.load(&model, Part::Weights);
             let measures = prune
                 .keep_layers
                 .as_ref()
@@ -199,11 +237,28 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             if measures {
                 reading.forward(&model, POSITIONS, 0, Part::Weights);
             }
+            // The blocks that go make room for what is written.
+            let kept = facts
+                .made(stage)
+                .map_or(1, |made| made.config.num_hidden_layers);
+            let share = kept as f64 / model.config.num_hidden_layers.max(1) as f64;
+            let gone = |tensor: &TensorShape| {
+                let layer = tensor
+                    .name
+                    .split('.')
+                    .nth(2)
+                    .and_then(|n| n.parse::<usize>().ok());
+                let reached = |layers: usize| (layers as f64 * share).floor();
+                layer.is_some_and(|layer| reached(layer) == reached(layer + 1))
+            };
+            let arrays = model.tensors.iter().zip(arrays);
+            let arrays = arrays.filter(|(tensor, _)| gone(tensor));
+            reading.ledger.give_all(arrays.map(|(_, array)| array));
             reading.write(&model);
         }
         Action::Gqa(_) => {
             let model = model("model")?;
-            reading.load(&model, Part::Weights);
+            let _held = reading.load(&model, Part::Weights);
             reading.write(&model);
         }
         Action::Export(export) => {
@@ -212,15 +267,15 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             reading.write(&model);
             if export.inputs.verify.is_some() {
                 // Before and after, side by side.
-                reading.load(&model, Part::Weights);
-                reading.load(&model, Part::Teacher);
+                let _held = reading.load(&model, Part::Weights);
+                let _held = reading.load(&model, Part::Teacher);
                 reading.forward(&model, POSITIONS, POSITIONS, Part::Activations);
             }
         }
         Action::Quantize(quantize) => {
             let model = model("model")?;
-            reading.load(&model, Part::Teacher);
-            reading.load(&ModelShape::dense(model.config.clone()), Part::Weights);
+            let _held = reading.load(&model, Part::Teacher);
+            let _held = reading.load(&ModelShape::dense(model.config.clone()), Part::Weights);
             let calibration = quantize.calibration.as_ref();
             let longest = calibration.map_or(0, |calibration| calibration.sequence_length);
             reading.forward(&model, POSITIONS.max(longest), POSITIONS, Part::Activations);
@@ -230,7 +285,7 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             for number in 0..eval.inputs.models.len() {
                 let model = model(&format!("models.{number}"))?;
                 let mut reading = Reading::new(setting);
-                reading.load(&model, Part::Weights);
+                let _held = reading.load(&model, Part::Weights);
                 let positions = match &eval.measure {
                     Measure::Perplexity(windows) => windows.window.unwrap_or(0).max(POSITIONS),
                     _ => POSITIONS,
@@ -238,6 +293,12 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
                 match &eval.measure {
                     Measure::HumanEval(_) | Measure::Acceptance(_) => {
                         reading.generate(&model, 2 * PROMPT_TOKENS, ROWS);
+                    }
+                    Measure::Perplexity(windows) => {
+                        // A window at a time, of which the last stride counts.
+                        let window = windows.window.unwrap_or(POSITIONS);
+                        let stride = windows.stride.unwrap_or(window / 2);
+                        reading.forward(&model, positions, stride, Part::Activations);
                     }
                     _ => reading.forward(&model, positions, positions, Part::Activations),
                 }
@@ -255,19 +316,19 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
                 Err(unknown) => return Err(unknown),
             };
             let tokens = capture.micro_batch * capture.sequence_length;
-            reading.load(&model, Part::Teacher);
+            let _held = reading.load(&model, Part::Teacher);
             reading.forward(&model, tokens, tokens, Part::Activations);
         }
         Action::CodeQuality(_) => {
             let model = model("embedder")?;
-            reading.load(&model, Part::Teacher);
+            let _held = reading.load(&model, Part::Teacher);
             reading.forward(&model, POSITIONS, 0, Part::Activations);
         }
         _ if is_remote(recipe, action) => {}
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
             let model = model("teacher")?;
             let new = written(action) as usize;
-            reading.load(&model, Part::Teacher);
+            let _held = reading.load(&model, Part::Teacher);
             reading.generate(&model, PROMPT_TOKENS + new, ROWS);
         }
         _ => {}
@@ -297,27 +358,28 @@ pub fn is_remote(recipe: &Recipe, action: &Action) -> bool {
 struct Reading {
     ledger: Ledger,
     setting: Setting,
-    vocabulary: usize,
+    /// Of the largest tokenizer so far.
+    process: usize,
 }
 
 impl Reading {
     fn new(setting: Setting) -> Self {
         let mut ledger = Ledger::new();
-        ledger.fix(Part::Process, (setting.process)(0));
+        let process = (setting.process)(0, true);
+        ledger.fix(Part::Process, process);
         Self {
             ledger,
             setting,
-            vocabulary: 0,
+            process,
         }
     }
 
-    /// What the tokenizer of a larger vocabulary takes more.
+    /// What a larger tokenizer takes more.
     fn process(&mut self, model: &ModelShape) {
-        let vocabulary = model.config.vocab_size.max(self.vocabulary);
-        let process = self.setting.process;
-        let more = process(vocabulary) - process(self.vocabulary);
+        let needed = (self.setting.process)(model.config.vocab_size, model.gguf_tokenizer);
+        let more = needed.saturating_sub(self.process);
         self.ledger.fix(Part::Process, more);
-        self.vocabulary = vocabulary;
+        self.process += more;
     }
 
     fn pass<'m>(&self, model: &'m ModelShape, tokens: usize, part: Part) -> Pass<'m> {
@@ -335,9 +397,10 @@ impl Reading {
         }
     }
 
-    fn load(&mut self, model: &ModelShape, part: Part) {
+    /// The arrays that stay, in checkpoint order.
+    fn load(&mut self, model: &ModelShape, part: Part) -> Vec<Array> {
         self.process(model);
-        self.pass(model, 0, part).load(&mut self.ledger);
+        self.pass(model, 0, part).load(&mut self.ledger)
     }
 
     fn forward(&mut self, model: &ModelShape, tokens: usize, scored: usize, part: Part) {
@@ -358,7 +421,12 @@ impl Reading {
 
     /// `rows` sequences of `length` tokens: prompts are read together, then the caches grow.
     fn generate(&mut self, model: &ModelShape, length: usize, rows: usize) {
-        let bytes = kv_cache::bytes(&model.config, length, rows, 4) as usize;
+        let bytes = kv_cache::bytes(
+            &model.config,
+            length,
+            rows,
+            self.setting.numbers.activations,
+        ) as usize;
         let cache = self.ledger.take(Part::KvCache, bytes);
         self.forward(
             model,
@@ -371,10 +439,15 @@ impl Reading {
         self.ledger.give(cache);
     }
 
-    /// Tensor after tensor, each in `f32`.
+    /// Tensor after tensor, each in `f32` and, in pieces, as it is written.
     fn write(&mut self, model: &ModelShape) {
         let sizes = model.tensors.iter().map(|tensor| tensor.elements());
         let largest = 4 * sizes.max().unwrap_or(0);
-        self.ledger.pass(Part::Activations, largest);
+        let values = self.ledger.take(Part::Activations, largest);
+        let pieces: Vec<Array> = (0..largest.div_ceil(PIECE))
+            .map(|_| self.ledger.take(Part::Activations, PIECE))
+            .collect();
+        self.ledger.give_all(pieces);
+        self.ledger.give(values);
     }
 }

@@ -61,7 +61,9 @@ pub fn table(stages: &[StageEstimate], models: &[Serving], verdict: &Verdict) ->
         if let (Some(batch), Some(plain)) = (model.decode_batch, model.decode_batch_of_textbooks) {
             let _ = write!(
                 cache,
-                "; decoding computes as long as it reads with {batch:.0} sequences ({plain:.0} by FLOP/s ÷ 2·bytes/s)"
+                "; decoding computes as long as it reads with {:.0} sequences ({:.0} by FLOP/s ÷ 2·bytes/s)",
+                batch.floor(),
+                plain.floor()
             );
         }
         let _ = writeln!(text, "      {:11} {cache}", "");

@@ -1,10 +1,12 @@
 //! How long a stage takes: what there is to compute, over what a machine does in a second.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::config::DecoderConfig;
 
+use super::disk;
 use super::known::{DataFacts, Facts};
 use super::machine::Device;
 use super::probe;
@@ -15,6 +17,8 @@ use crate::recipe::{Action, Measure, Recipe};
 
 /// What a training job reaches of a device's dense products, about: 40 % (arXiv 2204.02311 tells 46 % of its own).
 const UTILISATION: f64 = 0.4;
+/// Bytes a second, where nothing can be measured.
+const ASSUMED_DISK: f64 = 1e9;
 /// Probes of one plan together.
 const PROBE_AT_MOST: Duration = Duration::from_secs(15);
 
@@ -29,12 +33,18 @@ pub enum Pace {
         until: Instant,
         found: HashMap<String, Rates>,
         last: Option<Rates>,
+        /// Bytes a second.
+        disk: f64,
     },
 }
 
 impl Pace {
-    pub fn probing() -> Self {
+    /// `out` is where runs write, or will.
+    pub fn probing(out: &Path) -> Self {
+        let mut there = out.ancestors().filter(|path| path.is_dir());
+        let disk = probe::writing(there.next().unwrap_or(Path::new(".")));
         Self::Probed {
+            disk: disk.unwrap_or(ASSUMED_DISK),
             until: Instant::now() + PROBE_AT_MOST,
             found: HashMap::new(),
             last: None,
@@ -48,6 +58,7 @@ impl Pace {
             head: flops,
             ask: flops,
             bytes: device.bytes,
+            disk: ASSUMED_DISK,
         })
     }
 
@@ -61,8 +72,14 @@ impl Pace {
     }
 
     /// The rates for shapes that `key` tells apart. When the time is used up the last ones serve.
-    fn at(&mut self, key: String, measure: impl FnOnce() -> Rates) -> Option<Rates> {
-        let Self::Probed { until, found, last } = self else {
+    fn at(&mut self, key: String, measure: impl FnOnce(f64) -> Rates) -> Option<Rates> {
+        let Self::Probed {
+            until,
+            found,
+            last,
+            disk,
+        } = self
+        else {
             return self.rates();
         };
         if let Some(rates) = found.get(&key) {
@@ -71,7 +88,7 @@ impl Pace {
         if Instant::now() > *until {
             return *last;
         }
-        let rates = measure();
+        let rates = measure(*disk);
         found.insert(key, rates);
         *last = Some(rates);
         Some(rates)
@@ -117,7 +134,7 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
         config.checkpoint_blocks,
         trained.losses,
     );
-    let rates = pace.at(key, || probe::training_rates(&trained, config));
+    let rates = pace.at(key, |disk| probe::training_rates(&trained, config, disk));
     let step = step_work(&trained, config);
     let step_seconds = rates.map(|rates| step.seconds(&rates));
     let heldout = facts.data(stage, "heldout").ok();
@@ -133,9 +150,17 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
         );
         rates.map_or(0.0, |rates| passes as f64 * forward.seconds(&rates))
     });
+    let saved = Work {
+        disk_bytes: steps.map_or(0.0, |steps| {
+            let saves = steps.div_ceil(config.checkpoint_every.max(1));
+            let result = 4 * trained.trainable();
+            (saves * disk::checkpoint_bytes(trained.trainable()) + result) as f64
+        }),
+        ..Work::default()
+    };
+    let beside = evaluations + rates.map_or(0.0, |rates| saved.seconds(&rates));
     Some(Times {
-        seconds: (step_seconds.zip(steps))
-            .map(|(seconds, steps)| steps as f64 * seconds + evaluations),
+        seconds: (step_seconds.zip(steps)).map(|(seconds, steps)| steps as f64 * seconds + beside),
         step_seconds,
         steps,
         steps_estimated: config.steps.is_none(),
@@ -167,7 +192,14 @@ pub fn step_work(trained: &Trained, config: &trainer::config::TrainConfig) -> Wo
         micro.head += work::head_forward(&teacher.config, positions);
     }
     let optimizer = Work {
-        optimizer_bytes: work::optimizer_bytes(trained.trainable()),
+        // The norm of the gradients reads them once more.
+        optimizer_bytes: work::optimizer_bytes(trained.trainable())
+            + 4.0 * trained.trainable() as f64,
+        // What the student writes itself, some sequences at a time, reads all weights a token.
+        decode_bytes: trained.writing.map_or(0.0, |(share, new)| {
+            let written = (share * config.rows_per_step() as f64 / ROWS as f64).ceil();
+            written * new as f64 * 4.0 * trained.student.parameters() as f64
+        }),
         ..Work::default()
     };
     micro.times(batches as f64).plus(optimizer)
@@ -246,7 +278,7 @@ fn writing(model: &ModelShape, prompts: &DataFacts, new: u64) -> Option<Work> {
 
 fn asking(model: &ModelShape, length: usize, pace: &mut Pace) -> Option<Rates> {
     let key = format!("{:?} {length}", shape_key(model));
-    pace.at(key, || probe::asking_rates(model, length))
+    pace.at(key, |disk| probe::asking_rates(model, length, disk))
 }
 
 /// What the time of a block depends on.

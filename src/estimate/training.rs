@@ -3,9 +3,13 @@
 use model::linear::lora::BaseForm;
 
 use super::activations::{Gradients, Holding, Numbers, Pass};
+use super::kv_cache;
 use super::ledger::{Array, Ledger, Memory, Part};
 use super::loss::{self, LossShape};
 use super::shape::ModelShape;
+
+/// Tokens of prompts that are read together (`model::decode::prompts`).
+const PROMPT_TOKENS: usize = 2048;
 
 /// Everything that the memory of a training stage follows from.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub struct Training<'a> {
     pub checkpoint: bool,
     pub heldout: bool,
     pub fake_quantized: bool,
+    /// Sequences that the student writes together, and how long they get.
+    pub writing: Option<(usize, usize)>,
     pub loss: LossShape,
     /// Bytes of tokens and of stored targets, mapped and read.
     pub token_bytes: usize,
@@ -67,10 +73,15 @@ impl Training<'_> {
         ledger.fix(Part::Process, self.process_bytes);
         ledger.fix(Part::Data, self.token_bytes);
         ledger.fix(Part::SoftTargets, self.target_bytes);
+        if let Holding::Adapted(_) = self.holding {
+            // At the end the file of the base is read through for its digest, and its pages stay.
+            let file = self.student.frozen_bytes(BaseForm::AsStored);
+            ledger.fix(Part::Weights, file as usize);
+        }
         let student = self.student();
-        student.load(&mut ledger);
+        let _weights = student.load(&mut ledger);
         if let Some(teacher) = self.teacher {
-            self.asked(teacher).load(&mut ledger);
+            let _weights = self.asked(teacher).load(&mut ledger);
         }
         if let Some(reference) = self.reference {
             self.ask_before(&mut ledger, reference);
@@ -92,6 +103,7 @@ impl Training<'_> {
         let mut gradients = Gradients::new();
         // From the second microbatch of the second step on all repeat themselves.
         for _step in 0..2 {
+            self.write(&mut ledger, &student);
             for _micro in 0..self.micro_batches.clamp(1, 2) {
                 self.microbatch(&mut ledger, &student, &mut gradients);
             }
@@ -104,13 +116,26 @@ impl Training<'_> {
         ledger.memory()
     }
 
+    /// Answers of the student: caches, the pass over the prompts, the last logits.
+    fn write(&self, ledger: &mut Ledger, student: &Pass) {
+        let Some((rows, length)) = self.writing else {
+            return;
+        };
+        let config = &student.model.config;
+        let bytes = kv_cache::bytes(config, length, rows, self.numbers.activations);
+        let cache = ledger.take(Part::KvCache, bytes as usize);
+        let prompts = Pass {
+            tokens: (rows * length).min(PROMPT_TOKENS),
+            ..*student
+        };
+        let hidden = prompts.hidden_states(ledger);
+        ledger.pass(Part::LossChunks, rows * config.vocab_size * 4);
+        ledger.give_all([hidden, cache]);
+    }
+
     fn ask_before(&self, ledger: &mut Ledger, reference: &ModelShape) {
         let pass = self.asked(reference);
-        let mut aside = Vec::new();
-        for tensor in &reference.tensors {
-            let bytes = tensor.bytes(pass.form(tensor), self.numbers.weights);
-            aside.push(ledger.take(Part::Teacher, bytes));
-        }
+        let aside = pass.load(ledger);
         self.evaluate(ledger, &pass);
         ledger.give_all(aside);
     }
@@ -154,6 +179,12 @@ impl Training<'_> {
             let values = self.student.config.vocab_size * self.student.config.hidden_size;
             (gradients.entry("model.embed_tokens.weight".into()))
                 .or_insert_with(|| ledger.take(Part::Gradients, values * self.numbers.weights));
+            // Norms and biases, whose places are too small to matter.
+            for vector in (self.student.tensors.iter()).filter(|tensor| tensor.shape.len() == 1) {
+                let bytes = vector.elements() * self.numbers.weights;
+                (gradients.entry(vector.name.clone()))
+                    .or_insert_with(|| ledger.take(Part::Gradients, bytes));
+            }
         }
         ledger.give_all([dx, d_hidden, hidden, x]);
         ledger.give_all(d_layers);
@@ -208,6 +239,7 @@ mod tests {
             checkpoint,
             heldout: false,
             fake_quantized: false,
+            writing: None,
             loss: LossShape {
                 positions: rows * 512,
                 teacher: None,

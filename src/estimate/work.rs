@@ -18,6 +18,8 @@ pub struct Work {
     pub optimizer_bytes: f64,
     /// Weights that are read to write one token after the other.
     pub decode_bytes: f64,
+    /// Written and waited for.
+    pub disk_bytes: f64,
 }
 
 /// What a machine does of each in a second.
@@ -27,6 +29,7 @@ pub struct Rates {
     pub head: f64,
     pub ask: f64,
     pub bytes: f64,
+    pub disk: f64,
 }
 
 impl Work {
@@ -37,6 +40,7 @@ impl Work {
             ask: self.ask * factor,
             optimizer_bytes: self.optimizer_bytes * factor,
             decode_bytes: self.decode_bytes * factor,
+            disk_bytes: self.disk_bytes * factor,
         }
     }
 
@@ -47,6 +51,7 @@ impl Work {
             ask: self.ask + other.ask,
             optimizer_bytes: self.optimizer_bytes + other.optimizer_bytes,
             decode_bytes: self.decode_bytes + other.decode_bytes,
+            disk_bytes: self.disk_bytes + other.disk_bytes,
         }
     }
 
@@ -55,6 +60,7 @@ impl Work {
             + self.head / rates.head
             + self.ask / rates.ask
             + (self.optimizer_bytes + self.decode_bytes) / rates.bytes
+            + self.disk_bytes / rates.disk
     }
 }
 

@@ -32,7 +32,7 @@ pub struct EvalInputs {
     /// What they are evaluated on.
     #[serde(skip_serializing)]
     pub data: String,
-    /// What remote models may cost. A limit and no part of what is measured. No limit when left out.
+    /// Of remote models. A limit and no part of what is measured.
     #[serde(skip_serializing, default)]
     pub budget: Option<Budget>,
 }
@@ -74,9 +74,9 @@ pub enum Task {
     TruthfulqaMc1,
     /// Programs that have to pass tests (arXiv 2107.03374).
     HumanEval,
-    /// Sums from primary school, whose answers are written (arXiv 2110.14168).
+    /// Word problems whose answer is a number (arXiv 2110.14168).
     Gsm8k,
-    /// Problems of competitions, whose answers are written (arXiv 2103.03874).
+    /// Competition problems whose answer stands in a box (arXiv 2103.03874).
     Math,
 }
 
@@ -145,6 +145,7 @@ pub struct Answers {
     #[schemars(range(min = 1))]
     pub limit: Option<usize>,
     /// Tokens of an answer. 256 when left out.
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<usize>,
 }
 

@@ -74,7 +74,7 @@ fn a_full_disk_is_told_and_nothing_is_lost() {
         return;
     };
     assert_success(&home.distill(&["run", RECIPE, "--out", "undisturbed"]));
-    let run = || home.distill(&["run", RECIPE, "--out", "disk"]);
+    let run = || home.distill(&["run", RECIPE, "--out", "disk", "--force"]);
     let mut told = Vec::new();
     // Room for less than the first stage, for a checkpoint or two, for all but the export.
     for size in ["32k", "100k", "200k", "350k", "500k", "620k"] {

@@ -127,7 +127,7 @@ fn a_machine_that_is_not_here_and_a_model_that_is_not_fetched() {
     assert_eq!(plan["measured"], false);
     let notes = plan["stages"][0]["notes"].to_string();
     assert!(
-        notes.contains("hf:nobody/has-this is not on this machine yet"),
+        notes.contains("`tiny`: it is not on this machine yet"),
         "{notes}"
     );
     assert_eq!(plan["stages"][0].get("memory"), None);
