@@ -47,10 +47,7 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     let tokens = rows * length;
     let batch = tokens_of(rows, length);
 
-    let lora = match &config.adapter {
-        Some(trainer::adapter::Adapter::Lora(lora)) => Some(lora),
-        None => None,
-    };
+    let lora = (config.adapter.as_ref()).map(|trainer::adapter::Adapter::Lora(lora)| lora);
     let mut two = student(&trained.student, (2, FEW), lora, &placement);
     let mut one = student(&trained.student, (1, FEW), lora, &placement);
     let (both, single) = (
