@@ -237,7 +237,7 @@ impl<'a> Pass<'a> {
         let mut on_the_way = Vec::new();
         if let Some((rank, drops)) = linear.lora {
             if drops {
-                on_the_way.extend([self.take(ledger, linear.columns); 1]);
+                on_the_way.push(self.take(ledger, linear.columns));
                 on_the_way.push(self.take(ledger, linear.columns));
             }
             on_the_way.push(self.take(ledger, rank));
