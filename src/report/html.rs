@@ -8,6 +8,7 @@ mod difference;
 mod evaluation;
 mod origin;
 mod page;
+mod planned;
 mod resources;
 mod run_files;
 mod samples;
@@ -74,6 +75,7 @@ fn page(runs: &[RunFiles], limits: &Limits) -> Page {
         data::section(runs, limits),
         samples::section(runs, limits),
         resources::section(runs, limits),
+        planned::section(runs, limits),
         resources::ledger(runs, limits),
         origin::lineage(runs, limits),
         origin::recipe(runs, limits),

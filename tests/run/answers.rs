@@ -138,7 +138,7 @@ fn a_server_is_asked_once_for_texts_and_judged_by_both_rules() {
     let output = home.run();
     assert_success(&output);
     assert!(
-        stderr(&output).contains("ledger: 4 requests"),
+        stderr(&output).contains("; 4 requests in all runs"),
         "{}",
         stderr(&output)
     );

@@ -263,6 +263,13 @@ impl StageFiles {
     }
 }
 
+impl RunFiles {
+    /// A JSON file of the run, if it is there and says what is expected.
+    pub fn json<T: DeserializeOwned>(&self, file: &str) -> Option<T> {
+        json(&self.directory.join(file))
+    }
+}
+
 /// Two runs whose directories have the same name are called by their paths.
 pub fn tell_apart(runs: &mut [RunFiles]) {
     if let [a, b] = runs

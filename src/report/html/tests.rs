@@ -164,3 +164,19 @@ fn what_is_damaged_is_said() {
     );
     assert!(text.contains("2 sft → tuned has not begun"));
 }
+
+#[test]
+fn what_was_planned_stands_beside_what_it_took() {
+    let stage = described(1, "sft", "student");
+    let home = run_of(std::slice::from_ref(&stage));
+    let plan = json!({ "stages": [
+        { "digest": stage["digest"], "plan": { "memory": { "total": 1000 << 20 }, "seconds": 10.0 },
+          "actual": { "peak_bytes": 1100 << 20, "seconds": 9.0, "step_seconds": 0.25 } },
+        { "digest": "gone", "plan": {}, "actual": null },
+    ]});
+    write(home.path(), "plan.json", &plan.to_string());
+    let text = rendered(&home);
+    for part in ["Plan against actual", "+10 %", "-10 %", "0.25 s"] {
+        assert!(text.contains(part), "{part}");
+    }
+}
