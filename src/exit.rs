@@ -9,6 +9,11 @@ use crate::schema::UnknownKey;
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 
+/// Flags that do not go together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongFlags(pub String);
+
 /// Tells the user what went wrong and picks the exit code.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
@@ -18,7 +23,7 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", told(&error));
-    if error.is::<UnknownKey>() {
+    if error.is::<UnknownKey>() || error.is::<WrongFlags>() {
         return ExitCode::from(USAGE);
     }
     match error.downcast_ref::<LoadError>() {

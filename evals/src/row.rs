@@ -70,6 +70,10 @@ impl Row<'_> {
     }
 
     fn missing(&self, columns: &[&str]) -> DataError {
+        let is_there = |column: &&&str| self.fields.contains_key(**column);
+        if let Some(column) = columns.iter().find(is_there) {
+            return self.record.unexpected(column, &Value::Null, "a value");
+        }
         DataError::MissingColumn {
             path: self.record.path.to_path_buf(),
             column: columns.join("` or `"),

@@ -60,8 +60,6 @@ pub struct EvalArgs {
         allow_negative_numbers = true
     )]
     pub seed: u64,
-    #[command(flatten)]
-    pub programs: ProgramArgs,
     /// Write what came of each question, a JSON line each; an interrupted evaluation goes on from there
     #[arg(long, value_name = "FILE")]
     pub records: Option<PathBuf>,
@@ -77,6 +75,8 @@ pub struct EvalArgs {
     /// passed, pass_at, standard_error, verdicts
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub programs: ProgramArgs,
 }
 
 /// What only `human_eval` takes.

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cli::{EvalArgs, ModelArgs, ProgramArgs};
+use crate::exit::WrongFlags;
 use crate::recipe::Task;
 use crate::source::{Cache, ModelSource, Sha256, digest_of_path};
 
@@ -29,30 +30,30 @@ pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
         anyhow::bail!("`distill eval` needs a task and --model");
     };
     let of_perplexity = arguments.window.is_some() || arguments.stride.is_some();
-    ensure!(
+    allow(
         task == Task::Perplexity || !of_perplexity,
-        "`--window` and `--stride` belong to the task perplexity"
-    );
-    ensure!(
+        "`--window` and `--stride` belong to the task perplexity",
+    )?;
+    allow(
         task == Task::HumanEval || arguments.programs == ProgramArgs::default(),
-        "the options of human_eval belong to that task alone"
-    );
-    ensure!(
+        "the options of human_eval belong to that task alone",
+    )?;
+    allow(
         arguments.max_tokens.is_none() || task == Task::HumanEval || task.answers().is_some(),
-        "`--max-tokens` belongs to the tasks human_eval, gsm8k and math"
-    );
+        "`--max-tokens` belongs to the tasks human_eval, gsm8k and math",
+    )?;
     check_shots(&arguments, task)?;
-    ensure!(
+    allow(
         !matches!(model.model, ModelSource::Remote(_))
             || task == Task::HumanEval
             || task.answers().is_some(),
         "this task needs the log-probabilities of given tokens, and a remote model is asked for texts alone\n\
-         hint: human_eval, gsm8k and math take remote models; for this task give the model's files"
-    );
-    ensure!(
+         hint: human_eval, gsm8k and math take remote models; for this task give the model's files",
+    )?;
+    allow(
         task != Task::Perplexity || arguments.records.is_none(),
-        "`--records` belongs to questions and programs; perplexity has none"
-    );
+        "`--records` belongs to questions and programs; perplexity has none",
+    )?;
     if task == Task::HumanEval {
         return human_eval::run(&arguments, &model);
     }
@@ -75,21 +76,31 @@ fn check_shots(arguments: &EvalArgs, task: Task) -> anyhow::Result<()> {
         _ => (false, 0),
     };
     let (shots, data) = (arguments.shots, arguments.shots_data.is_some());
-    ensure!(
+    allow(
         has_shots || (shots.is_none() && !data),
-        "`--shots` and `--shots-data` belong to the tasks mmlu, kmmlu, gsm8k and math"
-    );
+        "`--shots` and `--shots-data` belong to the tasks mmlu, kmmlu, gsm8k and math",
+    )?;
     let wanted = shots.unwrap_or(usual);
-    ensure!(
+    allow(
         wanted == 0 || data,
-        "{wanted} worked examples stand before each question, and `--shots-data`, the data that they are taken from, is missing\n\
+        &format!(
+            "{wanted} worked examples stand before each question, and `--shots-data`, the data that they are taken from, is missing\n\
          hint: name it, or set --shots 0"
-    );
-    ensure!(
+        ),
+    )?;
+    allow(
         wanted > 0 || !data,
-        "`--shots-data` needs `--shots`, how many worked examples stand before each question"
-    );
+        "`--shots-data` names worked examples, and none stand before a question\nhint: say with `--shots` how many there are to be",
+    )?;
     Ok(())
+}
+
+/// Flags that do not go together are a wrong command line, though each is one that there is.
+fn allow(holds: bool, otherwise: &str) -> anyhow::Result<()> {
+    match holds {
+        true => Ok(()),
+        false => Err(WrongFlags(otherwise.to_string()).into()),
+    }
 }
 
 /// The data that worked examples are taken from, where there is some.

@@ -54,17 +54,32 @@ impl<'a> Book<'a> {
     /// The keys that can be meant. Those that are the same in several places are one group.
     fn meant(&self, key: &str) -> Result<Vec<Vec<&'a Key>>, UnknownKey> {
         let words: Vec<&str> = key.split('.').filter(|word| !word.is_empty()).collect();
+        let groups = self.groups(&words);
+        if !groups.is_empty() {
+            return Ok(groups);
+        }
+        // As `--set` has it: `stage.student.steps`, where `student` is a name of the recipe's own.
+        let groups = match words.as_slice() {
+            [section @ ("stage" | "data" | "models"), _, inner @ ..] if !inner.is_empty() => {
+                self.groups(&[&[*section], inner].concat())
+            }
+            _ => Vec::new(),
+        };
+        match groups.is_empty() {
+            true => Err(self.unknown(key, &words)),
+            false => Ok(groups),
+        }
+    }
+
+    fn groups(&self, words: &[&str]) -> Vec<Vec<&'a Key>> {
         let mut groups: Vec<Vec<&Key>> = Vec::new();
-        for key in self.all.iter().filter(|key| key.is_meant(&words)) {
+        for key in self.all.iter().filter(|key| key.is_meant(words)) {
             match groups.iter_mut().find(|group| self.is_same(group[0], key)) {
                 Some(group) => group.push(key),
                 None => groups.push(vec![key]),
             }
         }
-        if groups.is_empty() {
-            return Err(self.unknown(key, &words));
-        }
-        Ok(groups)
+        groups
     }
 
     fn is_same(&self, a: &Key, b: &Key) -> bool {
@@ -76,7 +91,7 @@ impl<'a> Book<'a> {
         let mut known: Vec<String> = self.all.iter().map(|key| key.name().to_string()).collect();
         known.sort();
         known.dedup();
-        let last = words.last().copied().unwrap_or_default();
+        let last = &words.last().copied().unwrap_or_default().to_lowercase();
         let is_known = known.iter().any(|name| name == last);
         let hint = match closest(last, &known) {
             _ if is_known => {
@@ -91,7 +106,11 @@ impl<'a> Book<'a> {
                 let phrase = last.replace(['_', '-'], " ").to_lowercase();
                 let speaks = |key: &&Key| {
                     let says = key.schema["description"].as_str().unwrap_or_default();
-                    says.to_lowercase().contains(&phrase)
+                    let says = says.to_lowercase();
+                    let mut said =
+                        says.split(|letter: char| !letter.is_alphanumeric() && letter != ' ');
+                    phrase.len() > 2
+                        && said.any(|said| format!(" {said} ").contains(&format!(" {phrase} ")))
                 };
                 let mut about: Vec<&str> = self.all.iter().filter(speaks).map(Key::name).collect();
                 about.sort();

@@ -14,6 +14,7 @@ mod run_files;
 mod samples;
 mod training;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -45,8 +46,13 @@ pub fn write_report(run: &Path, other: Option<&Path>, out: Option<&Path>) -> Res
         (None, Some(_)) => run.join(format!("report-against-{}.html", runs[1].file_name())),
     };
     let text = render(&runs)?;
-    write_whole(&path, text.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    // A device or a pipe is written to; renaming would put a file in its place.
+    let is_special = fs::metadata(&path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let written = match is_special {
+        true => fs::write(&path, &text),
+        false => write_whole(&path, text.as_bytes()),
+    };
+    written.with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 

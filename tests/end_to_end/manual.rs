@@ -72,6 +72,9 @@ fn keys_are_explained() {
             &["{ kind = \"cosine\", warmup_steps = 0, min_lr_ratio = 0.1 }"],
         ),
         ("preset", &["--preset NAME"]),
+        // As `--set` has them, with a name of the recipe's own.
+        ("models.teacher.source", &["models.source\n"]),
+        ("stage.student.optimizer.lr", &["stage.sft.optimizer.lr\n"]),
     ] {
         let text = told(&["explain", key]);
         for wanted in wanted {

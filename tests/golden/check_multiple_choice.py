@@ -93,6 +93,8 @@ for subject, wanted in by_subject.items():
     splits = {config.get("test_split") or config.get("validation_split"): Dataset.from_list(docs)}
     if worked:
         splits[config["fewshot_split"]] = Dataset.from_list(worked)
+    else:
+        config.pop("fewshot_split", None)
 
     class Local(ConfigurableTask):
         def download(self, *args, **kwargs):

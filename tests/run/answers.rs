@@ -233,7 +233,7 @@ fn the_verb_evaluates_models_of_both_kinds_and_compares_them() {
     );
     let compared = home.distill(&["eval", "--compare", "far.jsonl", "tiny.jsonl"]);
     assert_success(&compared);
-    assert_failure(&eval("tiny", &[]), 1, &["5 worked examples", "--shots 0"]);
+    assert_failure(&eval("tiny", &[]), 2, &["5 worked examples", "--shots 0"]);
     assert_failure(
         &eval("tiny", &["--shots-data", "train.jsonl"]),
         1,
@@ -241,15 +241,28 @@ fn the_verb_evaluates_models_of_both_kinds_and_compares_them() {
     );
     assert_failure(
         &eval("tiny", &["--shots", "0", "--samples", "2"]),
-        1,
+        2,
         &["human_eval"],
     );
     let mmlu = home.distill(&["eval", "mmlu", "--model", &far, "--data", "test.jsonl"]);
     assert_failure(
         &mmlu,
-        1,
+        2,
         &["log-probabilities", "gsm8k and math take remote models"],
     );
+    for (answer, says) in [
+        (
+            "\"#### five apples\"",
+            "a text that ends in `#### ` and a number",
+        ),
+        ("null", "null"),
+    ] {
+        let line = format!("{{\"question\": \"q\", \"answer\": {answer}}}\n");
+        home.write("unanswered.jsonl", line);
+        let eval = ["eval", "gsm8k", "--model", "tiny", "--shots", "0", "--data"];
+        let output = home.distill(&[&eval[..], &["unanswered.jsonl"]].concat());
+        assert_failure(&output, 1, &["unanswered.jsonl", "`answer`", says]);
+    }
     let wrong = home.distill(&["eval", "math", "--model", "tiny", "--data", "test.jsonl"]);
     assert_failure(&wrong, 1, &["no column `problem`"]);
 }

@@ -17,7 +17,7 @@ fn what_would_have_no_effect_is_refused() {
         "--records",
         "a.jsonl",
     ]);
-    assert_failure(&perplexity, 1, &["`--records`", "perplexity"]);
+    assert_failure(&perplexity, 2, &["`--records`", "perplexity"]);
     let compare = home.distill(&["eval", "--compare", "a", "b", "--limit", "3"]);
     assert_failure(&compare, 2, &["--limit"]);
 }

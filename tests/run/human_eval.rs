@@ -220,13 +220,13 @@ fn the_verb_writes_records_and_tells_what_is_wrong() {
     );
     assert_failure(
         &with(&["--samples", "2"]),
-        1,
+        2,
         &["--samples", "temperature 0"],
     );
-    assert_failure(&with(&["--memory", "1"]), 1, &["--memory", "64"]);
+    assert_failure(&with(&["--memory", "1"]), 2, &["--memory", "64"]);
     assert_failure(
         &with(&["--window", "8"]),
-        1,
+        2,
         &["belong to the task perplexity"],
     );
     assert_failure(

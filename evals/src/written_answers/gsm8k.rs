@@ -29,10 +29,17 @@ pub(super) fn prompt(question: &str) -> String {
 
 /// `question` and `answer`, or `prompt` and `upstream_answer`. An answer ends in `#### N`, or is the number alone.
 pub(super) fn problem(row: &Row) -> Result<Problem, DataError> {
-    let worked = row.text(&["answer", "upstream_answer"])?;
+    let columns = ["answer", "upstream_answer"];
+    let worked = row.text(&columns)?.trim_end().to_string();
+    let expected = compared(&worked);
+    if !expected.contains(|letter: char| letter.is_ascii_digit()) {
+        let (value, column) = row.value(&columns).expect("it was read above");
+        let wanted = "a text that ends in `#### ` and a number, or a number";
+        return Err(row.record.unexpected(&column, value, wanted));
+    }
     Ok(Problem {
         question: row.text(&["question", "prompt"])?,
-        expected: compared(&worked),
+        expected,
         worked,
         ..Problem::default()
     })

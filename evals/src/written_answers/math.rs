@@ -19,11 +19,11 @@ pub(super) fn prompt(question: &str) -> String {
 pub(super) fn problem(row: &Row) -> Result<Problem, DataError> {
     let solution = row.text(&["solution", "answer"])?;
     let expected = match boxed(&solution) {
-        Some(answer) => answer.to_string(),
+        Some(answer) if !answer.trim().is_empty() => answer.to_string(),
         None if row.value(&["answer"]).is_some() => row.text(&["answer"])?,
-        None => {
+        _ => {
             let value = Value::String(solution);
-            let expected = "a text with \\boxed{…}";
+            let expected = "a text with \\boxed{…} and something in it";
             return Err(row.record.unexpected("solution", &value, expected));
         }
     };

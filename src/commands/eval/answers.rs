@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use datasets::config::DataConfig;
 use evals::written_answers::{AnswerConfig, AnswerScores, AnswerTask, AskedProblems, Verdicts};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::subject::open_subject;
 use super::{bar, name_of, open_records, shots_data};
 use crate::cli::{EvalArgs, ModelArgs};
+use crate::exit::WrongFlags;
 use crate::report::scores::{share_and_error, unfinished};
 
 #[derive(Serialize)]
@@ -32,7 +33,7 @@ pub fn run(arguments: &EvalArgs, task: AnswerTask, model: &ModelArgs, data: &Pat
         max_tokens: arguments.max_tokens.unwrap_or(usual.max_tokens),
     };
     if let Some((key, says)) = config.check().into_iter().next() {
-        bail!("--{key}: {says}");
+        return Err(WrongFlags(format!("--{key}: {says}")).into());
     }
     let problems = task.problems(&DataConfig::new(data.to_path_buf()))?;
     let shots_data = shots_data(arguments, data)?;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use datasets::config::DataConfig;
 use evals::human_eval::{HumanEval, HumanEvalConfig, PassAt, human_eval, read_tasks};
 use evals::sandbox::SandboxConfig;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::subject::open_subject;
 use super::{bar, name_of, open_records};
 use crate::cli::{EvalArgs, ModelArgs};
+use crate::exit::WrongFlags;
 use crate::report::scores::fates;
 use crate::sandbox::open_sandbox;
 use crate::source::{Cache, Pip, Source};
@@ -40,7 +41,8 @@ fn published() -> Result<Source> {
 pub fn run(arguments: &EvalArgs, model: &ModelArgs) -> Result<()> {
     let config = config(arguments);
     if let Some((key, says)) = config.check().into_iter().next() {
-        bail!("--{}: {says}", key.replace("sandbox.", ""));
+        let flag = key.replace("sandbox.", "");
+        return Err(WrongFlags(format!("--{flag}: {says}")).into());
     }
     let source = match &arguments.data {
         Some(source) => source.clone(),

@@ -230,7 +230,7 @@ fn short(value: f64) -> String {
                 .to_string()
                 + "k"
         }
-        _ if size < 1e-3 => {
+        _ if size < 1e-2 => {
             let text = format!("{value:.2e}");
             let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
             format!(

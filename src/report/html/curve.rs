@@ -77,7 +77,7 @@ impl Curve {
     }
 
     fn halve(&mut self) {
-        self.width *= 2;
+        self.width = self.width.saturating_mul(2);
         let mut joined: Vec<Bucket> = Vec::with_capacity(self.buckets.len() / 2 + 1);
         for bucket in &self.buckets {
             let number = bucket.number / 2;
