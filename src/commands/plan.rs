@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::{DeviceChoice, PlanArgs, PlanDevice};
 use crate::device;
-use crate::estimate::fit::{disk_needed, too_large};
+use crate::estimate::fit::{Limit, disk_needed, too_large};
 use crate::estimate::known::Facts;
 use crate::estimate::serving::{Serving, serving};
 use crate::estimate::stored_rates::{store, stored};
@@ -51,18 +51,18 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
     {
         tracing::warn!("the measured rates cannot be kept: {error:#}");
     }
-    let limit = memory.or(match device {
-        PlanDevice::Named(device) => Some(device.memory()),
+    let limited = memory.map(Limit::Allowed).or(match device {
+        PlanDevice::Named(device) => Some(Limit::Device(device.memory())),
         PlanDevice::Here(_) if is_cuda => None,
-        PlanDevice::Here(_) => machine::free_memory(),
+        PlanDevice::Here(_) => machine::free_memory().map(Limit::Free),
     });
+    let limit = limited.map(Limit::bytes);
     let rates = match device {
         PlanDevice::Named(device) => Some(device.rates()),
         PlanDevice::Here(_) => pace.rates().map(|rates| (rates.ask, rates.bytes)),
     };
-    let number = if is_cuda { 2 } else { 4 };
     let models: Vec<Serving> = (facts.models())
-        .map(|(name, shape)| serving(name, shape, number, limit, rates))
+        .map(|(name, shape)| serving(name, shape, setting.numbers, limit, rates))
         .collect();
     let failing = limit.map_or_else(Vec::new, |limit| too_large(&stages, limit));
     let changes = match (limit, failing.as_slice()) {
@@ -86,6 +86,7 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
             "stages": stages,
             "models": models,
             "too_large": failing.iter().map(|number| number + 1).collect::<Vec<_>>(),
+            "disk_too_small": disk_free.is_some_and(|free| disk > free),
             "changes": flags,
         });
         println!("{}", serde_json::to_string_pretty(&described)?);
@@ -98,7 +99,7 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
             PlanDevice::Named(device) => Some(device.source),
             PlanDevice::Here(_) => None,
         },
-        memory: limit,
+        memory: limited,
         disk: (disk, disk_free),
         too_large: &failing,
         changes: &changes,

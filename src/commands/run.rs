@@ -13,7 +13,7 @@ use crate::counted::counted;
 use crate::device;
 use crate::estimate::advice::changes;
 use crate::estimate::comparison::Comparison;
-use crate::estimate::fit::{disk_refusal, refusal, too_large};
+use crate::estimate::fit::{Limit, disk_refusal, refusal, too_large};
 use crate::estimate::known::Facts;
 use crate::estimate::machine::{free_disk, free_memory};
 use crate::estimate::stored_rates::stored;
@@ -61,7 +61,8 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
     let estimates = plan(&recipe, &chain, is_cpu);
     if !force {
-        let limit = memory.or_else(|| is_cpu.then(free_memory).flatten());
+        let free = || is_cpu.then(free_memory).flatten().map(Limit::Free);
+        let limit = memory.map(Limit::Allowed).or_else(free);
         check_fit(&from, &recipe, &chain, &estimates, limit, is_cpu)?;
     }
     let mut progress = Progress::new(chain.stages.len());
@@ -143,14 +144,14 @@ fn check_fit(
     recipe: &Recipe,
     chain: &Chain,
     estimates: &[StageEstimate],
-    limit: Option<u64>,
+    limit: Option<Limit>,
     is_cpu: bool,
 ) -> Result<()> {
     if let Some(limit) = limit {
-        let failing = too_large(estimates, limit);
+        let failing = too_large(estimates, limit.bytes());
         if !failing.is_empty() {
             let (done, setting) = (chain.done(), Setting::on(!is_cpu));
-            let limits = (limit, done.as_slice());
+            let limits = (limit.bytes(), done.as_slice());
             let changes = changes(from, recipe, &failing, limits, chain.cache(), setting);
             bail!("{}", refusal(estimates, &failing, limit, &changes));
         }

@@ -21,7 +21,7 @@ pub struct Files {
 
 /// A checkpoint: the weights that are trained and two moments of each, in `f32`.
 pub fn checkpoint_bytes(trained: u64) -> u64 {
-    12 * trained
+    trained.saturating_mul(12)
 }
 
 /// What a stage writes. Nothing of what is not known.
@@ -40,8 +40,12 @@ pub fn files(recipe: &Recipe, facts: &Facts, stage: usize) -> Vec<Files> {
         let written = config.steps.map_or(u64::MAX, |steps| {
             steps.div_ceil(config.checkpoint_every.max(1))
         });
-        let most = (kept + 1).min(written.max(1));
-        add("checkpoints", most * checkpoint_bytes(values), false);
+        let most = kept.saturating_add(1).min(written.max(1));
+        add(
+            "checkpoints",
+            most.saturating_mul(checkpoint_bytes(values)),
+            false,
+        );
         match lora_of(action) {
             Some(_) => add("adapter", 4 * values, true),
             None => add("model", 4 * values, true),

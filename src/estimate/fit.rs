@@ -28,11 +28,38 @@ pub fn disk_needed(stages: &[StageEstimate]) -> u64 {
     most
 }
 
+/// How much memory there is, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    Free(u64),
+    /// `--memory`.
+    Allowed(u64),
+    /// All that a device has.
+    Device(u64),
+}
+
+impl Limit {
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Free(bytes) | Self::Allowed(bytes) | Self::Device(bytes) => bytes,
+        }
+    }
+
+    fn described(self) -> String {
+        let bytes = BinaryBytes(self.bytes());
+        match self {
+            Self::Free(_) => format!("{bytes} are free"),
+            Self::Allowed(_) => format!("--memory allows {bytes}"),
+            Self::Device(_) => format!("the device has {bytes}"),
+        }
+    }
+}
+
 /// Why the recipe should not start: what needs how much, and what would help.
 pub fn refusal(
     stages: &[StageEstimate],
     too_large: &[usize],
-    limit: u64,
+    limit: Limit,
     changes: &[Change],
 ) -> String {
     let mut text = String::new();
@@ -45,11 +72,11 @@ pub fn refusal(
         let needed = stage.memory.as_ref().map_or(0, |memory| memory.total);
         let _ = writeln!(
             text,
-            "stage {} ({}{name}) needs {} of memory, and {} are free",
+            "stage {} ({}{name}) needs {} of memory, and {}",
             stage.stage,
             stage.kind,
             BinaryBytes(needed),
-            BinaryBytes(limit)
+            limit.described()
         );
     }
     match changes {
@@ -128,6 +155,19 @@ mod tests {
         assert_eq!(too_large(&stages, 4), [2]);
         assert_eq!(too_large(&stages, 5), [0; 0]);
         assert_eq!(disk_needed(&stages), 0);
+    }
+
+    #[test]
+    fn a_refusal_says_who_limits_memory() {
+        let stages = [stage(None, 2 << 20, &[])];
+        let says = |limit| refusal(&stages, &[0], limit, &[]);
+        for (limit, wanted) in [
+            (Limit::Free(1 << 20), "1.00 MiB are free"),
+            (Limit::Allowed(1 << 20), "--memory allows 1.00 MiB"),
+            (Limit::Device(1 << 20), "the device has 1.00 MiB"),
+        ] {
+            assert!(says(limit).contains(wanted), "{}", says(limit));
+        }
     }
 
     #[test]

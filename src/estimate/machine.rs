@@ -1,6 +1,7 @@
 //! Machines: this one, and some that are not here.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::activations::{Numbers, ON_CPU, ON_CUDA};
 
@@ -125,46 +126,77 @@ pub fn free_memory() -> Option<u64> {
     }
 }
 
-/// What the control group still allows, its caches counted as free (cgroup v2, else v1).
+/// What the control groups still allow, their caches counted as free: the least of the own one and of those around it
+/// (cgroup v2 and v1).
 fn free_in_group() -> Option<u64> {
-    let path = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = path.lines().find_map(|line| line.strip_prefix("0::"));
-    let number =
-        |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
-    let groups = [own.unwrap_or("").trim_end_matches('/'), ""];
-    let v2 = groups.iter().find_map(|group| {
-        let base = format!("/sys/fs/cgroup{group}");
-        let limit = number(format!("{base}/memory.max"))?;
-        Some((
-            base.clone(),
-            limit,
-            number(format!("{base}/memory.current"))?,
-        ))
-    });
-    let v1 = || {
-        let base = "/sys/fs/cgroup/memory".to_string();
-        let limit = number(format!("{base}/memory.limit_in_bytes"))?;
-        // Without a limit it is about 2⁶³.
-        (limit < 1 << 60).then_some(())?;
-        let used = number(format!("{base}/memory.usage_in_bytes"))?;
-        Some((base, limit, used))
-    };
-    let (base, limit, used) = v2.or_else(v1)?;
-    let stat = fs::read_to_string(format!("{base}/memory.stat")).unwrap_or_default();
-    let cached = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("inactive_file "));
-    let cached: u64 = cached.and_then(|n| n.trim().parse().ok()).unwrap_or(0);
-    Some(limit.saturating_sub(used.saturating_sub(cached)))
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let free = groups(&text).into_iter().filter_map(|group| group.free());
+    free.min()
+}
+
+/// A directory of a control group, and what its files are called.
+#[derive(Clone, Debug, PartialEq)]
+struct Group {
+    path: PathBuf,
+    is_v2: bool,
+}
+
+/// The groups of `/proc/self/cgroup` that may limit memory, from the own one to the root.
+fn groups(text: &str) -> Vec<Group> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, path) = (fields.next(), fields.next(), fields.next());
+        let (root, is_v2) = match (number, controllers) {
+            (Some("0"), Some("")) => ("/sys/fs/cgroup", true),
+            (_, Some(names)) if names.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", false)
+            }
+            _ => continue,
+        };
+        let within = Path::new(path.unwrap_or("/").trim_start_matches('/'));
+        let groups = within.ancestors().map(|within| Group {
+            path: Path::new(root).join(within),
+            is_v2,
+        });
+        found.extend(groups);
+    }
+    found
+}
+
+impl Group {
+    /// Limit less use, where there is a limit; what caches hold can be had back.
+    fn free(&self) -> Option<u64> {
+        let (limit, usage, total) = match self.is_v2 {
+            true => ("memory.max", "memory.current", ""),
+            false => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        };
+        let number = |name: &str| -> Option<u64> {
+            let text = fs::read_to_string(self.path.join(name)).ok()?;
+            text.trim().parse().ok()
+        };
+        // Without a limit it is `max`, or about 2⁶³.
+        let limit = number(limit).filter(|limit| *limit < 1 << 60)?;
+        let used = number(usage)?;
+        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
+        let cached = stat.lines().filter_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            let name = name.strip_prefix(total)?;
+            let is_file = matches!(name, "inactive_file" | "active_file");
+            is_file.then(|| value.trim().parse::<u64>().ok())?
+        });
+        let used = used.saturating_sub(cached.sum());
+        Some(limit.saturating_sub(used))
+    }
 }
 
 /// Bytes that are free where `path` will be.
-pub fn free_disk(path: &std::path::Path) -> Option<u64> {
+pub fn free_disk(path: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
     let there = path
         .ancestors()
         .find(|path| path.exists() && !path.as_os_str().is_empty());
-    let there = there.unwrap_or(std::path::Path::new("."));
+    let there = there.unwrap_or(Path::new("."));
     let name = std::ffi::CString::new(there.as_os_str().as_bytes()).ok()?;
     // SAFETY: a plain structure of numbers that the call fills.
     let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
@@ -178,8 +210,62 @@ mod tests {
     use super::*;
 
     #[test]
+    fn groups_that_limit_memory_are_the_own_one_and_those_around_it() {
+        let paths = |text: &str| -> Vec<String> {
+            let groups = groups(text).into_iter();
+            groups
+                .map(|group| group.path.display().to_string())
+                .collect()
+        };
+        assert_eq!(
+            paths("0::/user/job\n"),
+            [
+                "/sys/fs/cgroup/user/job",
+                "/sys/fs/cgroup/user",
+                "/sys/fs/cgroup/"
+            ]
+        );
+        assert_eq!(
+            paths("5:devices:/a\n4:cpu,memory:/b\n"),
+            ["/sys/fs/cgroup/memory/b", "/sys/fs/cgroup/memory/"]
+        );
+    }
+
+    #[test]
+    fn a_group_has_what_its_limit_leaves_and_its_caches_hold() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        let group = Group {
+            path: directory.path().to_owned(),
+            is_v2: true,
+        };
+        write("memory.max", "max\n");
+        write("memory.current", "700\n");
+        assert_eq!(group.free(), None);
+        write("memory.max", "1000\n");
+        assert_eq!(group.free(), Some(300));
+        write(
+            "memory.stat",
+            "anon 500\ninactive_file 150\nactive_file 50\n",
+        );
+        assert_eq!(group.free(), Some(500));
+        let older = Group {
+            is_v2: false,
+            ..group
+        };
+        assert_eq!(older.free(), None);
+        write("memory.limit_in_bytes", "1000\n");
+        write("memory.usage_in_bytes", "900\n");
+        write(
+            "memory.stat",
+            "inactive_file 7\ntotal_inactive_file 20\ntotal_active_file 30\n",
+        );
+        assert_eq!(older.free(), Some(150));
+    }
+
+    #[test]
     fn this_machine_tells_what_is_free() {
         assert!(free_memory().unwrap() > 1 << 20);
-        assert!(free_disk(std::path::Path::new("not/there/yet")).unwrap() > 0);
+        assert!(free_disk(Path::new("not/there/yet")).unwrap() > 0);
     }
 }

@@ -1,14 +1,17 @@
-//! What a stage asks of a server: requests, tokens, money.
+//! What a stage asks of a model, and of a server: requests, tokens, money.
 
 use serde::Serialize;
+use teacher::synth::prompt::PromptFile;
 
 use super::known::{BYTES_PER_TOKEN, DataFacts, Facts, Known};
-use super::stage::{is_remote, written};
-use crate::recipe::{Action, Mode, Recipe};
+use super::stage::is_remote;
+use crate::recipe::{Action, Eval, Measure, Mode, Recipe};
 use crate::source::ModelSource;
 
 /// Tokens that a template and a system prompt add to a question, about.
 const TEMPLATE_TOKENS: f64 = 60.0;
+/// Tokens of a record where nothing tells.
+const RECORD_TOKENS: f64 = 256.0;
 
 /// Upper estimates: answers that are stored already are asked for by none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,83 +27,248 @@ pub struct Requests {
     pub at_least_seconds: Option<f64>,
 }
 
-/// What the stage asks of a remote model; nothing where it asks none.
+/// What a stage has written, at most: by its teacher, or by each model of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asked {
+    /// A request each, where a server gives one answer at a time.
+    pub texts: u64,
+    /// Tokens that are read for all of them.
+    pub read: f64,
+    /// Tokens of a prompt, with what a conversation has before it.
+    pub prompt: usize,
+    /// Tokens of a text.
+    pub new: u64,
+}
+
+impl Asked {
+    /// So many texts, each for a prompt of so many tokens.
+    fn alike(texts: u64, prompt: f64, new: impl Into<u64>) -> Self {
+        Self {
+            texts,
+            read: texts as f64 * prompt,
+            prompt: prompt.ceil() as usize,
+            new: new.into(),
+        }
+    }
+}
+
+/// What the stage asks of remote models; nothing where it asks none.
 ///
 /// # Errors
 /// Records that are not known, and what would tell them.
 pub fn requests(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Requests>> {
     let action = &recipe.stages[stage].action;
-    let Some((name, budget)) = action.asks().filter(|_| is_remote(recipe, action)) else {
+    let (names, budget): (Vec<&str>, _) = match action {
+        Action::Eval(eval) => {
+            let names = eval.inputs.models.iter().map(String::as_str);
+            (names.collect(), eval.inputs.budget)
+        }
+        _ => match action.asks() {
+            Some((name, budget)) => (vec![name], Some(*budget)),
+            None => return Ok(None),
+        },
+    };
+    let servers = names.iter().filter_map(|name| {
+        let source = recipe.models.get(*name).map(|model| &model.source);
+        match source {
+            Some(ModelSource::Remote(remote)) => Some(remote),
+            _ => None,
+        }
+    });
+    let mut servers = servers.peekable();
+    if servers.peek().is_none() {
+        return Ok(None);
+    }
+    let Some(asked) = asked(recipe, facts, stage)? else {
         return Ok(None);
     };
+    let most = budget.and_then(|budget| budget.dollars);
+    let mut all = Requests {
+        requests: 0,
+        input_tokens: 0,
+        output_tokens: 0,
+        dollars: None,
+        at_least_seconds: None,
+    };
+    for remote in servers {
+        let (input, output) = (asked.read as u64, asked.texts.saturating_mul(asked.new));
+        all.requests = all.requests.saturating_add(asked.texts);
+        all.input_tokens = all.input_tokens.saturating_add(input);
+        all.output_tokens = all.output_tokens.saturating_add(output);
+        if let Some(price) = remote.price {
+            let cost = (input as f64 * price.input + output as f64 * price.output) / 1e6;
+            let cost = most.map_or(cost, |most| cost.min(most));
+            all.dollars = Some(all.dollars.unwrap_or(0.0) + cost);
+        }
+        if let Some(minute) = remote.requests_per_minute {
+            let seconds = 60.0 * asked.texts as f64 / minute;
+            all.at_least_seconds = Some(all.at_least_seconds.unwrap_or(0.0) + seconds);
+        }
+    }
+    Ok(Some(all))
+}
+
+/// What the stage has written; nothing where it has nothing written.
+///
+/// # Errors
+/// Records that are not known, and what would tell them.
+pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked>> {
+    let action = &recipe.stages[stage].action;
     let data = |key: &str| facts.data(stage, key);
-    let (requests, read) = match action {
+    let asked = match action {
         Action::Generate(generate) => {
-            let data = data("prompts")?;
-            let turns = u64::from(generate.turns) * 2 - 1;
-            let each = match &generate.mode {
-                Mode::Answer => u64::from(generate.candidates) * turns,
-                _ => 1,
-            };
-            (records(&data)? * each, tokens_each(&data))
+            let new = u64::from(generate.sampling.max_tokens);
+            match &generate.mode {
+                Mode::Answer => {
+                    let data = data("prompts")?;
+                    let question = tokens_each(&data) + template(generate.prompt.as_ref());
+                    let talks = records(&data)?.saturating_mul(u64::from(generate.candidates));
+                    // Of a conversation the teacher also writes what the user says, and each request reads all before it.
+                    let requests = u64::from(generate.turns).saturating_mul(2).max(2) - 1;
+                    let before = (requests * (requests - 1) / 2) as f64 * new as f64;
+                    Asked {
+                        texts: talks.saturating_mul(requests),
+                        read: talks as f64 * (requests as f64 * question + before),
+                        prompt: (question + ((requests - 1) * new) as f64).ceil() as usize,
+                        new,
+                    }
+                }
+                Mode::SelfInstruct(mode) => {
+                    let each = data("prompts").map_or(RECORD_TOKENS, |data| tokens_each(&data));
+                    // A word is a token and a third, about.
+                    let made = each.max(mode.max_words as f64 * 4.0 / 3.0);
+                    let of_made = mode.generated_shots.min(mode.shots) as f64;
+                    let shown = of_made * made + (mode.shots as f64 - of_made) * each;
+                    let requests = mode.max_requests.unwrap_or(mode.instructions) as u64;
+                    Asked::alike(requests, shown + template(Some(&mode.prompt)), new)
+                }
+                Mode::EvolInstruct(mode) => {
+                    let data = data("prompts")?;
+                    // What was evolved before may be as long as an answer.
+                    let text = match mode.rounds {
+                        0 | 1 => tokens_each(&data),
+                        _ => tokens_each(&data).max(new as f64),
+                    };
+                    let rounds = records(&data)?.saturating_mul(mode.rounds as u64);
+                    let evolving =
+                        text + template(Some(&mode.depth)).max(template(Some(&mode.breadth)));
+                    let judging = (mode.judge.as_ref())
+                        .map(|judge| text + new as f64 + template(Some(judge)));
+                    let answering = mode.answerable.then_some(new as f64 + TEMPLATE_TOKENS);
+                    let each = [Some(evolving), judging, answering];
+                    let each = each.into_iter().flatten();
+                    Asked {
+                        texts: rounds.saturating_mul(each.clone().count() as u64),
+                        read: rounds as f64 * each.clone().sum::<f64>(),
+                        prompt: each.fold(0.0, f64::max).ceil() as usize,
+                        new,
+                    }
+                }
+            }
         }
         Action::Rate(rate) => {
-            let data = data("answers.0")?;
-            let answers = records(&data)? * rate.answers.len() as u64;
-            (answers * rate.aspects.len() as u64, tokens_each(&data))
+            // All aspects are asked about at once.
+            let (mut texts, mut read, mut longest) = (0_u64, 0.0, 0.0_f64);
+            for number in 0..rate.answers.len() {
+                let data = data(&format!("answers.{number}"))?;
+                let prompt = tokens_each(&data) + template(Some(&rate.prompt));
+                texts = texts.saturating_add(records(&data)?);
+                read += records(&data)? as f64 * prompt;
+                longest = longest.max(prompt);
+            }
+            Asked {
+                texts,
+                read,
+                prompt: longest.ceil() as usize,
+                new: rate.sampling.max_tokens.into(),
+            }
         }
-        Action::Judge(_) => {
+        Action::Judge(judge) => {
             let data = data("a")?;
+            let prompt = 2.0 * tokens_each(&data) + template(Some(&judge.prompt));
             // Both orders.
-            (2 * records(&data)?, 2.0 * tokens_each(&data))
+            let requests = records(&data)?.saturating_mul(2);
+            Asked::alike(requests, prompt, judge.sampling.max_tokens)
         }
-        Action::Capture(capture) => {
-            let key = capture
-                .data
-                .names()
-                .next()
-                .map(|(key, _)| key)
-                .unwrap_or_default();
-            let data = data(&key)?;
-            let pieces = data
-                .tokens()
-                .div_ceil(capture.sequence_length.max(1) as u64);
-            (pieces.max(data.samples.unwrap_or(0)), tokens_each(&data))
+        Action::Exercises(stage) => {
+            let data = data("topics")?;
+            let prompt = tokens_each(&data) + template(Some(&stage.prompt));
+            let texts = records(&data)?.saturating_mul(u64::from(stage.candidates));
+            Asked::alike(texts, prompt, stage.sampling.max_tokens)
         }
-        Action::Distill(distill) => {
+        Action::CodeQuality(stage) if stage.teacher.is_some() => {
+            let data = data("data")?;
+            let prompt = tokens_each(&data) + template(stage.prompt.as_ref());
+            let labelled = stage.labelled as u64;
+            let labelled = data
+                .samples
+                .map_or(labelled, |records| records.min(labelled));
+            Asked::alike(labelled, prompt, stage.sampling.max_tokens)
+        }
+        Action::Capture(capture) if is_remote(recipe, action) => {
+            let names = capture.data.names().map(|(key, _)| key);
+            let (mut pieces, mut tokens) = (0_u64, 0.0);
+            for key in names {
+                let data = data(&key)?;
+                let length = capture.sequence_length.max(1) as u64;
+                // A sample may leave its last piece short.
+                let whole = data.tokens() / length;
+                pieces = pieces.saturating_add(whole + data.samples.unwrap_or(1));
+                tokens += data.tokens() as f64;
+            }
+            Asked {
+                texts: pieces,
+                read: tokens + pieces as f64 * TEMPLATE_TOKENS,
+                prompt: capture.sequence_length,
+                new: 1,
+            }
+        }
+        Action::Distill(distill) if is_remote(recipe, action) => {
             let train = &distill.train;
             let steps = train.steps.ok_or("`steps` are not given")?;
-            let rows = train.rows_per_step() as u64;
-            (steps * rows, train.sequence_length as f64)
+            let rows = steps.saturating_mul(train.rows_per_step() as u64);
+            let prompt = train.sequence_length as f64 + TEMPLATE_TOKENS;
+            Asked::alike(rows, prompt, 1_u64)
         }
-        Action::Exercises(_) => {
-            let data = data("topics")?;
-            (records(&data)?, tokens_each(&data))
-        }
-        Action::CodeQuality(_) => {
-            let data = data("data")?;
-            (records(&data)?, tokens_each(&data))
-        }
+        Action::Eval(eval) => match evaluated(eval, &data) {
+            Some(asked) => asked?,
+            None => return Ok(None),
+        },
         _ => return Ok(None),
     };
-    let input_tokens = (requests as f64 * (read + TEMPLATE_TOKENS)) as u64;
-    let output_tokens = requests * u64::from(written(action));
-    let ModelSource::Remote(remote) = &recipe.models[name].source else {
-        return Ok(None);
+    Ok(Some(asked))
+}
+
+/// What each model writes in an evaluation of texts that are written.
+fn evaluated(eval: &Eval, data: &dyn Fn(&str) -> Known<DataFacts>) -> Option<Known<Asked>> {
+    let (limit, samples, shots, new) = match (&eval.measure, eval.measure.answers()) {
+        (Measure::HumanEval(config), _) => (config.limit, config.samples, 0, config.max_tokens),
+        (_, Some((task, answers))) => {
+            let config = answers.config();
+            (config.limit, 1, config.shots(task), config.max_tokens)
+        }
+        _ => return None,
     };
-    let dollars = remote.price.map(|price| {
-        let all = (input_tokens as f64 * price.input + output_tokens as f64 * price.output) / 1e6;
-        budget.dollars.map_or(all, |most| all.min(most))
-    });
-    let at_least_seconds =
-        (remote.requests_per_minute).map(|minute| 60.0 * requests as f64 / minute);
-    Ok(Some(Requests {
-        requests,
-        input_tokens,
-        output_tokens,
-        dollars,
-        at_least_seconds,
-    }))
+    let limit = limit.map(|limit| limit as u64);
+    let of = |data: &DataFacts| {
+        let questions = match (data.samples, limit) {
+            (Some(records), Some(limit)) => records.min(limit),
+            (None, Some(limit)) => limit,
+            (_, None) => records(data)?,
+        };
+        let each = data.samples.map_or(RECORD_TOKENS, |_| tokens_each(data));
+        let prompt = (shots + 1) as f64 * each + TEMPLATE_TOKENS;
+        let texts = questions.saturating_mul(samples as u64);
+        Ok(Asked::alike(texts, prompt, new as u64))
+    };
+    Some(data("data").and_then(|data| of(&data)))
+}
+
+/// Tokens that a template has beside what it shows, about.
+fn template(prompt: Option<&PromptFile>) -> f64 {
+    let nothing = serde_json::json!({ "prompt": "", "completion": "", "messages": [] });
+    let text = prompt.and_then(|prompt| prompt.render(&nothing).ok());
+    TEMPLATE_TOKENS + text.map_or(0.0, |text| text.len() as f64 / BYTES_PER_TOKEN)
 }
 
 fn records(data: &DataFacts) -> Known<u64> {

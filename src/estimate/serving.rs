@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::activations::Numbers;
 use super::kv_cache::{bytes, decode_batch, decode_batch_of_textbooks, largest_batch};
 use super::shape::ModelShape;
 
@@ -31,16 +32,18 @@ pub struct Serving {
 pub fn serving(
     name: &str,
     model: &ModelShape,
-    number: usize,
+    numbers: Numbers,
     memory: Option<u64>,
     rates: Option<(f64, f64)>,
 ) -> Serving {
     let parameters = model.parameters();
     let context = model.config.max_position_embeddings;
-    let held = match number {
-        4 => model.frozen_bytes(model::linear::lora::BaseForm::AsStored),
-        bytes => bytes as u64 * parameters,
+    // In the blocks of its file, or all in the type of trained weights.
+    let held = match numbers.packs {
+        true => model.frozen_bytes(model::linear::lora::BaseForm::AsStored),
+        false => numbers.weights as u64 * parameters,
     };
+    let number = numbers.activations;
     let room = memory.map(|memory| memory.saturating_sub(held));
     Serving {
         model: name.to_string(),

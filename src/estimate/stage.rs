@@ -11,14 +11,18 @@ use super::kv_cache;
 use super::ledger::{Array, Ledger, Memory, Part};
 use super::loss::{self, LossShape};
 use super::machine;
+use super::requests::{self, Asked};
 use super::shape::{ModelShape, TensorShape};
 use super::training::Training;
 use crate::recipe::{Action, CaptureFrom, Measure, Origin, Recipe, TeacherChoice};
+use crate::source::ModelSource;
 
 /// Positions that evaluations compute together (`evals::perplexity`, `evals::likelihood`).
 const POSITIONS: usize = 2048;
 /// Bytes of a tensor that are encoded together (`model::weights::safetensors_writer`).
 const PIECE: usize = 256 << 10;
+/// Most bytes of keys and values that evaluations hold (`evals::subject::batches`).
+const EVALUATED_CACHE: usize = 2 << 30;
 /// Tokens of a prompt where nothing tells.
 const PROMPT_TOKENS: usize = 256;
 /// Sequences that a local model writes together (`teacher::synth::local_queue`).
@@ -281,33 +285,39 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             reading.forward(&model, POSITIONS.max(longest), POSITIONS, Part::Activations);
         }
         Action::Eval(eval) => {
-            let mut most: Option<Memory> = None;
-            for number in 0..eval.inputs.models.len() {
+            let mut most = reading.ledger.memory();
+            let asked = requests::asked(recipe, facts, stage).ok().flatten();
+            for (number, name) in eval.inputs.models.iter().enumerate() {
+                if is_behind_server(recipe, name) {
+                    continue;
+                }
                 let model = model(&format!("models.{number}"))?;
                 let mut reading = Reading::new(setting);
                 let _held = reading.load(&model, Part::Weights);
-                let positions = match &eval.measure {
-                    Measure::Perplexity(windows) => windows.window.unwrap_or(0).max(POSITIONS),
-                    _ => POSITIONS,
-                };
                 match &eval.measure {
-                    Measure::HumanEval(_) | Measure::Acceptance(_) => {
-                        reading.generate(&model, 2 * PROMPT_TOKENS, ROWS);
+                    Measure::Acceptance(_) => {
+                        reading.generate(&model, PROMPT_TOKENS, PROMPT_TOKENS, ROWS);
+                    }
+                    measure if measure.is_written() => {
+                        let (prompt, new, texts) = lengths(asked.as_ref(), PROMPT_TOKENS);
+                        let rows = evaluated_rows(&model, prompt + new).min(texts);
+                        reading.generate(&model, prompt, new, rows);
                     }
                     Measure::Perplexity(windows) => {
                         // A window at a time, of which the last stride counts.
                         let window = windows.window.unwrap_or(POSITIONS);
                         let stride = windows.stride.unwrap_or(window / 2);
+                        let positions = windows.window.unwrap_or(0).max(POSITIONS);
                         reading.forward(&model, positions, stride, Part::Activations);
                     }
-                    _ => reading.forward(&model, positions, positions, Part::Activations),
+                    _ => reading.forward(&model, POSITIONS, POSITIONS, Part::Activations),
                 }
                 let found = reading.ledger.memory();
-                if most.as_ref().is_none_or(|most| most.total < found.total) {
-                    most = Some(found);
+                if most.total < found.total {
+                    most = found;
                 }
             }
-            return most.ok_or_else(|| "it names no model".into());
+            return Ok(most);
         }
         Action::Capture(capture) if capture.from == CaptureFrom::Teacher => {
             let model = match model("teacher") {
@@ -319,39 +329,82 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             let _held = reading.load(&model, Part::Teacher);
             reading.forward(&model, tokens, tokens, Part::Activations);
         }
-        Action::CodeQuality(_) => {
-            let model = model("embedder")?;
-            let _held = reading.load(&model, Part::Teacher);
-            reading.forward(&model, POSITIONS, 0, Part::Activations);
+        Action::CodeQuality(stage_config) => {
+            let embedder = model("embedder")?;
+            let _held = reading.load(&embedder, Part::Teacher);
+            reading.forward(&embedder, POSITIONS, 0, Part::Activations);
+            let found = reading.ledger.memory();
+            if stage_config.teacher.is_none() || is_remote(recipe, action) {
+                return Ok(found);
+            }
+            // One after the other.
+            let asking = writing(recipe, facts, stage, setting)?;
+            return Ok(match asking.total > found.total {
+                true => asking,
+                false => found,
+            });
         }
         _ if is_remote(recipe, action) => {}
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
-            let model = model("teacher")?;
-            let new = written(action) as usize;
-            let _held = reading.load(&model, Part::Teacher);
-            reading.generate(&model, PROMPT_TOKENS + new, ROWS);
+            return writing(recipe, facts, stage, setting);
         }
         _ => {}
     }
     Ok(reading.ledger.memory())
 }
 
+/// A teacher here that writes for the stage.
+fn writing(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) -> Known<Memory> {
+    let model = facts.model(stage, "teacher")?;
+    let asked = requests::asked(recipe, facts, stage).ok().flatten();
+    let new = longest_answer(&recipe.stages[stage].action);
+    let (prompt, new, texts) = lengths(asked.as_ref(), new);
+    let mut reading = Reading::new(setting);
+    let _held = reading.load(&model, Part::Teacher);
+    reading.generate(&model, prompt, new, ROWS.min(texts));
+    Ok(reading.ledger.memory())
+}
+
+/// Tokens of a prompt and of an answer, and how many texts there are.
+fn lengths(asked: Option<&Asked>, new: usize) -> (usize, usize, usize) {
+    match asked {
+        Some(asked) => (
+            asked.prompt.max(1),
+            asked.new as usize,
+            usize::try_from(asked.texts).unwrap_or(usize::MAX).max(1),
+        ),
+        None => (PROMPT_TOKENS, new, usize::MAX),
+    }
+}
+
+/// Sequences that an evaluation writes together (`evals::subject::batches`).
+fn evaluated_rows(model: &ModelShape, length: usize) -> usize {
+    let length = length.min(model.config.max_position_embeddings);
+    let each = kv_cache::bytes(&model.config, length, 1, size_of::<f32>()) as usize;
+    (EVALUATED_CACHE / each.max(1)).clamp(1, ROWS)
+}
+
 /// Tokens of an answer at most.
-pub fn written(action: &Action) -> u32 {
-    match action {
+fn longest_answer(action: &Action) -> usize {
+    let most = match action {
         Action::Generate(stage) => stage.sampling.max_tokens,
         Action::Rate(stage) => stage.sampling.max_tokens,
         Action::Judge(stage) => stage.sampling.max_tokens,
         Action::Exercises(stage) => stage.sampling.max_tokens,
-        Action::CodeQuality(_) => 64,
+        Action::CodeQuality(stage) => stage.sampling.max_tokens,
         _ => 1,
-    }
+    };
+    most as usize
 }
 
 /// Whether whom the stage asks is behind a server.
 pub fn is_remote(recipe: &Recipe, action: &Action) -> bool {
-    let asked = action.asks().and_then(|(name, _)| recipe.models.get(name));
-    asked.is_some_and(|model| matches!(model.source, crate::source::ModelSource::Remote(_)))
+    (action.asks()).is_some_and(|(name, _)| is_behind_server(recipe, name))
+}
+
+pub fn is_behind_server(recipe: &Recipe, name: &str) -> bool {
+    let model = recipe.models.get(name);
+    model.is_some_and(|model| matches!(model.source, ModelSource::Remote(_)))
 }
 
 /// A stage that only reads models.
@@ -419,18 +472,18 @@ impl Reading {
         self.ledger.give(hidden);
     }
 
-    /// `rows` sequences of `length` tokens: prompts are read together, then the caches grow.
-    fn generate(&mut self, model: &ModelShape, length: usize, rows: usize) {
-        let bytes = kv_cache::bytes(
-            &model.config,
-            length,
-            rows,
-            self.setting.numbers.activations,
-        ) as usize;
+    /// `rows` sequences: prompts are read together, then the caches grow.
+    fn generate(&mut self, model: &ModelShape, prompt: usize, new: usize, rows: usize) {
+        let config = &model.config;
+        let length = prompt
+            .saturating_add(new)
+            .min(config.max_position_embeddings);
+        let bytes =
+            kv_cache::bytes(config, length, rows, self.setting.numbers.activations) as usize;
         let cache = self.ledger.take(Part::KvCache, bytes);
         self.forward(
             model,
-            POSITIONS.min(rows * PROMPT_TOKENS),
+            POSITIONS.min(rows.saturating_mul(prompt)),
             0,
             Part::Activations,
         );

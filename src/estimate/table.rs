@@ -7,7 +7,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use super::StageEstimate;
 use super::advice::Change;
 use super::comparison::seconds;
-use super::fit::refusal;
+use super::fit::{Limit, disk_refusal, refusal};
 use super::serving::Serving;
 
 /// What the whole plan comes to.
@@ -16,7 +16,7 @@ pub struct Verdict<'a> {
     pub is_measured: bool,
     /// Of a device's numbers.
     pub source: Option<&'static str>,
-    pub memory: Option<u64>,
+    pub memory: Option<Limit>,
     /// Needed and free.
     pub disk: (u64, Option<u64>),
     pub too_large: &'a [usize],
@@ -157,7 +157,7 @@ fn conclude(text: &mut String, stages: &[StageEstimate], verdict: &Verdict) {
             text,
             "memory    {}{}",
             BinaryBytes(memory),
-            of(verdict.memory)
+            of(verdict.memory.map(Limit::bytes))
         );
     }
     let (disk, free) = verdict.disk;
@@ -174,6 +174,9 @@ fn conclude(text: &mut String, stages: &[StageEstimate], verdict: &Verdict) {
     }
     if let (Some(limit), [_, ..]) = (verdict.memory, verdict.too_large) {
         let says = refusal(stages, verdict.too_large, limit, verdict.changes);
+        let _ = writeln!(text, "\ndoes not fit: {says}");
+    }
+    if let Some(says) = free.and_then(|free| disk_refusal(stages, free)) {
         let _ = writeln!(text, "\ndoes not fit: {says}");
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use model::config::DecoderConfig;
 
 use super::disk;
-use super::known::{DataFacts, Facts};
+use super::known::Facts;
 use super::machine::Device;
 use super::probe;
+use super::requests::{self, Asked};
 use super::shape::ModelShape;
-use super::stage::{ROWS, Trained, is_remote, written};
+use super::stage::{ROWS, Trained, is_behind_server, is_remote};
 use super::work::{self, Rates, Work};
 use crate::recipe::{Action, Measure, Recipe};
 
@@ -221,6 +222,17 @@ fn once(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option
     let action = &recipe.stages[stage].action;
     let data = |key: &str| facts.data(stage, key).ok();
     match action {
+        Action::Eval(eval) if eval.measure.is_written() => {
+            let asked = requests::asked(recipe, facts, stage).ok()??;
+            let models = eval.inputs.models.iter().enumerate();
+            let mut seconds = 0.0;
+            for (number, _) in models.filter(|(_, name)| !is_behind_server(recipe, name)) {
+                let model = facts.model(stage, &format!("models.{number}")).ok()?;
+                let rates = asking(&model, 512, pace)?;
+                seconds += writing(&model, &asked).seconds(&rates);
+            }
+            (seconds > 0.0).then_some(seconds)
+        }
         Action::Eval(eval) => {
             let Measure::Perplexity(windows) = &eval.measure else {
                 return None;
@@ -251,29 +263,22 @@ fn once(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option
             if !is_remote(recipe, action) =>
         {
             let model = facts.model(stage, "teacher").ok()?;
-            let key = match action {
-                Action::Rate(_) => "answers.0",
-                Action::Judge(_) => "a",
-                Action::Exercises(_) => "topics",
-                _ => "prompts",
-            };
-            let work = writing(&model, &data(key)?, u64::from(written(action)))?;
-            Some(work.seconds(&asking(&model, 512, pace)?))
+            let asked = requests::asked(recipe, facts, stage).ok()??;
+            Some(writing(&model, &asked).seconds(&asking(&model, 512, pace)?))
         }
         _ => None,
     }
 }
 
 /// Answers as long as they may be, so many at a time.
-fn writing(model: &ModelShape, prompts: &DataFacts, new: u64) -> Option<Work> {
-    let answers = prompts.samples?;
-    let read = asked(&model.config, prompts.tokens(), 256);
-    let steps = (answers.div_ceil(ROWS as u64) * new) as f64;
-    Some(read.plus(Work {
+fn writing(model: &ModelShape, wanted: &Asked) -> Work {
+    let (texts, new) = (wanted.texts as f64, wanted.new as f64);
+    let steps = wanted.texts.div_ceil(ROWS as u64) as f64 * new;
+    asked(&model.config, wanted.read as u64, 256).plus(Work {
         decode_bytes: steps * model.frozen_bytes(model::linear::lora::BaseForm::AsStored) as f64,
-        ask: answers as f64 * new as f64 * 2.0 * model.parameters() as f64,
+        ask: texts * new * 2.0 * model.parameters() as f64,
         ..Work::default()
-    }))
+    })
 }
 
 fn asking(model: &ModelShape, length: usize, pace: &mut Pace) -> Option<Rates> {
