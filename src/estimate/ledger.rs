@@ -79,6 +79,17 @@ pub struct Share {
 }
 
 impl Memory {
+    /// The same, and so much more of a part.
+    pub fn beside(mut self, part: Part, bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        self.total += bytes;
+        match self.parts.iter_mut().find(|share| share.part == part) {
+            Some(share) => share.bytes += bytes,
+            None => self.parts.push(Share { part, bytes }),
+        }
+        self
+    }
+
     #[cfg(test)]
     pub fn of(&self, part: Part) -> u64 {
         (self.parts.iter())

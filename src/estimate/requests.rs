@@ -280,3 +280,60 @@ fn tokens_each(data: &DataFacts) -> f64 {
     let bytes = data.text_bytes.unwrap_or(data.bytes) as f64;
     bytes / data.samples.unwrap_or(1).max(1) as f64 / BYTES_PER_TOKEN
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::source::Cache;
+
+    const SERVER: &str = r#"
+[models.server]
+source = { kind = "remote", model = "m", endpoints = ["http://127.0.0.1:1/v1"], price = { input = 1.0, output = 2.0 } }
+[data.ten]
+source = "recipes/data/sums.jsonl"
+limit = 10
+[[stage]]
+"#;
+
+    fn of(stage: &str) -> Requests {
+        let text = format!("{SERVER}{stage}");
+        let recipe = Recipe::parse(Path::new("r.toml"), &text, None, &[]).unwrap();
+        let cache = Cache::at("not-there".into());
+        let facts = Facts::new(&recipe, &cache, false);
+        requests(&recipe, &facts, 0).unwrap().unwrap()
+    }
+
+    #[test]
+    fn requests_are_counted_as_stages_send_them() {
+        let drawn = "sampling = { temperature = 0.8, max_tokens = 100 }\nas = \"made\"";
+        for (stage, wanted) in [
+            ("kind = \"generate\"\nprompts = \"ten\"\ncandidates = 3", 30),
+            (
+                "kind = \"generate\"\nprompts = \"ten\"\nturns = 2\nuser = \"recipes/prompts/user.jinja\"",
+                30,
+            ),
+            (
+                "kind = \"generate\"\nprompts = \"ten\"\nmode = { kind = \"self_instruct\", instructions = 40, max_requests = 7, prompt = \"recipes/prompts/self_instruct.jinja\" }",
+                7,
+            ),
+            (
+                "kind = \"generate\"\nprompts = \"ten\"\nmode = { kind = \"evol_instruct\", rounds = 2, depth = \"recipes/prompts/evol_depth.jinja\", breadth = \"recipes/prompts/evol_breadth.jinja\", judge = \"recipes/prompts/evol_judge.jinja\" }",
+                60,
+            ),
+            (
+                "kind = \"exercises\"\ntopics = \"ten\"\nprompt = \"recipes/prompts/exercise.jinja\"\ncandidates = 4",
+                40,
+            ),
+            ("kind = \"rate\"\nanswers = [\"ten\"]", 10),
+        ] {
+            let found = of(&format!("{stage}\nteacher = \"server\"\n{drawn}"));
+            assert_eq!(found.requests, wanted, "{stage}");
+            assert_eq!(found.output_tokens, 100 * wanted, "{stage}");
+            let (input, output) = (found.input_tokens as f64, found.output_tokens as f64);
+            let dollars = found.dollars.unwrap();
+            assert!((dollars - (input + 2.0 * output) / 1e6).abs() < 1e-9);
+        }
+    }
+}

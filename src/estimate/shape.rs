@@ -168,6 +168,17 @@ impl ModelShape {
         held.sum::<usize>() as u64
     }
 
+    /// Bytes of its file that are mapped while it is opened: of the largest tensor, and of all of them where an adapter's
+    /// base is known by the digest of its file.
+    pub fn mapped_bytes(&self) -> usize {
+        let stored = |tensor: &TensorShape| tensor.bytes(tensor.frozen_form(BaseForm::AsStored), 4);
+        let sizes = self.tensors.iter().map(stored);
+        match self.adapter {
+            Some(_) => sizes.sum(),
+            None => sizes.max().unwrap_or(0),
+        }
+    }
+
     /// The shape with another configuration: layers, heads or widths are gone, and all is `f32`.
     pub fn cut(&self, change: impl FnOnce(&mut DecoderConfig)) -> Self {
         let mut config = self.config.clone();

@@ -268,6 +268,16 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
         Action::Export(export) => {
             let model = model("model")?;
             reading.process(&model);
+            if model.adapter.is_some() && setting.numbers.packs {
+                // All of the base's file is mapped before its first and largest tensor is read.
+                let read = ModelShape {
+                    adapter: None,
+                    ..model.clone()
+                }
+                .mapped_bytes();
+                let others = model.mapped_bytes() - read;
+                reading.ledger.fix(Part::Weights, others);
+            }
             reading.write(&model);
             if export.inputs.verify.is_some() {
                 // Before and after, side by side.
@@ -285,7 +295,8 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             reading.forward(&model, POSITIONS.max(longest), POSITIONS, Part::Activations);
         }
         Action::Eval(eval) => {
-            let mut most = reading.ledger.memory();
+            let mut kept = reading.ledger.memory();
+            let mut most = kept.clone();
             let asked = requests::asked(recipe, facts, stage).ok().flatten();
             for (number, name) in eval.inputs.models.iter().enumerate() {
                 if is_behind_server(recipe, name) {
@@ -313,9 +324,13 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
                     _ => reading.forward(&model, POSITIONS, POSITIONS, Part::Activations),
                 }
                 let found = reading.ledger.memory();
-                if most.total < found.total {
-                    most = found;
-                }
+                // The file of a model is mapped on top of what the heap has kept of the one before.
+                let opening = match setting.numbers.packs {
+                    true => kept.clone().beside(Part::Weights, model.mapped_bytes()),
+                    false => kept.clone(),
+                };
+                most = larger(most, larger(opening, found.clone()));
+                kept = larger(kept, found);
             }
             return Ok(most);
         }
@@ -339,10 +354,7 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             }
             // One after the other.
             let asking = writing(recipe, facts, stage, setting)?;
-            return Ok(match asking.total > found.total {
-                true => asking,
-                false => found,
-            });
+            return Ok(larger(asking, found));
         }
         _ if is_remote(recipe, action) => {}
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
@@ -351,6 +363,13 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
         _ => {}
     }
     Ok(reading.ledger.memory())
+}
+
+fn larger(a: Memory, b: Memory) -> Memory {
+    match a.total < b.total {
+        true => b,
+        false => a,
+    }
 }
 
 /// A teacher here that writes for the stage.
