@@ -38,7 +38,10 @@ pub fn table(scores: &Scores) -> String {
         }
         text += "\n";
     }
-    for remark in scores.rows.iter().flat_map(measured_remarks) {
+    let mut remarks: Vec<String> = scores.rows.iter().flat_map(measured_remarks).collect();
+    // What is true of the data is said once, not of each model.
+    remarks.dedup();
+    for remark in remarks {
         text += &remark;
         text += "\n";
     }
