@@ -7,6 +7,7 @@ mod human_eval;
 mod perplexity;
 mod subject;
 
+use std::io::{self, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -125,6 +126,20 @@ fn name_of(model: &ModelArgs) -> anyhow::Result<String> {
         ModelSource::Remote(remote) => Ok(remote.model.clone()),
         _ => Ok(model.stored()?.to_string()),
     }
+}
+
+/// One JSON object, or what `table` writes.
+fn print<R: Serialize>(
+    json: bool,
+    report: &R,
+    table: fn(&mut StdoutLock<'static>, &R) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", serde_json::to_string(report)?)?,
+        false => table(&mut out, report)?,
+    }
+    Ok(())
 }
 
 /// Shown on stderr, and only where somebody watches.

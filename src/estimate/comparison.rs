@@ -101,7 +101,7 @@ fn times(planned: Option<f64>, actual: Option<f64>, unit: &str) -> Option<String
 }
 
 /// How far the actual is from the plan: +5 % is more than was planned.
-fn difference(planned: f64, actual: f64) -> String {
+pub fn difference(planned: f64, actual: f64) -> String {
     format!("{:+.0} %", 100.0 * (actual / planned.max(1e-9) - 1.0))
 }
 

@@ -50,11 +50,10 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     let lora = (config.adapter.as_ref()).map(|trainer::adapter::Adapter::Lora(lora)| lora);
     let mut two = student(&trained.student, (2, FEW), lora, &placement);
     let mut one = student(&trained.student, (1, FEW), lora, &placement);
-    let (both, single) = (
+    let block = of_a_block(
         best(|| pass(&mut two, &batch, checkpoint)),
         best(|| pass(&mut one, &batch, checkpoint)),
     );
-    let block = (both - single).max(both / 20.0);
     let train = work::block_train(shape, trained.holding(), tokens, length, checkpoint) / block;
 
     let bytes = optimizer(&mut two);
@@ -62,11 +61,10 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     if let Some(teacher) = &trained.teacher {
         let two = frozen(teacher, (2, FEW), &placement);
         let one = frozen(teacher, (1, FEW), &placement);
-        let (both, single) = (
+        let block = of_a_block(
             best(|| drop(two.hidden(&batch))),
             best(|| drop(one.hidden(&batch))),
         );
-        let block = (both - single).max(both / 20.0);
         ask = work::block_forward(&teacher.config, tokens, length) / block;
     }
     Rates {
@@ -78,6 +76,11 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     }
 }
 
+/// Seconds of a block, from those of two and of one with what lies around them; never nothing, however the clock errs.
+fn of_a_block(two: f64, one: f64) -> f64 {
+    (two - one).max(two / 20.0)
+}
+
 /// The rate of a model that is only read.
 pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let placement = Placement::cpu();
@@ -86,11 +89,10 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let batch = tokens_of(rows, length);
     let two = frozen(model, (2, FEW), &placement);
     let one = frozen(model, (1, MANY), &placement);
-    let (both, single) = (
+    let block = of_a_block(
         best(|| drop(two.hidden(&batch))),
         best(|| drop(one.hidden(&batch))),
     );
-    let block = (both - single).max(both / 20.0);
     let ask = work::block_forward(&model.config, rows * length, length) / block;
     let positions = 256;
     let states = constant([positions, model.config.hidden_size]);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::subject::open_subject;
-use super::{bar, name_of, open_records, shots_data};
+use super::{bar, name_of, open_records, print, shots_data};
 use crate::cli::{EvalArgs, ModelArgs};
 use crate::exit::WrongFlags;
 use crate::report::scores::{share_and_error, unfinished};
@@ -65,12 +65,7 @@ pub fn run(arguments: &EvalArgs, task: AnswerTask, model: &ModelArgs, data: &Pat
         shots: config.shots(task),
         scores,
     };
-    let mut out = std::io::stdout().lock();
-    match arguments.json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        false => write_table(&mut out, &report)?,
-    }
-    Ok(())
+    print(arguments.json, &report, write_table)
 }
 
 fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {

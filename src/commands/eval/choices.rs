@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use teacher::tokenizer::load_tokenizer;
 
-use super::{bar, open_records, shots_data};
+use super::{bar, open_records, print, shots_data};
 use crate::cli::{EvalArgs, ModelArgs};
 use crate::commands::open_model::open_model;
 use crate::device::place;
@@ -71,12 +71,7 @@ pub fn run(
         shots: settings.shots,
         scores,
     };
-    let mut out = std::io::stdout().lock();
-    match arguments.json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        false => write_table(&mut out, &report)?,
-    }
-    Ok(())
+    print(arguments.json, &report, write_table)
 }
 
 fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {

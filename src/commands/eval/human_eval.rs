@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::subject::open_subject;
-use super::{bar, name_of, open_records};
+use super::{bar, name_of, open_records, print};
 use crate::cli::{EvalArgs, ModelArgs};
 use crate::exit::WrongFlags;
 use crate::report::scores::fates;
@@ -75,12 +75,9 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs) -> Result<()> {
         data: source.to_string(),
         result,
     };
-    let mut out = std::io::stdout().lock();
-    match arguments.json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        false => write_table(&mut out, &report.result)?,
-    }
-    Ok(())
+    print(arguments.json, &report, |out, report| {
+        write_table(out, &report.result)
+    })
 }
 
 fn config(arguments: &EvalArgs) -> HumanEvalConfig {

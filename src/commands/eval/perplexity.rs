@@ -10,7 +10,7 @@ use model::load::load_frozen_decoder;
 use serde::Serialize;
 use teacher::tokenizer::load_tokenizer;
 
-use super::bar;
+use super::{bar, print};
 use crate::cli::{EvalArgs, ModelArgs};
 use crate::commands::open_model::open_model;
 use crate::device::place;
@@ -59,12 +59,7 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs, data: &Path) -> anyhow::Resu
         stride,
         result,
     };
-    let mut out = std::io::stdout().lock();
-    match arguments.json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        false => write_table(&mut out, &report)?,
-    }
-    Ok(())
+    print(arguments.json, &report, write_table)
 }
 
 fn write_table(out: &mut impl Write, report: &Report) -> std::io::Result<()> {

@@ -6,7 +6,7 @@ use super::page::{Limits, Section, Table};
 use super::resources::{bytes, duration};
 use super::run_files::{RunFiles, StageFiles};
 use crate::estimate::actual::Actual;
-use crate::estimate::comparison::{FILE, seconds};
+use crate::estimate::comparison::{FILE, difference, seconds};
 
 /// As `plan.json` has it.
 #[derive(Deserialize)]
@@ -85,9 +85,7 @@ fn row(stage: &StageFiles, compared: &Compared) -> Option<Vec<String>> {
 fn pair(planned: Option<f64>, taken: Option<f64>, shown: fn(f64) -> String) -> [String; 3] {
     let cell = |value: Option<f64>| value.map_or_else(|| "–".to_string(), shown);
     let more = match (planned, taken) {
-        (Some(planned), Some(taken)) if planned > 0.0 => {
-            format!("{:+.0} %", 100.0 * (taken / planned - 1.0))
-        }
+        (Some(planned), Some(taken)) if planned > 0.0 => difference(planned, taken),
         _ => "–".to_string(),
     };
     [cell(planned), cell(taken), more]
