@@ -141,7 +141,10 @@ pub fn perplexity(
     while !rest.is_empty() {
         let _span = step!("batch");
         let mut add = |id, log_prob: f64| {
-            let bytes = reading.tokenizer.token_bytes(id).map_or(0, |bytes| bytes.len());
+            let bytes = reading
+                .tokenizer
+                .token_bytes(id)
+                .map_or(0, |bytes| bytes.len());
             sums.add(bytes, -log_prob);
         };
         let (group, others) = match subject {

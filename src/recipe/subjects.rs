@@ -19,7 +19,8 @@ impl Recipe {
         let mut found = Vec::new();
         if !eval.measure.is_written() {
             let task = eval.measure.name();
-            let unread = (remotes.iter()).filter(|(_, name, _)| self.models[*name].tokenizer.is_none());
+            let unread =
+                (remotes.iter()).filter(|(_, name, _)| self.models[*name].tokenizer.is_none());
             found.extend(unread.map(|(i, name, _)| {
                 let says = format!(
                     "`{task}` asks for the log-probabilities of given tokens, and the remote model `{name}` has no tokenizer here"

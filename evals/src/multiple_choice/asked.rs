@@ -81,7 +81,11 @@ impl Asked {
     }
 
     /// The sequences of each question, and how many questions were cut.
-    pub(super) fn items(&self, tokenizer: &Tokenizer, context: usize) -> Result<(Vec<Item>, u64), DataError> {
+    pub(super) fn items(
+        &self,
+        tokenizer: &Tokenizer,
+        context: usize,
+    ) -> Result<(Vec<Item>, u64), DataError> {
         let mut cut = 0;
         let mut items = Vec::with_capacity(self.questions.len());
         for (_, question) in &self.questions {

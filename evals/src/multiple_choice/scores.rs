@@ -47,7 +47,12 @@ pub struct ChoiceScores {
 }
 
 impl Asked {
-    pub(super) fn record(&self, item: usize, log_likelihoods: Vec<f64>, seconds: f64) -> ChoiceRecord {
+    pub(super) fn record(
+        &self,
+        item: usize,
+        log_likelihoods: Vec<f64>,
+        seconds: f64,
+    ) -> ChoiceRecord {
         let (number, question) = &self.questions[item];
         let pick = largest(log_likelihoods.iter().copied());
         let letters = question

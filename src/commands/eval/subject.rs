@@ -22,10 +22,7 @@ use crate::source::{Cache, ModelSource, Source};
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// `tokenizer` is whose tokenizer a model behind a server has, where that is known.
-pub fn open_subject(
-    model: &ModelArgs,
-    tokenizer: Option<&Source>,
-) -> Result<Subject<'static>> {
+pub fn open_subject(model: &ModelArgs, tokenizer: Option<&Source>) -> Result<Subject<'static>> {
     let ModelSource::Remote(remote) = &model.model else {
         let placement = place(model.device.device)?;
         let checkpoint = open_model(model)?;

@@ -26,9 +26,7 @@ impl Chain<'_> {
         let measure: &Measuring = &|subject, path, told| {
             let records = SampleRecords::of_stage(path, &stage.digest.to_string())?;
             let mut told = |done| told(done, tasks.len() * config.samples);
-            let found = human_eval(
-                subject, &tasks, config, seed, &sandbox, records, &mut told,
-            )?;
+            let found = human_eval(subject, &tasks, config, seed, &sandbox, records, &mut told)?;
             Ok(found.map(Measured::HumanEval))
         };
         self.ask_each(stage, eval, "programs", measure, progress)
