@@ -388,28 +388,43 @@ limit = 10
     #[test]
     fn choices_and_windows_are_scored_in_a_request_each() {
         let eval = |task: &str| {
+            let lender =
+                "[models.here]\nsource = \"tests/golden/checkpoints/llama_tied\"\n[[stage]]";
             let server = SERVER.replace("[models.server]", "[models.server]\ntokenizer = \"here\"");
-            let (server, tables) = (server, "[models.here]\nsource = \"not-there\"\n[[stage]]");
-            let eval = "kind = \"eval\"\nmodels = [\"server\"]\ndata = \"ten\"";
+            let server = server.replace("[[stage]]", lender);
             planned(format!(
-                "{}\n{eval}\n{task}",
-                server.replace("[[stage]]", tables)
+                "{server}\nkind = \"eval\"\nmodels = [\"server\"]\ndata = \"ten\"\n{task}"
             ))
         };
-        for (task, wanted) in [
-            ("mmlu", 40),
-            ("kmmlu", 40),
-            ("hellaswag", 40),
-            ("truthfulqa_mc1", 50),
+        for (task, choices) in [
+            ("mmlu", 4),
+            ("kmmlu", 4),
+            ("hellaswag", 4),
+            ("truthfulqa_mc1", 5),
         ] {
-            let found = eval(&format!("task = \"{task}\""));
-            assert_eq!((found.requests, found.output_tokens), (wanted, wanted));
-            let limited = eval(&format!("task = \"{task}\"\nlimit = 2"));
-            assert_eq!(limited.requests, wanted / 5);
+            for (limit, questions) in [("", 10), ("limit = 2", 2)] {
+                let found = eval(&format!("task = \"{task}\"\n{limit}"));
+                let wanted = (choices * questions, choices * questions);
+                assert_eq!((found.requests, found.output_tokens), wanted, "{task}");
+            }
         }
-        let whole = eval("task = \"perplexity\"");
+        let whole = eval("task = \"perplexity\"\nwindow = 512");
         assert_eq!(whole.requests, 10);
         let windows = eval("task = \"perplexity\"\nwindow = 4\nstride = 2");
-        assert!(windows.requests > 20 && windows.input_tokens == 5 * windows.requests);
+        assert!(windows.requests > 20);
+        assert_eq!(windows.input_tokens, 5 * windows.requests);
+        // Ten documents of 200 tokens, in windows of what the model sees whose tokenizer it has.
+        let data = DataFacts {
+            bytes: 8000,
+            samples: Some(10),
+            text_bytes: None,
+            learned_bytes: None,
+        };
+        let open = Windows {
+            window: None,
+            stride: None,
+        };
+        let texts = |context| windows_of(&open, context, &data).unwrap().texts;
+        assert_eq!((texts(None), texts(Some(64))), (10, 60));
     }
 }

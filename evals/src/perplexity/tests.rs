@@ -128,7 +128,7 @@ fn windows_give_what_the_decoder_gives_for_each_alone() {
 fn bad_settings_and_data_are_told() {
     let decoder = decoder();
     let context = decoder.config.max_position_embeddings;
-    let subject = subject(90);
+    let subject = subject(decoder.config.vocab_size);
     let says = |config: &PerplexityConfig, documents: &[Vec<u32>]| {
         let result = perplexity(&subject, documents, config, &mut |_, _| true);
         result.unwrap_err().to_string()
