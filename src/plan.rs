@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use model::linear::lora::BaseForm;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -70,6 +71,9 @@ pub fn model_digest(
     let mut described = json!({ "source": source, "tokenizer": tokenizer });
     if let Some(adapter) = adapter {
         described["adapter"] = json!(adapter);
+    }
+    if let Some(form) = model.held_as.filter(|form| *form != BaseForm::AsStored) {
+        described["held_as"] = json!(form);
     }
     digest(&described)
 }

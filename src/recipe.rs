@@ -36,6 +36,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use model::linear::lora::BaseForm;
 use model::weights::peft::PeftAdapter;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -79,6 +80,8 @@ pub struct ModelConfig {
     pub tokenizer: Option<String>,
     /// The directory of an adapter, as PEFT stores it.
     pub adapter: Option<PathBuf>,
+    /// How its matrices are held where it is only read: as a teacher, as a reference, in evaluations. As stored when left out.
+    pub held_as: Option<BaseForm>,
 }
 
 pub struct Recipe {
@@ -249,6 +252,18 @@ impl Recipe {
                 problem,
             ))
         });
+        let forms = self.models.iter().filter_map(|(name, model)| {
+            model.held_as?;
+            let problem = match &model.source {
+                ModelSource::Random(_) => "a random model has no other form than its own",
+                ModelSource::Remote(_) => "a remote model is held by its server",
+                ModelSource::Stored(_) => return None,
+            };
+            Some(invalid::Invalid::new(
+                format!("models.{name}.held_as"),
+                problem,
+            ))
+        });
         let in_data = self
             .data
             .iter()
@@ -260,6 +275,7 @@ impl Recipe {
         (in_stages
             .chain(in_data)
             .chain(adapters)
+            .chain(forms)
             .chain(remotes)
             .chain(self.contradictions()))
         .map(|invalid| Problem {

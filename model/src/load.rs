@@ -43,7 +43,19 @@ pub fn load_frozen_decoder(
     checkpoint: &Checkpoint,
     placement: &Placement,
 ) -> Result<Decoder, WeightsError> {
-    let mut decoder = load_base(checkpoint, placement, checkpoint.base_form())?;
+    load_frozen_decoder_as(checkpoint, placement, checkpoint.base_form())
+}
+
+/// As [`load_frozen_decoder`], with the matrices held in `form`.
+///
+/// # Errors
+/// As [`load_base`].
+pub fn load_frozen_decoder_as(
+    checkpoint: &Checkpoint,
+    placement: &Placement,
+    form: BaseForm,
+) -> Result<Decoder, WeightsError> {
+    let mut decoder = load_base(checkpoint, placement, form)?;
     // An adapter was trained beside a base that rounds nothing.
     match (checkpoint.adapter(), checkpoint.quantization()) {
         (Some(adapter), _) => adapter.attach(ADAPTER, &mut decoder),

@@ -1,8 +1,10 @@
 //! What would make a recipe fit: changes that can be laid over it as they are written, the cheapest first.
 
+use std::collections::BTreeSet;
+
 use crate::cli::RecipeArgs;
-use crate::recipe::{Action, Recipe, TeacherChoice};
-use crate::source::Cache;
+use crate::recipe::{Action, Origin, Recipe, TeacherChoice};
+use crate::source::{Cache, ModelSource};
 use trainer::config::TrainConfig;
 
 use super::known::Facts;
@@ -34,7 +36,7 @@ impl Change {
 
 /// The cheapest changes of the stages in `failing` that make all of the recipe fit into `limit` bytes. Cheapest is what keeps
 /// the result (smaller microbatches, then block inputs instead of tapes), then what learns the same from less (stored
-/// targets), then an adapter, then shorter rows.
+/// targets, a teacher in 4 bits), then an adapter, then shorter rows.
 pub fn changes(
     from: &RecipeArgs,
     recipe: &Recipe,
@@ -44,7 +46,8 @@ pub fn changes(
     setting: Setting,
 ) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
-    for sets in candidates(recipe, failing) {
+    let facts = Facts::new(recipe, cache, false);
+    for sets in candidates(recipe, &facts, failing) {
         if found.len() == NAMED {
             break;
         }
@@ -70,7 +73,7 @@ pub fn changes(
 }
 
 /// Sets to try, in the order of their cost; each changes all stages that do not fit.
-fn candidates(recipe: &Recipe, failing: &[usize]) -> Vec<Vec<String>> {
+fn candidates(recipe: &Recipe, facts: &Facts, failing: &[usize]) -> Vec<Vec<String>> {
     let stages: Vec<(String, &Action, &TrainConfig)> = (failing.iter())
         .filter_map(|&number| {
             let stage = &recipe.stages[number];
@@ -81,9 +84,6 @@ fn candidates(recipe: &Recipe, failing: &[usize]) -> Vec<Vec<String>> {
             Some((key, &stage.action, stage.action.training()?))
         })
         .collect();
-    if stages.len() < failing.len() {
-        return Vec::new();
-    }
     let each = |change: &dyn Fn(&str, &Action, &TrainConfig) -> Option<String>| -> Vec<String> {
         (stages.iter())
             .filter_map(|(key, action, config)| change(key, action, config))
@@ -105,6 +105,12 @@ fn candidates(recipe: &Recipe, failing: &[usize]) -> Vec<Vec<String>> {
         stored_targets(recipe, action)
             .map(|name| format!("{key}.teacher={{ shards = \"{name}\" }}"))
     });
+    let in_4_bits: Vec<String> = (failing.iter())
+        .flat_map(|&stage| only_read(recipe, facts, stage))
+        .map(|name| format!("models.{name}.held_as=\"nf4\""))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     let adapter = each(&|key, _, config| {
         let full = config.adapter.is_none() && config.quantization_aware.is_none();
         full.then(|| format!("{key}.adapter={{ kind = \"lora\" }}"))
@@ -127,6 +133,8 @@ fn candidates(recipe: &Recipe, failing: &[usize]) -> Vec<Vec<String>> {
     found.push([micro(1), checkpoint.clone()].concat());
     found.push(shards.clone());
     found.push([shards, checkpoint.clone()].concat());
+    found.push(in_4_bits.clone());
+    found.push([in_4_bits, micro(1), checkpoint.clone()].concat());
     found.push(adapter.clone());
     found.push([adapter.clone(), checkpoint.clone()].concat());
     found.push([adapter.clone(), micro(1), checkpoint.clone()].concat());
@@ -137,6 +145,22 @@ fn candidates(recipe: &Recipe, failing: &[usize]) -> Vec<Vec<String>> {
     }
     found.retain(|sets| !sets.is_empty());
     found
+}
+
+/// The declared models that a stage only reads, and that can be held in 4 bits and are not.
+fn only_read<'a>(recipe: &'a Recipe, facts: &Facts, stage: usize) -> Vec<&'a str> {
+    let changed = ["model", "student"];
+    let inputs = recipe.inputs[stage].iter();
+    let read = inputs.filter(|input| !changed.contains(&input.reference.key.as_str()));
+    read.filter_map(|input| match &input.origin {
+        Origin::Model(name) => {
+            let shape = facts.model(stage, &input.reference.key).ok()?;
+            let is_stored = matches!(recipe.models[name].source, ModelSource::Stored(_));
+            (is_stored && shape.gains_by_nf4()).then_some(name.as_str())
+        }
+        _ => None,
+    })
+    .collect()
 }
 
 /// What an earlier stage stores of this stage's teacher on the same data.

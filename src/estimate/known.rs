@@ -66,7 +66,11 @@ impl<'a> Facts<'a> {
             let shape = match &model.source {
                 ModelSource::Stored(source) => local(source).and_then(|path| {
                     let opened = ModelShape::open(&path, model.adapter.as_deref());
-                    opened.map_err(|error| format!("{error:#}"))
+                    let opened = opened.map_err(|error| format!("{error:#}"))?;
+                    Ok(ModelShape {
+                        held_as: model.held_as,
+                        ..opened
+                    })
                 }),
                 ModelSource::Random(random) => (random.decoder_config())
                     .map(ModelShape::dense)

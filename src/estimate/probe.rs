@@ -13,7 +13,7 @@ use model::batch::TokenBatch;
 use model::build::{Found, Placement, build};
 use model::decoder::Decoder;
 use model::linear::Packed;
-use model::linear::lora::{BaseForm, LoraConfig};
+use model::linear::lora::LoraConfig;
 use model::load::ADAPTER;
 use model::score::chunk_rows;
 use trainer::config::TrainConfig;
@@ -173,11 +173,9 @@ fn decoder(
 }
 
 fn frozen(model: &ModelShape, size: (usize, usize), placement: &Placement) -> Decoder {
-    let base = model
-        .adapter
-        .as_ref()
-        .map_or(BaseForm::AsStored, |l| l.base);
-    decoder(model, size, placement, |tensor| tensor.frozen_form(base))
+    decoder(model, size, placement, |tensor| {
+        tensor.frozen_form(model.form())
+    })
 }
 
 fn student(

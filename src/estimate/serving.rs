@@ -40,7 +40,7 @@ pub fn serving(
     let context = model.config.max_position_embeddings;
     // In the blocks of its file, or all in the type of trained weights.
     let held = match numbers.packs {
-        true => model.frozen_bytes(model::linear::lora::BaseForm::AsStored),
+        true => model.frozen_bytes(model.form()),
         false => numbers.weights as u64 * parameters,
     };
     let number = numbers.activations;

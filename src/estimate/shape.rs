@@ -18,6 +18,8 @@ pub struct ModelShape {
     pub tensors: Vec<TensorShape>,
     /// Beside the model.
     pub adapter: Option<LoraShape>,
+    /// Said of it, where it is only read.
+    pub held_as: Option<BaseForm>,
     /// Whether the tokenizer is read from a GGUF file, not from a `tokenizer.json`.
     pub gguf_tokenizer: bool,
 }
@@ -102,8 +104,15 @@ impl ModelShape {
             tensors: expected_tensors(&config).into_iter().map(tensor).collect(),
             config,
             adapter: None,
+            held_as: None,
             gguf_tokenizer: false,
         }
+    }
+
+    /// How its matrices are held where it is only read.
+    pub fn form(&self) -> BaseForm {
+        let beneath = self.adapter.as_ref().map(|adapter| adapter.base);
+        self.held_as.or(beneath).unwrap_or_default()
     }
 
     /// Reads the headers of a model on this machine: a checkpoint, or an adapter with the base that it names. Whether an
@@ -162,6 +171,17 @@ impl ModelShape {
         sides.sum::<usize>() as u64
     }
 
+    /// Whether its linear layers can be held in NF4, and take less than half of what they do.
+    pub fn gains_by_nf4(&self) -> bool {
+        let linear = || self.tensors.iter().filter(|tensor| is_linear(&tensor.name));
+        let fits = linear().all(|tensor| tensor.shape.last().is_some_and(|n| n.is_multiple_of(64)));
+        let bytes = |form| -> usize {
+            let sizes = linear().map(|tensor| tensor.bytes(tensor.frozen_form(form), 4));
+            sizes.sum()
+        };
+        fits && 2 * bytes(BaseForm::Nf4) < bytes(self.form())
+    }
+
     /// Bytes of the model held frozen, as its file has it.
     pub fn frozen_bytes(&self, base: BaseForm) -> u64 {
         let held = (self.tensors.iter()).map(|tensor| tensor.bytes(tensor.frozen_form(base), 4));
@@ -197,6 +217,7 @@ impl ModelShape {
             None => Self::dense(self.config.clone()),
             Some(lora) => Self {
                 adapter: Some(lora.clone()),
+                held_as: None,
                 gguf_tokenizer: false,
                 ..self.clone()
             },

@@ -1,6 +1,5 @@
 //! What each kind of stage holds, by what it does.
 
-use model::linear::lora::BaseForm;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 
@@ -455,13 +454,9 @@ impl Reading {
     }
 
     fn pass<'m>(&self, model: &'m ModelShape, tokens: usize, part: Part) -> Pass<'m> {
-        let base = model
-            .adapter
-            .as_ref()
-            .map_or(BaseForm::AsStored, |l| l.base);
         Pass {
             model,
-            holding: Holding::Frozen(base),
+            holding: Holding::Frozen(model.form()),
             tokens,
             numbers: self.setting.numbers,
             weights: part,

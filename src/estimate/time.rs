@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::config::DecoderConfig;
+use model::linear::lora::BaseForm;
 
 use super::disk;
 use super::known::Facts;
@@ -275,7 +276,7 @@ fn writing(model: &ModelShape, wanted: &Asked) -> Work {
     let (texts, new) = (wanted.texts as f64, wanted.new as f64);
     let steps = wanted.texts.div_ceil(ROWS as u64) as f64 * new;
     asked(&model.config, wanted.read as u64, 256).plus(Work {
-        decode_bytes: steps * model.frozen_bytes(model::linear::lora::BaseForm::AsStored) as f64,
+        decode_bytes: steps * model.frozen_bytes(model.form()) as f64,
         ask: texts * new * 2.0 * model.parameters() as f64,
         ..Work::default()
     })
@@ -287,7 +288,7 @@ fn asking(model: &ModelShape, length: usize, pace: &mut Pace) -> Option<Rates> {
 }
 
 /// What the time of a block depends on.
-fn shape_key(model: &ModelShape) -> (usize, usize, usize, usize, Option<String>) {
+fn shape_key(model: &ModelShape) -> (usize, usize, usize, usize, Option<String>, BaseForm) {
     let config = &model.config;
     let kind = model
         .tensors
@@ -300,5 +301,6 @@ fn shape_key(model: &ModelShape) -> (usize, usize, usize, usize, Option<String>)
         config.num_key_value_heads * config.head_dim,
         kind.and_then(|tensor| tensor.kind)
             .map(|kind| kind.name().to_string()),
+        model.form(),
     )
 }

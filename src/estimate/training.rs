@@ -53,13 +53,9 @@ impl Training<'_> {
     }
 
     fn asked<'b>(&self, model: &'b ModelShape) -> Pass<'b> {
-        let base = model
-            .adapter
-            .as_ref()
-            .map_or(BaseForm::AsStored, |l| l.base);
         Pass {
             model,
-            holding: Holding::Frozen(base),
+            holding: Holding::Frozen(model.form()),
             tokens: self.teacher_tokens,
             numbers: self.numbers,
             weights: Part::Teacher,

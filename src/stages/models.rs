@@ -11,7 +11,8 @@ use model::decoder::Decoder;
 use model::linear::lora::LoraConfig;
 use model::linear::{Linear, QuantizedLinear};
 use model::load::{
-    ADAPTER, load_base, load_decoder, load_frozen_decoder, random_decoder, save_decoder,
+    ADAPTER, load_base, load_decoder, load_frozen_decoder, load_frozen_decoder_as, random_decoder,
+    save_decoder,
 };
 use model::phase;
 use model::weights::checkpoint::Checkpoint;
@@ -36,9 +37,6 @@ const ACTIVATIONS_GO: &str =
 
 /// Quantised layers by module, in the order of their names.
 pub type Layers = BTreeMap<String, QuantizedLinear>;
-
-/// How a checkpoint becomes a decoder.
-type Load = fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>;
 
 /// A model with the tokenizer that its ids belong to.
 pub struct OpenModel {
@@ -77,7 +75,14 @@ impl StoredModel {
 impl Chain<'_> {
     /// The model that `key` of the stage names, on the run's device, to be read only.
     pub fn open_model(&self, stage: &PlannedStage, key: &str) -> Result<OpenModel> {
-        self.open(stage, key, load_frozen_decoder)
+        let held_as = match &self.input(stage, key)?.origin {
+            Origin::Model(name) => self.recipe.models[name].held_as,
+            _ => None,
+        };
+        self.open(stage, key, |checkpoint, placement| match held_as {
+            Some(form) => load_frozen_decoder_as(checkpoint, placement, form),
+            None => load_frozen_decoder(checkpoint, placement),
+        })
     }
 
     /// As [`Chain::open_model`], to be changed: what an adapter adds is merged in.
@@ -147,7 +152,12 @@ impl Chain<'_> {
         self.open_to_save(stage, key, load_frozen_decoder)
     }
 
-    fn open_to_save(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
+    fn open_to_save(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+        load: impl Fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>,
+    ) -> Result<OpenModel> {
         let opened = self.open(stage, key, load)?;
         let path = stage.directory.join("model/config.json");
         check_expressible(&path, &opened.decoder.config)
@@ -155,7 +165,12 @@ impl Chain<'_> {
         Ok(opened)
     }
 
-    fn open(&self, stage: &PlannedStage, key: &str, load: Load) -> Result<OpenModel> {
+    fn open(
+        &self,
+        stage: &PlannedStage,
+        key: &str,
+        load: impl Fn(&Checkpoint, &Placement) -> Result<Decoder, WeightsError>,
+    ) -> Result<OpenModel> {
         let _phase = phase!("open models");
         let input = self.input(stage, key)?;
         let opened = match (self.stored(stage, key), &input.origin) {

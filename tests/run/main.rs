@@ -25,6 +25,7 @@ mod filters;
 mod flags;
 mod full_disk;
 mod generate;
+mod held_as;
 mod home;
 mod hub;
 mod human_eval;

@@ -352,28 +352,26 @@ fn write_arrays<'a>(
     file.sync_all().map_err(io_error(path))
 }
 
-/// An open safetensors file.
+/// An open safetensors file. It is mapped anew for each tensor: pages of one mapping would all stay resident to the end.
 struct Arrays {
     path: PathBuf,
-    map: Mmap,
+    file: File,
 }
 
 impl Arrays {
     fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = File::open(path).map_err(io_error(path))?;
-        // Safety: checkpoints are written once and renamed; nobody changes them while they are read.
-        let map = unsafe { Mmap::map(&file) }.map_err(io_error(path))?;
         Ok(Self {
             path: path.to_path_buf(),
-            map,
+            file: File::open(path).map_err(io_error(path))?,
         })
     }
 
     /// The tensor `name`, with the shape, dtype and device of `like`.
     fn tensor(&self, name: &str, like: &Tensor<2>) -> Result<Tensor<2>, CheckpointError> {
         let broken = |what: String| broken(&self.path, what);
-        let file =
-            SafeTensors::deserialize(&self.map).map_err(|error| broken(error.to_string()))?;
+        // Safety: checkpoints are written once and renamed; nobody changes them while they are read.
+        let map = unsafe { Mmap::map(&self.file) }.map_err(io_error(&self.path))?;
+        let file = SafeTensors::deserialize(&map).map_err(|error| broken(error.to_string()))?;
         let view = file
             .tensor(name)
             .map_err(|error| broken(format!("{name}: {error}")))?;

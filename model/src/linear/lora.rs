@@ -40,7 +40,7 @@ pub struct LoraConfig {
     pub base: BaseForm,
 }
 
-/// How the frozen matrices beneath an adapter are held.
+/// How the matrices of a model that is only read are held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseForm {
