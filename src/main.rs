@@ -8,6 +8,7 @@ mod device;
 mod estimate;
 mod exit;
 mod export;
+mod json_file;
 mod masked_runs;
 mod memory;
 mod plan;

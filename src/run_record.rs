@@ -6,10 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::estimate::actual::{Actual, Meter};
+use crate::json_file::read_json;
 use crate::plan::PlannedStage;
 use crate::recipe::{Recipe, masked};
 use crate::stages::write_json;
@@ -87,7 +89,15 @@ impl RunLog {
         device: String,
         stages: Vec<Value>,
     ) -> Self {
-        let sittings = RunRecord::read(directory).map_or_else(BTreeMap::new, |old| old.sittings);
+        let earlier = RunRecord::read(directory).unwrap_or_else(|error| {
+            let path = directory.join(RUN);
+            tracing::warn!(
+                "{} cannot be read ({error:#}): it is written anew, without what earlier runs took",
+                path.display()
+            );
+            None
+        });
+        let sittings = earlier.map_or_else(BTreeMap::new, |old| old.sittings);
         let machine = Machine {
             version: env!("CARGO_PKG_VERSION").to_string(),
             device,
@@ -169,10 +179,12 @@ impl RunLog {
 }
 
 impl RunRecord {
-    /// That of a run's directory, if there is a whole one.
-    pub fn read(directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(directory.join(RUN)).ok()?;
-        serde_json::from_str(&text).ok()
+    /// That of a run's directory, if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or says something else.
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        read_json(&directory.join(RUN))
     }
 }
 

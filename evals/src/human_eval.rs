@@ -35,8 +35,10 @@ pub struct HumanEvalConfig {
     #[schemars(range(min = 1, max = 10000))]
     pub samples: usize,
     /// 0 takes the likeliest token each time.
+    #[schemars(range(min = 0, max = f32::MAX))]
     pub temperature: f64,
     /// The smallest set of most probable tokens whose probabilities reach this sum; 1 keeps all.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub top_p: f64,
     /// Most tokens of a completion.
     #[schemars(range(min = 1))]

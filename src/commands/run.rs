@@ -59,11 +59,16 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     }
     let is_cpu = placement.device == Placement::cpu().device;
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
-    let estimates = plan(&recipe, &chain, is_cpu);
+    let done = chain.done();
+    let estimates = plan(&recipe, &chain, &done, is_cpu);
     if !force {
         let free = || is_cpu.then(free_memory).flatten().map(Limit::Free);
         let limit = memory.map(Limit::Allowed).or_else(free);
-        check_fit(&from, &recipe, &chain, &estimates, limit, is_cpu)?;
+        let (plan, setting) = (
+            (estimates.as_slice(), done.as_slice()),
+            Setting::on(!is_cpu),
+        );
+        check_fit(&from, &recipe, &chain, plan, limit, setting)?;
     }
     let mut progress = Progress::new(chain.stages.len());
     let laid_over = (from.preset.as_deref(), from.set.as_slice());
@@ -80,16 +85,18 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
         Ok(Ending::Stopped { .. }) => Ended::Stopped,
         Err(error) => Ended::Failed(told(error)),
     });
+    if !is_cpu {
+        // What is planned is the device's memory, what was measured the host's.
+        (log.actual.values_mut()).for_each(|actual| actual.peak_bytes = None);
+    }
+    // What was made is there without plan and report.
+    let compared = Comparison::new(&run_directory, &chain.stages, estimates, &log.actual);
+    if let Err(error) = compared.write(&run_directory) {
+        tracing::warn!("{error:#}: the report of this run will lack plan against actual");
+    }
     if matches!(ending, Ok(Ending::Finished)) {
-        if !is_cpu {
-            // What is planned is the device's memory, what was measured the host's.
-            (log.actual.values_mut()).for_each(|actual| actual.peak_bytes = None);
-        }
-        let compared = Comparison::new(&run_directory, &chain.stages, estimates, &log.actual);
-        compared.write(&run_directory)?;
         eprint!("{}", compared.table());
     }
-    // What was made is there without it.
     let report = write_report(&run_directory, None, None)
         .inspect_err(|error| tracing::warn!("{error:#}"))
         .ok();
@@ -125,17 +132,11 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
 }
 
 /// What the stages will take; their times by the rates of an earlier probe, if there was one.
-fn plan(recipe: &Recipe, chain: &Chain, is_cpu: bool) -> Vec<StageEstimate> {
+fn plan(recipe: &Recipe, chain: &Chain, done: &[Option<bool>], is_cpu: bool) -> Vec<StageEstimate> {
     let facts = Facts::new(recipe, chain.cache(), false);
     let rates = stored(chain.cache()).filter(|_| is_cpu);
     let mut pace = rates.map_or(Pace::Unknown, Pace::Given);
-    estimate(
-        recipe,
-        &facts,
-        Setting::on(!is_cpu),
-        &chain.done(),
-        &mut pace,
-    )
+    estimate(recipe, &facts, Setting::on(!is_cpu), done, &mut pace)
 }
 
 /// Better now than after hours: whether memory and disk suffice, as far as that is known.
@@ -143,15 +144,14 @@ fn check_fit(
     from: &RecipeArgs,
     recipe: &Recipe,
     chain: &Chain,
-    estimates: &[StageEstimate],
+    (estimates, done): (&[StageEstimate], &[Option<bool>]),
     limit: Option<Limit>,
-    is_cpu: bool,
+    setting: Setting,
 ) -> Result<()> {
     if let Some(limit) = limit {
         let failing = too_large(estimates, limit.bytes());
         if !failing.is_empty() {
-            let (done, setting) = (chain.done(), Setting::on(!is_cpu));
-            let limits = (limit.bytes(), done.as_slice());
+            let limits = (limit.bytes(), done);
             let changes = changes(from, recipe, &failing, limits, chain.cache(), setting);
             bail!("{}", refusal(estimates, &failing, limit, &changes));
         }

@@ -38,6 +38,7 @@ pub struct CodeQuality {
     pub sampling: Sampling,
     /// Records that the teacher scores; twice the `folds` at least.
     #[serde(default = "labelled_records")]
+    #[schemars(range(min = 4))]
     pub labelled: usize,
     /// Labels that the data has already; or else `teacher`.
     pub labels: Option<ColumnLabels>,
@@ -54,6 +55,7 @@ pub struct CodeQuality {
     pub folds: usize,
     /// Share of the trees that has to vote for a record, above 0 and at most 1.
     #[serde(default = "half")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub threshold: f64,
     /// What it may cost: a stage that has reached it goes on with a larger one. No limit when left out.
     #[serde(default, skip_serializing)]

@@ -154,7 +154,7 @@ impl Export {
         let says = "`max_kl` must be at least 0";
         require(
             &mut found,
-            max_kl.is_none_or(|kl| kl >= 0.0),
+            max_kl.is_none_or(|kl| kl >= 0.0 && kl.is_finite()),
             "verify.max_kl",
             says,
         );

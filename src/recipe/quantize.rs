@@ -91,6 +91,7 @@ pub enum Activations {
 #[serde(deny_unknown_fields, default)]
 pub struct LlmInt8 {
     /// Columns with a magnitude above it stay in 16 bits.
+    #[schemars(range(min = 0.001, max = 1000000))]
     pub threshold: f64,
 }
 

@@ -6,12 +6,14 @@ mod curve;
 mod data;
 mod difference;
 mod evaluation;
+mod expected;
 mod origin;
 mod page;
 mod planned;
 mod resources;
 mod run_files;
 mod samples;
+mod stage_files;
 mod training;
 
 use std::fs;
@@ -40,6 +42,7 @@ pub fn write_report(run: &Path, other: Option<&Path>, out: Option<&Path>) -> Res
         runs.push(RunFiles::read(other)?);
         run_files::tell_apart(&mut runs);
     }
+    runs.iter().for_each(RunFiles::warn);
     let path = match (out, other) {
         (Some(out), _) => out.to_path_buf(),
         (None, None) => run.join(REPORT),

@@ -8,17 +8,33 @@ use super::references::target;
 pub fn accepted(schema: &Value, definitions: &Map<String, Value>) -> String {
     let mut words = types(schema, definitions).join(" or ");
     let bound = |key: &str| schema[key].as_f64();
-    let least = (bound("minimum"), bound("exclusiveMinimum"));
-    let bounds = match (least, bound("maximum")) {
-        ((Some(least), _), Some(most)) => format!(", {least} to {most}"),
-        ((Some(least), _), None) => format!(", at least {least}"),
-        ((None, Some(least)), Some(most)) => format!(", above {least}, at most {most}"),
-        ((None, Some(least)), None) => format!(", above {least}"),
-        ((None, None), Some(most)) => format!(", at most {most}"),
-        _ => String::new(),
-    };
-    words += &bounds;
+    // The end of a type is no limit that anybody meets.
+    let is_meant = |most: &f64| ![u32::MAX.into(), f32::MAX.into()].contains(most);
+    let ends = [
+        ("at least", bound("minimum")),
+        ("above", bound("exclusiveMinimum")),
+        ("at most", bound("maximum").filter(is_meant)),
+        ("below", bound("exclusiveMaximum")),
+    ];
+    match ends {
+        [(_, Some(least)), _, (_, Some(most)), _] => {
+            words += &format!(", {} to {}", number(least), number(most));
+        }
+        _ => {
+            for (word, end) in ends {
+                words.extend(end.map(|end| format!(", {word} {}", number(end))));
+            }
+        }
+    }
     words
+}
+
+/// As short as it can be read.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size != 0.0 && !(1e-6..1e15).contains(&size) => format!("{value:e}"),
+        _ => value.to_string(),
+    }
 }
 
 fn types(schema: &Value, definitions: &Map<String, Value>) -> Vec<String> {

@@ -6,6 +6,7 @@ use self::validator::validate;
 use super::*;
 use crate::recipe::{LoadError, Recipe};
 
+mod numbers;
 mod validator;
 
 const COMMITTED: &str = "recipes/recipe.schema.json";

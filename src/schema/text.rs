@@ -21,8 +21,21 @@ fn is_schema(object: &Map<String, Value>) -> bool {
     !object.values().all(Value::is_object)
 }
 
+/// What the type that reads a number can hold, where that is less than TOML can write.
+fn most_of_type(format: &str) -> Option<Value> {
+    match format {
+        "uint8" => Some(u8::MAX.into()),
+        "uint32" => Some(u32::MAX.into()),
+        "float" => Some(f32::MAX.into()),
+        _ => None,
+    }
+}
+
 fn tidy_one(schema: &mut Map<String, Value>) {
-    if schema.get("format").is_some_and(Value::is_string) {
+    if let Some(Value::String(format)) = schema.get("format") {
+        if let Some(most) = most_of_type(format) {
+            schema.entry("maximum").or_insert(most);
+        }
         schema.remove("format");
     }
     schema.remove("writeOnly");

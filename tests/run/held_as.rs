@@ -145,6 +145,9 @@ fn a_form_is_that_of_a_stored_model() {
         "source = \"tiny\"\nheld_as = \"nf4\"",
         1,
     );
-    home.write(RECIPE, format!("{tiny}{}", eval.replace("fresh", "tiny")));
+    home.write(
+        RECIPE,
+        [tiny.as_str(), &eval.replace("fresh", "tiny")].concat(),
+    );
     assert_failure(&home.run(), 1, &["64", "tiny"]);
 }

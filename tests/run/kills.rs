@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::events::{expected, scalars};
-use crate::home::{Home, RECIPE, assert_success, metrics, steps};
+use crate::home::{Home, RECIPE, assert_success, metrics, read_json, steps};
 use crate::models::{SMOL, random};
 use crate::weights::digest;
 
@@ -181,10 +181,14 @@ fn control_c_stops_after_a_step_and_the_same_command_goes_on() {
     let told = interrupt(&|| !home.stages("stopped", "prune").is_empty());
     let places = ["stopped before stage 2", "stopped in stage 2 after step 0"];
     assert!(places.contains(&told.as_str()), "{told}");
+    let prune = || read_json(&home.path("stopped/r/plan.json"))["stages"][0]["actual"].clone();
+    let took = prune();
+    assert!(took["seconds"].as_f64().unwrap() > 0.0);
     for threshold in [3, 11] {
         let told = interrupt(&|| steps_done(&home, "stopped") >= threshold);
         let done = steps_done(&home, "stopped");
         assert_eq!(told, format!("stopped in stage 2 after step {done}"));
+        assert_eq!(prune(), took);
     }
     let output = home.distill(&["run", RECIPE, "--out", "stopped"]);
     assert_success(&output);

@@ -1,5 +1,7 @@
 //! `distill plan`, and a run that is refused because it would not fit.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::home::{Home, RECIPE, assert_failure, assert_success, read_json, stderr, stdout};
@@ -85,6 +87,24 @@ fn memory_comes_as_planned_and_both_are_kept() {
     assert_success(&home.run());
     let again = read_json(&home.path("runs/r/plan.json"));
     assert_eq!(again["stages"][0]["actual"], stage["actual"]);
+}
+
+#[test]
+fn a_run_ends_well_without_its_plan() {
+    let home = home();
+    fs::create_dir_all(home.path("runs/r/plan.json")).unwrap();
+    let output = home.run();
+    assert_success(&output);
+    let says = stderr(&output);
+    for part in [
+        "cannot write runs/r/plan.json: ",
+        "the report of this run will lack plan against actual",
+        "plan → actual",
+        "plan.json cannot be read (",
+    ] {
+        assert!(says.contains(part), "{part}: {says}");
+    }
+    assert!(stdout(&output).contains("report    runs/r/report.html"));
 }
 
 #[test]

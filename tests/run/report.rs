@@ -168,9 +168,16 @@ fn what_an_older_version_left_is_reported_as_far_as_it_goes() {
     }
     fs::remove_file(stage.join("seen.json")).unwrap();
     fs::remove_file(stage.join("events.out.tfevents")).unwrap();
-    assert_success(&home.distill(&["report", "runs/r"]));
+    let output = home.distill(&["report", "runs/r"]);
+    assert_success(&output);
+    assert!(
+        stderr(&output).contains("runs/r: run.json is missing"),
+        "{}",
+        stderr(&output)
+    );
     let text = report(&home, "runs");
-    assert!(text.contains("it has no run.json"), "{text}");
+    assert!(text.contains("run.json is missing"), "{text}");
+    assert!(text.contains("seen.json of 2 distill → student is missing"));
     for part in [
         "2 distill → student",
         "Held-out loss",
@@ -183,6 +190,24 @@ fn what_an_older_version_left_is_reported_as_far_as_it_goes() {
     fs::remove_file(home.path("runs/r/lineage.json")).unwrap();
     assert_success(&home.distill(&["report", "runs/r"]));
     assert!(report(&home, "runs").contains("3 of 3 done"));
+
+    // What is broken costs its own part of the report alone.
+    let metrics = fs::read_to_string(stage.join("metrics.jsonl")).unwrap();
+    fs::write(home.stage("runs", "eval").join("scores.json"), "{}").unwrap();
+    fs::write(stage.join("metrics.jsonl"), &metrics[..20]).unwrap();
+    let output = home.distill(&["report", "runs/r"]);
+    assert_success(&output);
+    let text = report(&home, "runs");
+    for broken in [
+        "scores.json of 3 eval",
+        "metrics.jsonl of 2 distill → student",
+    ] {
+        let says = format!("{broken} cannot be read (");
+        assert!(
+            stderr(&output).contains(&says) && text.contains(&says),
+            "{says}"
+        );
+    }
 
     let nothing = home.distill(&["report", "cache"]);
     assert_failure(&nothing, 1, &["there is no run in cache", "hint: "]);

@@ -19,12 +19,13 @@ pub struct TrainConfig {
     #[schemars(range(min = 1))]
     pub steps: Option<u64>,
     /// Passes over the data; or else `steps`.
+    #[schemars(range(max = 100000), extend("exclusiveMinimum" = 0))]
     pub epochs: Option<f64>,
     /// Tokens of one optimiser step, a multiple of `sequence_length`: its rows are computed `micro_batch` at a time.
-    #[schemars(range(min = 1, max = 67108864))]
+    #[schemars(range(min = 2, max = 67108864))]
     pub tokens_per_step: usize,
     /// Tokens of a row.
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2, max = 67108864))]
     pub sequence_length: usize,
     /// Rows computed together; divides those of a step. All rows of a step, four at most, when left out.
     #[schemars(range(min = 1))]

@@ -29,6 +29,7 @@ pub struct BlockGrid {
     /// The head's blocks, which are the embedding's in a tied model.
     pub embedding: HeadGrid,
     /// Share of the steps that pass before weights are rounded, at least 0 and below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub start: f64,
 }
 
@@ -48,6 +49,7 @@ pub struct GroupGrid {
     #[schemars(range(min = 1))]
     pub group_size: usize,
     /// Share of the steps that pass before weights are rounded, at least 0 and below 1.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub start: f64,
 }
 

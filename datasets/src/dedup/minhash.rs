@@ -39,10 +39,11 @@ pub struct MinHash {
     /// Bands of a signature, as many rows each: records that agree in a whole band are compared. Divides
     /// `permutations`.
     #[serde(default = "bands")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub bands: usize,
     /// The least estimated Jaccard index of duplicates.
     #[serde(default = "threshold")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub threshold: f64,
 }
 

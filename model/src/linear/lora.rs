@@ -25,8 +25,10 @@ pub struct LoraConfig {
     #[schemars(range(min = 1, max = 4096))]
     pub rank: usize,
     /// What the adapter adds is multiplied by `alpha / rank`, with `rslora` by `alpha / √rank`.
+    #[schemars(range(min = 0.000001, max = 1000000))]
     pub alpha: f64,
     /// Share of the adapter's inputs that training sets to 0.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
     /// Rank-stabilised LoRA (arXiv 2312.03732): see `alpha`.
     pub rslora: bool,

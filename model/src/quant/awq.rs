@@ -48,8 +48,10 @@ pub enum Scaling {
     /// `scale` for the `share` of columns whose mean|x| is largest, 1 for the others.
     Salient {
         /// Share of the columns that are scaled, between 0 and 1, such as 0.01.
+        #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
         share: f64,
         /// What they are multiplied by, 0.001 to 1000.
+        #[schemars(range(min = 0.001, max = 1000))]
         scale: f32,
     },
 }

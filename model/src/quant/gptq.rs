@@ -32,7 +32,7 @@ pub struct GptqConfig {
     pub symmetric: bool,
     /// What is added to the diagonal of the Hessian, as a share of its mean; above 0.
     #[serde(default = "default_damping")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1000000), extend("exclusiveMinimum" = 0))]
     pub damping: f64,
     /// Columns with the largest inputs first; groups are then of columns in that order.
     #[serde(default)]

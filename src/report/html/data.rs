@@ -6,12 +6,12 @@ use teacher::synth::in_order::Dropped;
 use teacher::synth::pairs::RatingCounts;
 use teacher::synth::verdict::VerdictCounts;
 
+use super::expected::SIFTING;
 use super::page::{Limits, Section, Table};
-use super::run_files::{RunFiles, StageFiles};
+use super::run_files::RunFiles;
+use super::stage_files::StageFiles;
 use crate::report::{preferences, sifted_rows};
 use crate::stages::{ForestReport, Seen};
-
-const SIFTING: [&str; 4] = ["filter", "dedup", "decontaminate", "code_quality"];
 
 pub fn section(runs: &[RunFiles], limits: &Limits) -> Section {
     let mut section = Section::new("data", "Data: counts and what was dropped");
@@ -31,9 +31,7 @@ pub fn section(runs: &[RunFiles], limits: &Limits) -> Section {
 
 fn tables(stage: &StageFiles) -> Vec<Table> {
     let mut found = vec![outcome(stage)];
-    if stage.training.is_some()
-        && let Ok(Some(seen)) = Seen::read(&stage.directory)
-    {
+    if let Ok(Some(seen)) = Seen::read(&stage.directory) {
         found.push(rows(stage, &seen));
     }
     let of = stage

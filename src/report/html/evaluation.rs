@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::page::{Head, Limits, Section, Table};
-use super::run_files::{RunFiles, StageFiles};
+use super::run_files::RunFiles;
+use super::stage_files::StageFiles;
 use crate::report::scores::{columns, measured_remarks, millions, values};
 use crate::stages::{Measured, QuantizationScore, Score, Scores};
 

@@ -3,7 +3,8 @@
 use super::difference::difference;
 use super::page::{Facts, Limits, Part, Section, Table, cut};
 use super::resources::{date, duration};
-use super::run_files::{RunFiles, State};
+use super::run_files::RunFiles;
+use super::stage_files::State;
 use crate::run_record::Ended;
 
 /// Characters of a digest that tell it from others; directories have as many.

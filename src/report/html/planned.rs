@@ -4,13 +4,14 @@ use serde::Deserialize;
 
 use super::page::{Limits, Section, Table};
 use super::resources::{bytes, duration};
-use super::run_files::{RunFiles, StageFiles};
+use super::run_files::RunFiles;
+use super::stage_files::StageFiles;
 use crate::estimate::actual::Actual;
 use crate::estimate::comparison::{FILE, difference, seconds};
 
 /// As `plan.json` has it.
 #[derive(Deserialize)]
-struct Plans {
+pub struct Plans {
     stages: Vec<Compared>,
 }
 

@@ -6,7 +6,8 @@ use indicatif::HumanBytes;
 use serde_json::Value;
 
 use super::page::{Limits, Section, Table};
-use super::run_files::{RunFiles, StageFiles, State};
+use super::run_files::RunFiles;
+use super::stage_files::{StageFiles, State};
 use crate::run_record::Ended;
 
 pub fn section(runs: &[RunFiles], limits: &Limits) -> Section {

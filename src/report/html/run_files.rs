@@ -1,21 +1,24 @@
-//! A run as its directory tells of it, finished or not. What is missing is said, and is no error.
+//! A run as its directory tells of it, finished or not. What is missing or broken is said, and is no error.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
+use super::expected::{CURVES, METRICS, TRAINING, fault, faults, named};
 use super::page::{Limits, cut};
+use super::planned::Plans;
+use super::stage_files::{Described, StageFiles, State};
 use super::training::Training;
 use crate::counted::counted;
-use crate::run_record::{Ended, RunRecord, Sitting};
+use crate::estimate::comparison::FILE as PLAN;
+use crate::json_file::read_json;
+use crate::run_record::{Ended, RUN, RunRecord};
 
-/// Bytes that are read of a file of samples, at its beginning and at its end.
-const READ: u64 = 1 << 20;
+const LINEAGE: &str = "lineage.json";
+const STAGE: &str = "stage.json";
 
 pub struct RunFiles {
     pub label: String,
@@ -24,43 +27,8 @@ pub struct RunFiles {
     pub stages: Vec<StageFiles>,
     /// Stages in the directory that are not of this recipe as it stands.
     others: usize,
-}
-
-pub struct StageFiles {
-    pub described: Described,
-    pub directory: PathBuf,
-    pub state: State,
-    pub training: Option<Training>,
-    pub sittings: Vec<Sitting>,
-}
-
-/// A stage as `stage.json` and `lineage.json` have it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Described {
-    pub stage: usize,
-    pub kind: String,
-    #[serde(rename = "as")]
-    pub name: Option<String>,
-    pub digest: String,
-    pub directory: String,
-    pub inputs: Vec<NamedInput>,
-    pub seed: u64,
-    pub version: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct NamedInput {
-    pub key: String,
-    pub name: String,
-    pub digest: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Done,
-    /// It has left something, but not all.
-    Begun,
-    NotBegun,
+    /// Files that are missing or broken, and what the report lacks for it.
+    faults: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -78,53 +46,50 @@ impl RunFiles {
                 directory.display()
             );
         }
-        let record = RunRecord::read(directory);
-        let made = stages_made(directory);
-        let of_record = record.as_ref().and_then(|record| {
-            let stages = record.stages.iter().cloned().map(serde_json::from_value);
-            stages.collect::<Result<Vec<Described>, _>>().ok()
-        });
-        let of_lineage = || {
-            let lineage: Option<Lineage> = json(&directory.join("lineage.json"));
-            lineage.map(|lineage| lineage.stages)
-        };
-        let planned = of_record
-            .or_else(of_lineage)
-            .unwrap_or_else(|| made.clone());
+        let mut faults = Vec::new();
+        let record = read_record(directory, &mut faults);
+        let (made, broken) = stages_made(directory);
+        let of_record = (record.as_ref()).and_then(|record| planned_by(record, &mut faults));
+        let of_lineage = || lineage(directory, &mut faults);
+        let planned = (of_record.or_else(of_lineage)).unwrap_or_else(|| made.clone());
+        let planned_in = |name: &str| planned.iter().find(|stage| stage.directory == name);
+        for (name, error) in &broken {
+            let lacks = match planned_in(name) {
+                Some(stage) => format!(
+                    "the report has what is known of {} from elsewhere",
+                    stage.title()
+                ),
+                None => "the report lacks this stage".to_string(),
+            };
+            faults.push(format!("{name}/{STAGE} cannot be read ({error}): {lacks}"));
+        }
         if planned.is_empty() {
+            let faults: String = faults.iter().map(|fault| format!("\n{fault}")).collect();
             bail!(
-                "there is no run in {}: neither run.json nor lineage.json, nor a stage that is done\n\
+                "there is no run in {}: neither {RUN} nor {LINEAGE}, nor a stage that is done, can be read{faults}\n\
                  hint: name what `distill run` has made, such as runs/quickstart",
                 directory.display()
             );
         }
-        let is_planned = |other: &Described| planned.iter().any(|s| s.directory == other.directory);
-        let others = made.iter().filter(|stage| !is_planned(stage)).count();
-        let sittings = record.as_ref().map(|record| &record.sittings);
-        let stages = planned.into_iter().map(|described| {
-            // Beside its file, wherever the file says.
-            let name = Path::new(&described.directory).file_name();
-            let place = directory.join(name.unwrap_or_default());
-            StageFiles {
-                state: match (place.join("stage.json").exists(), is_filled(&place)) {
-                    (true, _) => State::Done,
-                    (false, true) => State::Begun,
-                    (false, false) => State::NotBegun,
-                },
-                training: Training::read(&place.join("metrics.jsonl")),
-                sittings: (sittings.and_then(|all| all.get(&described.directory)))
-                    .cloned()
-                    .unwrap_or_default(),
-                directory: place,
-                described,
-            }
-        });
+        let others = made
+            .iter()
+            .filter(|stage| planned_in(&stage.directory).is_none());
+        let others = others.count();
+        let stages = (planned.into_iter())
+            .map(|described| read_stage(directory, described, record.as_ref(), &mut faults));
+        let stages = stages.collect();
+        if let Err(error) = read_json::<Plans>(&directory.join(PLAN)) {
+            faults.push(format!(
+                "{PLAN} cannot be read ({error:#}): the report lacks plan against actual"
+            ));
+        }
         Ok(Self {
             label: file_name(directory),
             directory: directory.to_path_buf(),
-            stages: stages.collect(),
+            stages,
             record,
             others,
+            faults,
         })
     }
 
@@ -132,47 +97,38 @@ impl RunFiles {
         file_name(&self.directory)
     }
 
+    /// A JSON file of the run, if it is there and says what is expected.
+    pub fn json<T: DeserializeOwned>(&self, file: &str) -> Option<T> {
+        read_json(&self.directory.join(file)).ok().flatten()
+    }
+
+    /// Says on stderr what files are missing or broken.
+    pub fn warn(&self) {
+        for fault in &self.faults {
+            tracing::warn!("{}: {fault}", self.directory.display());
+        }
+    }
+
     /// What is missing, and what went wrong.
     pub fn notices(&self, limits: &Limits) -> Vec<String> {
         let mut found = Vec::new();
-        let mut say =
-            |text: String| found.push(cut(&format!("{}: {text}", self.label), limits.cell));
-        match &self.record {
-            None => say(
-                "it has no run.json, so recipe, times and memory are not known; the next “distill run” writes it, \
-                 and what is done is not done again"
-                    .to_string(),
-            ),
-            Some(record) => match &record.ended {
-                Ended::Finished => {}
-                Ended::NotYet => say("it is under way, or was killed".to_string()),
-                Ended::Stopped => {
-                    say("it was stopped; the same command goes on".to_string());
-                }
-                Ended::Failed(why) => say(format!("it failed: {why}")),
-            },
+        let mut say = |text: &str| found.push(cut(&format!("{}: {text}", self.label), limits.cell));
+        match self.record.as_ref().map(|record| &record.ended) {
+            None | Some(Ended::Finished) => {}
+            Some(Ended::NotYet) => say("it is under way, or was killed"),
+            Some(Ended::Stopped) => say("it was stopped; the same command goes on"),
+            Some(Ended::Failed(why)) => say(&format!("it failed: {why}")),
         }
         for stage in &self.stages {
             match stage.state {
                 State::Done => {}
-                State::Begun => say(format!("{} is not finished", stage.title())),
-                State::NotBegun => say(format!("{} has not begun", stage.title())),
-            }
-            for file in ["scores.json", "counts.json", "ledger.json", "seen.json"] {
-                let path = stage.directory.join(file);
-                if path.exists() && json::<Value>(&path).is_none() {
-                    say(format!("{file} of {} cannot be read", stage.title()));
-                }
-            }
-            let lost = stage.training.as_ref().map_or(0, |found| found.unreadable);
-            if lost > 0 {
-                let title = stage.title();
-                let lost = counted(lost, "lines");
-                say(format!("{lost} of metrics.jsonl of {title} cannot be read"));
+                State::Begun => say(&format!("{} is not finished", stage.title())),
+                State::NotBegun => say(&format!("{} has not begun", stage.title())),
             }
         }
+        self.faults.iter().for_each(|fault| say(fault));
         if self.others > 0 {
-            say(format!(
+            say(&format!(
                 "{} more finished stages lie in the directory, of other settings; they are not part of this report",
                 self.others
             ));
@@ -187,87 +143,79 @@ impl RunFiles {
     }
 }
 
-impl StageFiles {
-    /// `2 distill → student`
-    pub fn title(&self) -> String {
-        let Described {
-            stage, kind, name, ..
-        } = &self.described;
-        match name {
-            Some(name) => format!("{stage} {kind} → {name}"),
-            None => format!("{stage} {kind}"),
-        }
-    }
-
-    pub fn is(&self, kinds: &[&str]) -> bool {
-        kinds.contains(&self.described.kind.as_str())
-    }
-
-    /// The input under a key, or under one that begins with it and a dot.
-    pub fn input(&self, key: &str) -> Option<&NamedInput> {
-        let below = format!("{key}.");
-        let fits = |input: &&NamedInput| input.key == key || input.key.starts_with(&below);
-        self.described.inputs.iter().find(fits)
-    }
-
-    /// A JSON file of the stage, if it is there and says what is expected.
-    pub fn json<T: DeserializeOwned>(&self, file: &str) -> Option<T> {
-        json(&self.directory.join(file))
-    }
-
-    /// The first records of a file of lines, or of what there is of it.
-    pub fn first_records(&self, file: &str, count: usize) -> Vec<Value> {
-        let whole = self.directory.join(file);
-        let partial = self.directory.join(format!("{file}.partial"));
-        let opened = File::open(whole).or_else(|_| File::open(partial));
-        let Ok(file) = opened else {
-            return Vec::new();
-        };
-        let lines = BufReader::new(file.take(READ))
-            .split(b'\n')
-            .map_while(Result::ok);
-        let records = lines.filter_map(|line| serde_json::from_slice(&line).ok());
-        records.take(count).collect()
-    }
-
-    /// The last records of a file of lines.
-    pub fn last_records(&self, file: &str, count: usize) -> Vec<Value> {
-        let Ok(mut file) = File::open(self.directory.join(file)) else {
-            return Vec::new();
-        };
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let mut bytes = Vec::new();
-        let read = file
-            .seek(SeekFrom::Start(length.saturating_sub(READ)))
-            .and_then(|_| file.take(READ).read_to_end(&mut bytes));
-        if read.is_err() {
-            return Vec::new();
-        }
-        let lines = bytes.rsplit(|byte| *byte == b'\n');
-        let records = lines.filter_map(|line| serde_json::from_slice(line).ok());
-        let mut found: Vec<Value> = records.take(count).collect();
-        found.reverse();
-        found
-    }
-
-    /// The names of its files that begin with `prefix`, sorted.
-    pub fn files(&self, prefix: &str) -> Vec<String> {
-        let entries = fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut found: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
-        found.sort();
-        found
-    }
+fn read_record(directory: &Path, faults: &mut Vec<String>) -> Option<RunRecord> {
+    let found = match RunRecord::read(directory) {
+        Ok(Some(record)) => return Some(record),
+        Ok(None) => "is missing".to_string(),
+        Err(error) => format!("cannot be read ({error:#})"),
+    };
+    faults.push(format!(
+        "{RUN} {found}: the report lacks recipe, times and memory; the next “distill run” writes it, and what is done is not \
+         done again"
+    ));
+    None
 }
 
-impl RunFiles {
-    /// A JSON file of the run, if it is there and says what is expected.
-    pub fn json<T: DeserializeOwned>(&self, file: &str) -> Option<T> {
-        json(&self.directory.join(file))
+/// The stages as the record of the run has them.
+fn planned_by(record: &RunRecord, faults: &mut Vec<String>) -> Option<Vec<Described>> {
+    let stages = record.stages.iter().cloned().map(serde_json::from_value);
+    let stages: serde_json::Result<Vec<Described>> = stages.collect();
+    let lost = |error: &serde_json::Error| {
+        faults.push(format!(
+            "the stages in {RUN} cannot be read ({error}): the report has those of {LINEAGE}"
+        ));
+    };
+    stages.inspect_err(lost).ok()
+}
+
+fn lineage(directory: &Path, faults: &mut Vec<String>) -> Option<Vec<Described>> {
+    let lost = |error: &anyhow::Error| {
+        faults.push(format!(
+            "{LINEAGE} cannot be read ({error:#}): the report has only stages that are done"
+        ));
+    };
+    let lineage: Option<Lineage> = read_json(&directory.join(LINEAGE)).inspect_err(lost).ok()?;
+    lineage.map(|lineage| lineage.stages)
+}
+
+fn read_stage(
+    directory: &Path,
+    described: Described,
+    record: Option<&RunRecord>,
+    found: &mut Vec<String>,
+) -> StageFiles {
+    // Beside its file, wherever the file says.
+    let name = Path::new(&described.directory).file_name();
+    let place = directory.join(name.unwrap_or_default());
+    let sittings = record.and_then(|record| record.sittings.get(&described.directory));
+    let (training, wrong) = match Training::read(&place.join(METRICS)) {
+        Ok(training) => (training, None),
+        Err(error) => (None, Some(error)),
+    };
+    let stage = StageFiles {
+        state: match (place.join(STAGE).exists(), is_filled(&place)) {
+            (true, _) => State::Done,
+            (false, true) => State::Begun,
+            (false, false) => State::NotBegun,
+        },
+        training,
+        sittings: sittings.cloned().unwrap_or_default(),
+        directory: place,
+        described,
+    };
+    let there = wrong.map_or(Ok(stage.training.is_some()), Err);
+    let is_due = stage.state == State::Done && stage.is(&TRAINING);
+    found.extend(fault(&stage, METRICS, there, is_due, CURVES));
+    let lost = stage.training.as_ref().map_or(0, |read| read.unreadable);
+    if lost > 0 {
+        found.push(format!(
+            "{} of {} cannot be read: the curves lack them",
+            counted(lost, "lines"),
+            named(&stage, METRICS)
+        ));
     }
+    found.extend(faults(&stage));
+    stage
 }
 
 /// Two runs whose directories have the same name are called by their paths.
@@ -289,18 +237,19 @@ fn file_name(directory: &Path) -> String {
     name.unwrap_or_else(|| directory.display().to_string())
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
-}
-
-/// The finished stages of a directory, by number.
-fn stages_made(directory: &Path) -> Vec<Described> {
+/// The finished stages of a directory, by number; and of those that do not say what they are, the directory's name and why.
+fn stages_made(directory: &Path) -> (Vec<Described>, Vec<(String, String)>) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut found: Vec<Described> = entries
-        .filter_map(|entry| json(&entry.path().join("stage.json")))
-        .collect();
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
+    for place in (entries.map(|entry| entry.path())).filter(|path| path.is_dir()) {
+        match read_json::<Described>(&place.join(STAGE)) {
+            Ok(stage) => found.extend(stage),
+            Err(error) => broken.push((file_name(&place), format!("{error:#}"))),
+        }
+    }
     found.sort_by(|a, b| (a.stage, &a.directory).cmp(&(b.stage, &b.directory)));
-    found
+    broken.sort();
+    (found, broken)
 }
 
 fn is_filled(directory: &Path) -> bool {

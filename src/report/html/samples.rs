@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::page::{Limits, Part, Piece, Sample, Section, Style, cut};
-use super::run_files::{RunFiles, StageFiles};
+use super::run_files::RunFiles;
+use super::stage_files::StageFiles;
 use crate::stages::{DATA, Seen, SeenSample};
 
 /// Files of records, with what they are.
@@ -54,12 +55,8 @@ fn of_stage(stage: &StageFiles, limits: &Limits) -> Vec<(String, Vec<Sample>)> {
             .map(|sample| masked(stage, &seen, sample, limits));
         found.push((format!("{title}: what it learned from"), samples.collect()));
     }
-    if stage.training.is_some() {
-        found.push((
-            format!("{title}: what the student wrote"),
-            written(stage, limits),
-        ));
-    }
+    let texts = written(stage, limits);
+    found.push((format!("{title}: what the student wrote"), texts));
     for (file, what) in RECORDS {
         let samples = records(stage, file, limits);
         found.push((format!("{title}: {what}"), samples));

@@ -128,7 +128,12 @@ fn a_long_run_is_thinned_and_its_peak_stays() {
     write(&stage, "samples.jsonl", &format!("{sample}\n{sample}\n"));
     write(&stage, "seen.json", &seen(&"<&\"'/>".repeat(500_000)));
     let text = rendered(&home);
-    assert!(text.contains("100000") && text.contains("1 line of metrics.jsonl"));
+    assert!(
+        text.contains("100000")
+            && text.contains(
+                "metrics.jsonl of 1 distill → student cannot be read: the curves lack them"
+            )
+    );
     // What the greatest value gives an axis.
     assert!(text.contains(">40<"), "the peak is lost");
 }
@@ -163,6 +168,191 @@ fn what_is_damaged_is_said() {
         "{text}"
     );
     assert!(text.contains("2 sft → tuned has not begun"));
+}
+
+/// The notices of the report, which is shown whatever is wrong.
+fn notices(home: &tempfile::TempDir) -> Vec<String> {
+    rendered(home);
+    let limits = Limits::falling().next().unwrap();
+    RunFiles::read(home.path()).unwrap().notices(&limits)
+}
+
+#[track_caller]
+fn assert_says(notices: &[String], start: &str, end: &str) {
+    let found = notices
+        .iter()
+        .any(|notice| notice.contains(start) && notice.ends_with(end));
+    assert!(found, "{start} … {end}: {notices:#?}");
+}
+
+#[test]
+fn what_a_finished_stage_has_lost_is_said() {
+    let kinds = [
+        ("eval", "scores.json", "its scores"),
+        ("quantize", "scores.json", "its bits, bytes and losses"),
+        ("sft", "metrics.jsonl", "its curves, losses and speed"),
+        (
+            "distill",
+            "seen.json",
+            "how its samples became rows, and what it learned from",
+        ),
+        (
+            "filter",
+            "counts.json",
+            "how many records it dropped, and why",
+        ),
+        (
+            "rate",
+            "counts.json",
+            "how many answers were rated, and how",
+        ),
+        ("judge", "counts.json", "its verdicts"),
+        (
+            "code_quality",
+            "forest.json",
+            "how well its forest knows labels",
+        ),
+        ("generate", "ledger.json", "what was asked and what it cost"),
+        ("exercises", "data.jsonl", "its records"),
+    ];
+    let stages: Vec<Value> = (kinds.iter().enumerate())
+        .map(|(i, (kind, _, _))| described(i + 1, kind, "it"))
+        .collect();
+    let home = run_of(&stages);
+    let said = notices(&home);
+    for (i, (kind, file, lacks)) in kinds.iter().enumerate() {
+        let number = i + 1;
+        let start = format!("{kind}-{number:012}/{file} of {number} {kind} → it is missing");
+        assert_says(&said, &start, &format!(": the report lacks {lacks}"));
+    }
+    // What is there, but no file of its kind, or nothing that can be read.
+    for (i, (kind, file, _)) in kinds.iter().enumerate() {
+        let directory = home.path().join(format!("{kind}-{:012}", i + 1));
+        match i % 2 {
+            _ if *file == "data.jsonl" => continue,
+            0 => write(&directory, file, "[]\n"),
+            _ => fs::create_dir(directory.join(file)).unwrap(),
+        }
+    }
+    let said = notices(&home);
+    for (i, (kind, file, lacks)) in kinds.iter().enumerate() {
+        if *file == "data.jsonl" || *kind == "generate" {
+            continue;
+        }
+        let number = i + 1;
+        let start = format!("{kind}-{number:012}/{file} of {number} {kind} → it cannot be read (");
+        assert_says(&said, &start, &format!(": the report lacks {lacks}"));
+    }
+}
+
+#[test]
+fn a_stage_that_is_not_done_lacks_nothing_but_what_is_broken() {
+    let home = run_of(&[described(1, "sft", "tuned"), described(2, "eval", "scores")]);
+    let [sft, eval] = ["sft-000000000001", "eval-000000000002"].map(|name| home.path().join(name));
+    for directory in [&sft, &eval] {
+        fs::remove_file(directory.join("stage.json")).unwrap();
+    }
+    write(&sft, "metrics.jsonl", "no step\n");
+    write(&eval, "scores.json.partial", "");
+    let said = notices(&home);
+    assert_says(
+        &said,
+        "metrics.jsonl of 1 sft → tuned cannot be read (there is no step in it)",
+        "speed",
+    );
+    let of_eval = said.iter().filter(|notice| notice.contains("2 eval"));
+    assert_eq!(of_eval.count(), 1, "{said:#?}");
+}
+
+#[test]
+fn what_training_has_seen_is_shown_without_its_metrics() {
+    let home = run_of(&[described(1, "sft", "tuned")]);
+    write(
+        &home.path().join("sft-000000000001"),
+        "seen.json",
+        &seen("a text"),
+    );
+    let text = rendered(&home);
+    for part in [
+        "a text",
+        "tokens learned",
+        "metrics.jsonl of 1 sft → tuned is missing",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn a_broken_stage_is_said_and_the_others_are_shown() {
+    let home = run_of(&[described(1, "sft", "tuned"), described(2, "eval", "scores")]);
+    write(
+        &home.path().join("eval-000000000002"),
+        "stage.json",
+        "{\"stage\": 2,",
+    );
+    let said = notices(&home);
+    assert_says(
+        &said,
+        "eval-000000000002/stage.json cannot be read (EOF",
+        "known of 2 eval → scores from elsewhere",
+    );
+    write(home.path(), "lineage.json", "");
+    let said = notices(&home);
+    assert_says(
+        &said,
+        "lineage.json cannot be read (EOF",
+        "has only stages that are done",
+    );
+    assert_says(
+        &said,
+        "eval-000000000002/stage.json cannot be read (EOF",
+        "the report lacks this stage",
+    );
+    assert!(rendered(&home).contains("1 of 1 done"));
+    // Where nothing is left, what is wrong is in the error.
+    write(&home.path().join("sft-000000000001"), "stage.json", "[]");
+    let error = RunFiles::read(home.path()).err().unwrap().to_string();
+    for part in [
+        "there is no run in",
+        "lineage.json cannot be read",
+        "sft-000000000001/stage.json",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn the_records_of_a_run_are_missing_or_broken() {
+    let stage = described(1, "eval", "scores");
+    let home = run_of(std::slice::from_ref(&stage));
+    assert_says(
+        &notices(&home),
+        "run.json is missing: the report lacks recipe",
+        "done again",
+    );
+    write(home.path(), "run.json", "{}");
+    write(home.path(), "plan.json", "{}");
+    let said = notices(&home);
+    assert_says(
+        &said,
+        "run.json cannot be read (missing field",
+        "done again",
+    );
+    assert_says(
+        &said,
+        "plan.json cannot be read (missing field",
+        "lacks plan against actual",
+    );
+    let record = json!({ "recipe": "r.toml", "set": [], "written": "", "as_run": "seed = 7", "seed": 7, "started": 1,
+        "machine": { "version": "0.1.0", "device": "cpu", "threads": 2 }, "ended": "finished", "stages": [{}] });
+    write(home.path(), "run.json", &record.to_string());
+    let said = notices(&home);
+    assert_says(
+        &said,
+        "the stages in run.json cannot be read (missing field",
+        "those of lineage.json",
+    );
+    assert!(rendered(&home).contains("seed = 7"));
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Curves and tables of the training stages, out of `metrics.jsonl`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::chart::{Chart, chart};
 use super::curve::Curve;
 use super::page::{Limits, Part, Section, Table, number};
-use super::run_files::{RunFiles, StageFiles};
+use super::run_files::RunFiles;
+use super::stage_files::StageFiles;
 
 /// Numbers that are no curves: they count, or are shown with others.
 const NO_CURVES: [&str; 7] = [
@@ -63,8 +65,15 @@ pub struct Training {
 }
 
 impl Training {
-    /// None where there is no file, or nothing in it.
-    pub fn read(path: &Path) -> Option<Self> {
+    /// `None` where there is no file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no step.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
         let mut found = Self {
             curves: Vec::new(),
             seconds: 0.0,
@@ -72,15 +81,17 @@ impl Training {
             steps: 0,
             unreadable: 0,
         };
-        let lines = BufReader::new(File::open(path).ok()?).split(b'\n');
-        for line in lines.map_while(Result::ok) {
-            let record = serde_json::from_slice::<Value>(&line).ok();
+        for line in BufReader::new(file).split(b'\n') {
+            let record = serde_json::from_slice::<Value>(&line?).ok();
             match record.and_then(|record| record["step"].as_u64().map(|step| (step, record))) {
                 Some((step, record)) => found.add(step, &record),
                 None => found.unreadable += 1,
             }
         }
-        (!found.curves.is_empty()).then_some(found)
+        match found.curves.is_empty() {
+            true => bail!("there is no step in it"),
+            false => Ok(Some(found)),
+        }
     }
 
     fn add(&mut self, step: u64, record: &Value) {

@@ -60,6 +60,7 @@ fn check(
         "enum" => holds(list.into_iter().any(|one| one == value)),
         "minimum" => holds(number(|found, least| found >= least)),
         "maximum" => holds(number(|found, most| found <= most)),
+        "exclusiveMaximum" => holds(number(|found, most| found < most)),
         "exclusiveMinimum" => holds(number(|found, least| found > least)),
         "minItems" => holds(count(length, |found, least| found >= least)),
         "maxItems" => holds(count(length, |found, most| found <= most)),

@@ -19,9 +19,11 @@ pub struct RemoteConfig {
     pub key: Option<KeySource>,
     /// Requests a minute. No limit when left out.
     #[serde(default)]
+    #[schemars(range(min = 0.01, max = 1000000000))]
     pub requests_per_minute: Option<f64>,
     /// Tokens a minute, read and written. No limit when left out.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1000000000000_i64))]
     pub tokens_per_minute: Option<f64>,
     /// Requests under way at a time, 1 to 10000.
     #[serde(default = "default_concurrency")]
@@ -29,12 +31,14 @@ pub struct RemoteConfig {
     pub concurrency: usize,
     /// Seconds for a whole answer; of a streamed one, for its next piece.
     #[serde(default = "default_timeout")]
+    #[schemars(range(min = 0.001, max = 86400))]
     pub timeout_seconds: f64,
     /// How often a request that failed is sent again.
     #[serde(default = "default_retries")]
     pub retries: u32,
     /// Seconds before the first retry. It doubles with each, up to 30, and is jittered.
     #[serde(default = "default_backoff")]
+    #[schemars(range(min = 0.001, max = 3600))]
     pub backoff_seconds: f64,
     /// Whether answers come in pieces.
     #[serde(default)]

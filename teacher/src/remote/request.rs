@@ -44,10 +44,13 @@ pub enum Given {
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
     /// 0 takes the likeliest token each time.
+    #[schemars(range(min = 0, max = 100))]
     pub temperature: f64,
     /// The smallest set of most probable tokens whose probabilities reach this sum; 1 keeps all.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub top_p: f64,
     /// Most tokens of an answer.
+    #[schemars(range(min = 1))]
     pub max_tokens: u32,
     /// The recipe's seed when left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -82,7 +82,7 @@ pub struct SkewConfig {
     #[schemars(range(min = 0))]
     pub weight: f64,
     /// How much of the first distribution is mixed into the second, at least 0 and below 1.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub alpha: f64,
     /// Divides the logits of both models, 0.001 to 1000.
     #[schemars(range(min = 0.001, max = 1000))]

@@ -34,7 +34,7 @@ pub struct SigmoidLoss {
     #[schemars(range(min = 0.000001, max = 1000))]
     pub beta: f64,
     /// Share of the pairs taken to be the wrong way round (conservative DPO), at least 0 and below 0.5.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
     /// Compare with no reference model.
     pub reference_free: bool,

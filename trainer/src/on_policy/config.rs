@@ -41,6 +41,7 @@ pub struct StudentSampling {
     /// Only the k most probable tokens; 0 keeps all.
     pub top_k: usize,
     /// The smallest set of most probable tokens whose probabilities reach this sum; 1 keeps all.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub top_p: f32,
 }
 
@@ -76,8 +77,10 @@ pub enum Fresh {
 #[serde(deny_unknown_fields, default)]
 pub struct Adaptive {
     /// What is added to the share.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub increment: f64,
     /// Nats a token above the lowest held-out loss since the last rise.
+    #[schemars(range(min = 0))]
     pub tolerance: f64,
 }
 

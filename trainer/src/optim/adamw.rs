@@ -23,10 +23,13 @@ pub struct AdamWConfig {
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
     /// Decay of the running means of the gradient and of its square; each at least 0 and below 1.
+    #[schemars(extend("items" = { "type": "number", "minimum": 0, "exclusiveMaximum": 1 }))]
     pub betas: [f64; 2],
     /// Added to the root of the mean square.
+    #[schemars(range(min = 1e-30), extend("exclusiveMaximum" = 1))]
     pub eps: f64,
     /// Share of the weights that `lr` times takes away in a step; norms and biases are left alone.
+    #[schemars(range(min = 0))]
     pub weight_decay: f64,
 }
 
