@@ -15,13 +15,16 @@ mod ledger;
 mod loss;
 pub mod machine;
 mod probe;
+mod reading;
 mod requests;
 pub mod serving;
 mod shape;
 mod stage;
 pub mod stored_rates;
+mod surgery;
 pub mod table;
 pub mod time;
+mod trained;
 mod training;
 mod work;
 
@@ -33,8 +36,8 @@ use known::Facts;
 pub use ledger::Memory;
 use requests::Requests;
 pub use stage::Setting;
-use stage::Trained;
 use time::Pace;
+use trained::Trained;
 
 /// What one stage will take.
 #[derive(Clone, Debug, Serialize)]

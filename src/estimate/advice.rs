@@ -8,7 +8,8 @@ use crate::source::{Cache, ModelSource};
 use trainer::config::TrainConfig;
 
 use super::known::Facts;
-use super::stage::{Setting, Trained, memory};
+use super::stage::{Setting, memory};
+use super::trained::Trained;
 
 /// How many are named.
 const NAMED: usize = 3;

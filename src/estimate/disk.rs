@@ -7,7 +7,7 @@ use teacher::shards::Encoding;
 
 use super::known::{Facts, lora_of};
 use super::shape::ModelShape;
-use super::stage::Trained;
+use super::trained::Trained;
 use crate::recipe::{Action, ExportFormat, FloatType, Recipe};
 
 /// One kind of files of a stage.

@@ -77,10 +77,15 @@ pub fn replay(
     ledger.give_all(cast);
 }
 
+/// Bytes of the logits that are held at a time of so many positions.
+pub fn logits_bytes(positions: usize, vocabulary: usize) -> usize {
+    4 * vocabulary * chunk_rows(vocabulary).min(positions)
+}
+
 /// Logits of given positions without a gradient: held-out loss, evaluations, targets to be stored.
 pub fn score(ledger: &mut Ledger, positions: usize, hidden: usize, vocabulary: usize) {
     let rows = chunk_rows(vocabulary).min(positions);
     let states = ledger.take(Part::LossChunks, rows * hidden * 4);
-    let logits = ledger.take(Part::LossChunks, rows * vocabulary * 4);
+    let logits = ledger.take(Part::LossChunks, logits_bytes(positions, vocabulary));
     ledger.give_all([states, logits]);
 }

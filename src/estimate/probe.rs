@@ -22,7 +22,7 @@ use trainer::loss::{Labels, LossEntries};
 use trainer::optim::adamw::{AdamW, AdamWConfig, GradientScale};
 
 use super::shape::{Form, ModelShape};
-use super::stage::Trained;
+use super::trained::Trained;
 use super::work::{self, Rates};
 
 /// Seconds that one measurement may take, about, at a guessed rate; more rows of a microbatch say nothing new.

@@ -13,7 +13,8 @@ use super::machine::Device;
 use super::probe;
 use super::requests::{self, Asked};
 use super::shape::ModelShape;
-use super::stage::{ROWS, Trained, is_behind_server, is_remote};
+use super::stage::{ROWS, is_behind_server, is_remote};
+use super::trained::Trained;
 use super::work::{self, Rates, Work};
 use crate::recipe::{Action, Measure, Recipe};
 

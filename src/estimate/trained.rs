@@ -1,0 +1,182 @@
+//! What is known of a stage that trains: its models, its losses, its data.
+
+use trainer::config::TrainConfig;
+use trainer::loss::{LossConfig, LossEntries};
+
+use super::activations::Holding;
+use super::disk::target_bytes;
+use super::known::{DataFacts, Facts, Known, lora_of, student_key};
+use super::loss::LossShape;
+use super::shape::{LoraShape, ModelShape};
+use super::stage::{ROWS, Setting};
+use super::training::Training;
+use crate::recipe::{Action, Origin, Recipe, TeacherChoice};
+
+/// The models of a training stage, by what they do in it.
+pub struct Trained {
+    pub student: ModelShape,
+    pub teacher: Option<ModelShape>,
+    pub reference: Option<ModelShape>,
+    pub lora: Option<LoraShape>,
+    pub losses: Vec<LossConfig>,
+    pub pairs: bool,
+    /// The share of the sequences that the student writes, and the tokens of each at most.
+    pub writing: Option<(f64, usize)>,
+    /// Bytes of a stored target.
+    pub target_bytes: f64,
+    pub data: Known<DataFacts>,
+}
+
+impl Trained {
+    /// What is known of the models of a training stage.
+    ///
+    /// # Errors
+    /// What is not known, and what would tell it.
+    pub fn of(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Self> {
+        let action = &recipe.stages[stage].action;
+        let lora = lora_of(action);
+        let student = facts.model(stage, student_key(action))?;
+        let (mut teacher, mut reference) = (None, None);
+        let (mut writing, mut target_bytes) = (None, 0.0);
+        let mut losses = vec![LossConfig::CrossEntropy(Default::default())];
+        let mix = match action {
+            Action::Sft(sft) => &sft.inputs.data,
+            Action::Distill(distill) => {
+                if let TeacherChoice::Model(_) = &distill.inputs.teacher {
+                    teacher = Some(facts.model(stage, "teacher")?);
+                }
+                let on_policy = distill.inputs.on_policy.as_ref();
+                writing = on_policy.map(|written| (written.share, written.max_new_tokens));
+                target_bytes = stored_target(recipe, stage, student.config.vocab_size);
+                losses.clone_from(&distill.inputs.loss);
+                &distill.inputs.data
+            }
+            Action::Dpo(dpo) => {
+                if dpo.inputs.reference.is_some() {
+                    reference = Some(facts.model(stage, "reference")?);
+                }
+                &dpo.inputs.data
+            }
+            _ => return Err("it trains nothing".into()),
+        };
+        let first = mix.names().next().map(|(key, _)| key).unwrap_or_default();
+        Ok(Self {
+            student,
+            teacher,
+            reference,
+            lora,
+            losses,
+            pairs: matches!(action, Action::Dpo(_)),
+            writing,
+            target_bytes,
+            data: facts.data(stage, &first),
+        })
+    }
+
+    pub fn holding(&self) -> Holding<'_> {
+        match &self.lora {
+            None => Holding::Trained,
+            Some(lora) => Holding::Adapted(lora),
+        }
+    }
+
+    pub fn trainable(&self) -> u64 {
+        match &self.lora {
+            None => self.student.parameters(),
+            Some(lora) => self.student.lora_parameters(lora),
+        }
+    }
+
+    fn learned_share(&self) -> f64 {
+        match &self.data {
+            Ok(data) if !self.pairs => data.learned_share(),
+            _ => 1.0,
+        }
+    }
+
+    /// Rows of a microbatch, and how many of them a step has.
+    pub fn micro(config: &TrainConfig) -> (usize, usize) {
+        let rows = config.rows_per_step().max(1);
+        let micro = config.micro_batch.unwrap_or(rows.min(4)).clamp(1, rows);
+        (micro, rows.div_ceil(micro))
+    }
+
+    /// Supervised positions of a microbatch, about.
+    pub fn positions(&self, config: &TrainConfig) -> usize {
+        let tokens = Self::micro(config).0 * config.sequence_length;
+        ((tokens as f64 * self.learned_share()).ceil() as usize).clamp(1, tokens.max(1))
+    }
+
+    pub fn training(&self, config: &TrainConfig, setting: Setting) -> Training<'_> {
+        let (micro_rows, micro_batches) = Self::micro(config);
+        let entries = LossEntries::new(&self.losses).ok();
+        let needs = |f: fn(&LossEntries) -> bool| entries.as_ref().is_some_and(f);
+        let compares = needs(LossEntries::needs_teacher_logits) || needs(LossEntries::is_universal);
+        let layers = |loss: &LossConfig| loss.layers().map_or(0, <[[usize; 2]]>::len);
+        let teacher = self.teacher.as_ref();
+        let vocabulary = self.student.config.vocab_size;
+        let all = teacher.map_or(0, |teacher| teacher.config.vocab_size);
+        Training {
+            student: &self.student,
+            holding: self.holding(),
+            teacher,
+            teacher_tokens: micro_rows * config.sequence_length,
+            reference: self.reference.as_ref(),
+            compared_layers: self.losses.iter().map(layers).sum(),
+            micro_rows,
+            micro_batches,
+            length: config.sequence_length,
+            checkpoint: config.checkpoint_blocks,
+            heldout: config.heldout.is_some(),
+            fake_quantized: config.quantization_aware.is_some(),
+            writing: (self.writing)
+                .map(|_| (ROWS.min(config.rows_per_step()), config.sequence_length)),
+            loss: LossShape {
+                positions: self.positions(config),
+                teacher: (teacher.filter(|_| compares))
+                    .map(|teacher| (teacher.config.hidden_size, teacher.config.vocab_size)),
+                logits: self.pairs || compares || needs(LossEntries::needs_labels),
+            },
+            // Five bytes a token: its id and whether it is learned. Touched where a step reads them.
+            token_bytes: self.token_bytes(config),
+            target_bytes: self.mapped_targets(config),
+            process_bytes: (setting.process)(vocabulary, self.student.gguf_tokenizer)
+                .max(teacher.map_or(0, |t| (setting.process)(all, t.gguf_tokenizer))),
+            numbers: setting.numbers,
+        }
+    }
+
+    /// Of the shards what the steps read.
+    fn mapped_targets(&self, config: &TrainConfig) -> usize {
+        let held = self.data.as_ref().map_or(0, DataFacts::tokens);
+        let steps = config.steps.unwrap_or(u64::MAX);
+        let read = held.min(steps.saturating_mul(config.tokens_per_step as u64));
+        (read as f64 * self.learned_share() * self.target_bytes) as usize
+    }
+
+    fn token_bytes(&self, config: &TrainConfig) -> usize {
+        let held = self.data.as_ref().map_or(0, DataFacts::tokens);
+        let steps = config.steps.unwrap_or(u64::MAX);
+        let read = steps.saturating_mul(config.tokens_per_step as u64);
+        // The vocabularies are compared over every token.
+        let touched = match self.teacher {
+            Some(_) => held,
+            None => held.min(read),
+        };
+        5 * touched as usize
+    }
+}
+
+/// Bytes of a target that an earlier stage stores for this one; 0 where there is none.
+fn stored_target(recipe: &Recipe, stage: usize, vocabulary: usize) -> f64 {
+    let mut makers = recipe.inputs[stage]
+        .iter()
+        .filter_map(|input| match input.origin {
+            Origin::Stage(maker) => match &recipe.stages[maker].action {
+                Action::Capture(capture) => Some(capture.encoding),
+                _ => None,
+            },
+            _ => None,
+        });
+    (makers.next()).map_or(0.0, |encoding| target_bytes(&encoding, vocabulary))
+}
