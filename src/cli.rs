@@ -143,7 +143,7 @@ impl ModelArgs {
         match &self.model {
             ModelSource::Stored(source) => Ok(source),
             _ => anyhow::bail!(
-                "this needs the weights of a model, and a remote one keeps them\nhint: `generate`, `chat` and `score` take remote models"
+                "this needs the weights of a model, and a remote one keeps them\nhint: `generate`, `chat`, `score` and `eval` take remote models"
             ),
         }
     }

@@ -53,7 +53,7 @@ pub use datasets::config::DataConfig;
 pub use distill::{AskedTeacher, Distill, TeacherChoice};
 pub use document::RecipeError;
 pub use dpo::Dpo;
-pub use eval::{Answers, Drafts, Eval, EvalInputs, Measure, Subjects, Task, Windows};
+pub use eval::{Answers, Drafts, Eval, Measure, Subjects, Task, Windows};
 pub use exercises::Exercises;
 pub use export::{Export, ExportFormat, ExportTo, FloatType, Verify};
 pub use ffn_width::FfnWidth;

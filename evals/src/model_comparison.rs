@@ -23,7 +23,9 @@ pub fn compare_models(
     config: &PerplexityConfig,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<LogitDifference, PerplexityError> {
-    let windows = windows_to_score(first, documents, config)?;
+    let shape = &first.config;
+    let (context, rows) = (shape.max_position_embeddings, shape.vocab_size);
+    let windows = windows_to_score(context, rows, documents, config)?;
     let (mut done, total) = (0, scored_tokens(&windows));
     let mut comparison = LogitComparison::default();
     for group in groups(&windows) {

@@ -1,20 +1,30 @@
 //! Perplexity: how well a model foretells a text, by a window that slides over it.
 
-use std::ops::Range;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod windows;
 
 use datasets::error::DataError;
 use datasets::mask::SampleEncoder;
 use datasets::sample::Sample;
 use datasets::tokenizer::Tokenizer;
-use model::batch::TokenBatch;
 use model::decoder::Decoder;
 use model::score::label_log_probs;
 use model::{phase, step};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Positions that are computed together; windows longer than this go one by one.
-const POSITIONS_AT_A_TIME: usize = 2048;
+use crate::likelihood::Scored;
+use crate::subject::{RemoteSubject, Subject, SubjectError};
+pub use sums::Perplexity;
+use sums::Sums;
+pub(crate) use sums::or_infinite;
+use windows::Window;
+pub(crate) use windows::{
+    batch_of, groups, positions_and_targets, scored_tokens, windows_to_score,
+};
+
 /// The window of a model whose context is longer, unless another is asked for.
 const DEFAULT_WINDOW: usize = 2048;
 
@@ -29,34 +39,6 @@ pub struct PerplexityConfig {
     pub stride: Option<usize>,
     /// Score the first so many tokens only.
     pub limit: Option<usize>,
-}
-
-/// A model's perplexity. Logarithms are natural but for `bits_per_byte`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Perplexity {
-    /// Tokens that were scored.
-    pub tokens: u64,
-    /// Bytes of text that these tokens stand for.
-    pub bytes: u64,
-    /// Sum of −log p over the tokens, in nats. JSON has no infinity: it is written, and read, as null.
-    #[serde(deserialize_with = "or_infinite")]
-    pub nll_sum: f64,
-    /// Mean of −log p, in nats per token.
-    #[serde(deserialize_with = "or_infinite")]
-    pub nll: f64,
-    /// exp(`nll`).
-    #[serde(deserialize_with = "or_infinite")]
-    pub perplexity: f64,
-    /// `nll_sum` / (ln 2 · `bytes`): comparable between models of different tokenizers.
-    #[serde(deserialize_with = "or_infinite")]
-    pub bits_per_byte: f64,
-    /// Of `nll`, as if tokens were drawn independently: s / √tokens.
-    #[serde(deserialize_with = "or_infinite")]
-    pub standard_error: f64,
-}
-
-pub(crate) fn or_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 #[derive(Debug, Error)]
@@ -83,6 +65,8 @@ pub enum PerplexityError {
     },
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
 }
 
 impl PerplexityConfig {
@@ -137,102 +121,52 @@ pub fn documents(
 }
 
 /// Scores every token of each document after its first exactly once, each given as much of what precedes it as the
-/// window holds. `progress` hears how many tokens are scored, and of how many.
+/// window holds. `progress` hears how many tokens are scored, and of how many, and says whether to go on; `None` where it
+/// does not.
 ///
 /// # Errors
-/// Settings that do not fit the model, tokens that it does not have, documents without anything to score.
+/// Settings that do not fit the model, tokens that it does not have, documents without anything to score; a server that
+/// cannot score tokens.
 pub fn perplexity(
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
+    subject: &Subject,
     documents: &[Vec<u32>],
     config: &PerplexityConfig,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Perplexity, PerplexityError> {
-    let windows = windows_to_score(decoder, documents, config)?;
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Option<Perplexity>, PerplexityError> {
+    let reading = subject.reading()?;
+    let windows = windows_to_score(reading.context, reading.vocabulary, documents, config)?;
     let total = scored_tokens(&windows);
     let mut sums = Sums::default();
-    for group in groups(&windows) {
+    let mut rest = windows.as_slice();
+    while !rest.is_empty() {
         let _span = step!("batch");
-        score_windows(decoder, documents, group, &mut |id, log_prob| {
-            let bytes = tokenizer.token_bytes(id).map_or(0, |bytes| bytes.len());
+        let mut add = |id, log_prob: f64| {
+            let bytes = reading
+                .tokenizer
+                .token_bytes(id)
+                .map_or(0, |bytes| bytes.len());
             sums.add(bytes, -log_prob);
-        });
-        progress(sums.tokens, total);
-    }
-    Ok(sums.finish())
-}
-
-/// Inputs of one window; it scores the tokens that follow the last `scored` of them.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Window {
-    document: usize,
-    inputs: Range<usize>,
-    scored: usize,
-}
-
-/// The windows over all documents, after a look at the settings and the tokens.
-pub(crate) fn windows_to_score(
-    decoder: &Decoder,
-    documents: &[Vec<u32>],
-    config: &PerplexityConfig,
-) -> Result<Vec<Window>, PerplexityError> {
-    let (window, stride) = config.window_and_stride(decoder.config.max_position_embeddings)?;
-    let rows = decoder.config.vocab_size;
-    for (number, document) in documents.iter().enumerate() {
-        if let Some(&id) = document.iter().find(|&&id| id as usize >= rows) {
-            let document = number + 1;
-            return Err(PerplexityError::TokenOutOfRange { id, document, rows });
+        };
+        let (group, others) = match subject {
+            Subject::Local(_) => windows::next_group(rest),
+            Subject::Remote(remote) => rest.split_at(remote.sequences_at_a_time().min(rest.len())),
+        };
+        match subject {
+            Subject::Local(teacher) => {
+                score_windows(teacher.decoder(), documents, group, &mut add);
+            }
+            Subject::Remote(remote) => {
+                if !ask_for_windows(remote, documents, group, &mut add)? {
+                    return Ok(None);
+                }
+            }
         }
-    }
-    let windows = all_windows(documents, window, stride, config.limit);
-    match scored_tokens(&windows) {
-        0 => Err(PerplexityError::Empty),
-        _ => Ok(windows),
-    }
-}
-
-pub(crate) fn scored_tokens(windows: &[Window]) -> u64 {
-    windows.iter().map(|window| window.scored as u64).sum()
-}
-
-/// Windows of equal length that are computed together.
-pub(crate) fn groups(windows: &[Window]) -> impl Iterator<Item = &[Window]> {
-    let mut rest = windows;
-    std::iter::from_fn(move || {
-        let length = rest.first()?.inputs.len();
-        let together = (POSITIONS_AT_A_TIME / length).max(1);
-        let same = rest.iter().take_while(|w| w.inputs.len() == length);
-        let (group, others) = rest.split_at(same.count().min(together));
         rest = others;
-        Some(group)
-    })
-}
-
-fn all_windows(
-    documents: &[Vec<u32>],
-    window: usize,
-    stride: usize,
-    limit: Option<usize>,
-) -> Vec<Window> {
-    let mut left = limit.unwrap_or(usize::MAX);
-    let mut windows = Vec::new();
-    for (document, ids) in documents.iter().enumerate() {
-        // The last token is nobody's input.
-        let inputs = ids.len().saturating_sub(1).min(left);
-        left -= inputs;
-        let mut end = 0;
-        while end < inputs {
-            let step = if end == 0 { window } else { stride };
-            let next = (end + step).min(inputs);
-            windows.push(Window {
-                document,
-                inputs: next.saturating_sub(window)..next,
-                scored: next - end,
-            });
-            end = next;
+        if !progress(sums.tokens, total) {
+            return Ok(None);
         }
     }
-    windows
+    Ok(Some(sums.finish()))
 }
 
 /// Scores windows of equal length, which are the rows of one batch.
@@ -257,70 +191,25 @@ fn score_windows(
     }
 }
 
-/// Windows of equal length as the rows of one batch.
-pub(crate) fn batch_of(documents: &[Vec<u32>], windows: &[Window]) -> TokenBatch {
-    let length = windows.first().map_or(0, |w| w.inputs.len());
-    let ids: Vec<u32> = (windows.iter())
-        .flat_map(|w| &documents[w.document][w.inputs.clone()])
-        .copied()
-        .collect();
-    TokenBatch {
-        rows: windows.len(),
-        length,
-        positions: (0..windows.len()).flat_map(|_| 0..length as u32).collect(),
-        segments: vec![1; ids.len()],
-        ids,
-    }
-}
-
-/// Of each window of a batch: the positions that score, and the tokens that follow them.
-pub(crate) fn positions_and_targets<'a>(
-    documents: &'a [Vec<u32>],
-    windows: &'a [Window],
-) -> impl Iterator<Item = (Range<usize>, &'a [u32])> {
-    (windows.iter().enumerate()).map(|(row, window)| {
-        let end = (row + 1) * window.inputs.len();
-        let first = window.inputs.end - window.scored + 1;
-        let targets = &documents[window.document][first..=window.inputs.end];
-        (end - window.scored..end, targets)
-    })
-}
-
-/// Running sums; the variance by Welford's recurrence.
-#[derive(Debug, Default)]
-struct Sums {
-    tokens: u64,
-    bytes: u64,
-    nll: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Sums {
-    fn add(&mut self, bytes: usize, nll: f64) {
-        self.tokens += 1;
-        self.bytes += bytes as u64;
-        self.nll += nll;
-        let from_old = nll - self.mean;
-        self.mean += from_old / self.tokens as f64;
-        self.squares += from_old * (nll - self.mean);
-    }
-
-    fn finish(&self) -> Perplexity {
-        let tokens = self.tokens as f64;
-        let nll = self.nll / tokens;
-        let variance = self.squares / (tokens - 1.0).max(1.0);
-        Perplexity {
-            tokens: self.tokens,
-            bytes: self.bytes,
-            nll_sum: self.nll,
-            nll,
-            perplexity: nll.exp(),
-            bits_per_byte: self.nll / std::f64::consts::LN_2 / self.bytes.max(1) as f64,
-            standard_error: (variance / tokens).sqrt(),
+/// Has a server score windows, a request each; false when it was stopped from outside.
+fn ask_for_windows(
+    remote: &RemoteSubject,
+    documents: &[Vec<u32>],
+    windows: &[Window],
+    scored: &mut dyn FnMut(u32, f64),
+) -> Result<bool, SubjectError> {
+    let sequences = windows.iter().map(|window| {
+        let sequence = window.sequence(documents);
+        (format!("document {}", window.document + 1), sequence)
+    });
+    let sequences: Vec<(String, Scored)> = sequences.collect();
+    let Some(told) = remote.log_probs(&sequences)? else {
+        return Ok(false);
+    };
+    for ((_, sequence), log_probs) in sequences.iter().zip(told) {
+        for (&id, log_prob) in sequence.ids[sequence.first..].iter().zip(log_probs) {
+            scored(id, log_prob);
         }
     }
+    Ok(true)
 }
-
-#[cfg(test)]
-mod tests;

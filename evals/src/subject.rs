@@ -1,13 +1,15 @@
-//! Whom an evaluation asks for texts: a model on this machine, or one behind a server.
+//! Whom an evaluation asks for texts, or for how likely they are: a model on this machine, or one behind a server.
 //!
 //! A model here reads what all prompts begin with once, and takes as many of them at a time as its cache has room for,
 //! the longest first. A server is asked at its text completions, so that both continue the same text.
 
 mod batches;
+mod given;
 mod remote;
 
 use std::time::Instant;
 
+use datasets::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +23,16 @@ pub use remote::RemoteSubject;
 pub enum Subject<'a> {
     Local(Box<LocalTeacher>),
     Remote(RemoteSubject<'a>),
+}
+
+/// What makes tokens of texts whose log-likelihoods are asked for, and what they have to keep to.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens that are read at once, the last one of a text not counted: it is only scored.
+    pub context: usize,
+    /// Ids from here on have no meaning.
+    pub vocabulary: usize,
 }
 
 /// What a text is wanted behind.
@@ -56,9 +68,30 @@ pub enum SubjectError {
          hint: the evaluation asks `/completions`; does the server have it?"
     )]
     NoChoice { name: String },
+    #[error(
+        "log-likelihoods of a model behind a server need its tokenizer here\n\
+         hint: name a model on this machine whose tokenizer is the server's own"
+    )]
+    NoTokenizer,
 }
 
 impl Subject<'_> {
+    /// # Errors
+    /// [`SubjectError::NoTokenizer`]
+    pub fn reading(&self) -> Result<Reading<'_>, SubjectError> {
+        match self {
+            Self::Local(teacher) => {
+                let config = &teacher.decoder().config;
+                Ok(Reading {
+                    tokenizer: teacher.tokenizer(),
+                    context: config.max_position_embeddings,
+                    vocabulary: config.vocab_size,
+                })
+            }
+            Self::Remote(remote) => remote.reading(),
+        }
+    }
+
     /// Has a text written behind each prompt, and makes a record of each. What is in `records` already is not asked for
     /// again. `progress` hears how many are done, and says whether to go on; whether all are done is returned.
     ///

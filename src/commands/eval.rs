@@ -44,13 +44,7 @@ pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
         "`--max-tokens` belongs to the tasks human_eval, gsm8k and math",
     )?;
     check_shots(&arguments, task)?;
-    allow(
-        !matches!(model.model, ModelSource::Remote(_))
-            || task == Task::HumanEval
-            || task.answers().is_some(),
-        "this task needs the log-probabilities of given tokens, and a remote model is asked for texts alone\n\
-         hint: human_eval, gsm8k and math take remote models; for this task give the model's files",
-    )?;
+    check_tokenizer(&arguments, task, &model)?;
     allow(
         task != Task::Perplexity || arguments.records.is_none(),
         "`--records` belongs to questions and programs; perplexity has none",
@@ -67,6 +61,21 @@ pub fn run(arguments: EvalArgs) -> anyhow::Result<()> {
         None => perplexity::run(&arguments, &model, &data),
         Some(task) => choices::run(&arguments, task, &model, &data),
     }
+}
+
+/// Whether a tokenizer is named where one is needed, and nowhere else.
+fn check_tokenizer(arguments: &EvalArgs, task: Task, model: &ModelArgs) -> anyhow::Result<()> {
+    let is_remote = matches!(model.model, ModelSource::Remote(_));
+    let is_written = task == Task::HumanEval || task.answers().is_some();
+    allow(
+        arguments.tokenizer.is_none() || (is_remote && !is_written),
+        "`--tokenizer` is for a model behind a server, in tasks that need the log-probabilities of given tokens",
+    )?;
+    allow(
+        arguments.tokenizer.is_some() || !is_remote || is_written,
+        "this task asks for the log-probabilities of given tokens, and a model behind a server has no tokenizer here\n\
+         hint: name with --tokenizer a model on this machine whose tokenizer is the server's own",
+    )
 }
 
 /// Whether worked examples are asked for where there can be some, and with the data that they are taken from.
@@ -128,6 +137,14 @@ fn name_of(model: &ModelArgs) -> anyhow::Result<String> {
     }
 }
 
+/// What goes on when an evaluation fails.
+fn asking(task: &str, model: &ModelArgs) -> String {
+    match &model.model {
+        ModelSource::Remote(remote) => format!("{task} of model `{}`", remote.model),
+        _ => task.to_string(),
+    }
+}
+
 /// One JSON object, or what `table` writes.
 fn print<R: Serialize>(
     json: bool,
@@ -175,6 +192,10 @@ fn open_records<R: Serialize + DeserializeOwned + Clone>(
     let mut all = json!({ "settings": settings, "files": digests? });
     if let ModelSource::Remote(remote) = &model.model {
         all["remote"] = json!(remote.model);
+    }
+    if let Some(lender) = &arguments.tokenizer {
+        let lender = lender.resolve(&cache).context("--tokenizer")?;
+        all["tokenizer"] = json!(digest_of_path(&lender, &cache)?.to_string());
     }
     let digest = Sha256::of(all.to_string().as_bytes()).to_string();
     Ok(SampleRecords::open(path, &digest)?)

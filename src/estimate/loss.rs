@@ -77,11 +77,10 @@ pub fn replay(
     ledger.give_all(cast);
 }
 
-/// Logits of given positions without a gradient, twice while they are read: held-out loss and evaluations.
+/// Logits of given positions without a gradient: held-out loss, evaluations, targets to be stored.
 pub fn score(ledger: &mut Ledger, positions: usize, hidden: usize, vocabulary: usize) {
     let rows = chunk_rows(vocabulary).min(positions);
     let states = ledger.take(Part::LossChunks, rows * hidden * 4);
     let logits = ledger.take(Part::LossChunks, rows * vocabulary * 4);
-    ledger.pass(Part::LossChunks, rows * vocabulary * 4);
     ledger.give_all([states, logits]);
 }

@@ -1,17 +1,22 @@
 //! What a stage asks of a model, and of a server: requests, tokens, money.
 
+use evals::multiple_choice::ChoiceTask;
 use serde::Serialize;
 use teacher::synth::prompt::PromptFile;
 
 use super::known::{BYTES_PER_TOKEN, DataFacts, Facts, Known};
 use super::stage::is_remote;
-use crate::recipe::{Action, Eval, Measure, Mode, Recipe};
+use crate::recipe::{Action, Eval, Measure, Mode, Recipe, Windows};
 use crate::source::ModelSource;
 
 /// Tokens that a template and a system prompt add to a question, about.
 const TEMPLATE_TOKENS: f64 = 60.0;
 /// Tokens of a record where nothing tells.
 const RECORD_TOKENS: f64 = 256.0;
+/// Of a question, in the mean, about.
+const CHOICES_OF_TRUTHFUL_QA: usize = 5;
+/// The window of `perplexity` where none is given.
+const DEFAULT_WINDOW: usize = 2048;
 
 /// Upper estimates: answers that are stored already are asked for by none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -230,38 +235,78 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
             let prompt = train.sequence_length as f64 + TEMPLATE_TOKENS;
             Asked::alike(rows, prompt, 1_u64)
         }
-        Action::Eval(eval) => match evaluated(eval, &data) {
-            Some(asked) => asked?,
-            None => return Ok(None),
-        },
+        Action::Eval(eval) => {
+            let data = data("data")?;
+            match &eval.measure {
+                Measure::Acceptance(_) => return Ok(None),
+                Measure::Perplexity(windows) => {
+                    windows_of(windows, lent_context(recipe, facts, eval), &data)?
+                }
+                _ => evaluated(eval, &data)?,
+            }
+        }
         _ => return Ok(None),
     };
     Ok(Some(asked))
 }
 
-/// What each model writes in an evaluation of texts that are written.
-fn evaluated(eval: &Eval, data: &dyn Fn(&str) -> Known<DataFacts>) -> Option<Known<Asked>> {
+/// What each model writes in an evaluation, or scores: choices one by one.
+fn evaluated(eval: &Eval, data: &DataFacts) -> Known<Asked> {
     let (limit, samples, shots, new) = match (&eval.measure, eval.measure.answers()) {
         (Measure::HumanEval(config), _) => (config.limit, config.samples, 0, config.max_tokens),
         (_, Some((task, answers))) => {
             let config = answers.config();
             (config.limit, 1, config.shots(task), config.max_tokens)
         }
-        _ => return None,
+        (measure, None) => {
+            let choices = measure.choices();
+            let (task, asked) = choices.ok_or("the task asks nothing")?;
+            let choices = match task {
+                ChoiceTask::TruthfulqaMc1 => CHOICES_OF_TRUTHFUL_QA,
+                ChoiceTask::Mmlu | ChoiceTask::Kmmlu | ChoiceTask::HellaSwag => 4,
+            };
+            (asked.limit, choices, asked.shots.unwrap_or(0), 1)
+        }
     };
     let limit = limit.map(|limit| limit as u64);
-    let of = |data: &DataFacts| {
-        let questions = match (data.samples, limit) {
-            (Some(records), Some(limit)) => records.min(limit),
-            (None, Some(limit)) => limit,
-            (_, None) => records(data)?,
-        };
-        let each = data.samples.map_or(RECORD_TOKENS, |_| tokens_each(data));
-        let prompt = (shots + 1) as f64 * each + TEMPLATE_TOKENS;
-        let texts = questions.saturating_mul(samples as u64);
-        Ok(Asked::alike(texts, prompt, new as u64))
+    let questions = match (data.samples, limit) {
+        (Some(records), Some(limit)) => records.min(limit),
+        (None, Some(limit)) => limit,
+        (_, None) => records(data)?,
     };
-    Some(data("data").and_then(|data| of(&data)))
+    let each = data.samples.map_or(RECORD_TOKENS, |_| tokens_each(data));
+    let prompt = (shots + 1) as f64 * each + TEMPLATE_TOKENS;
+    let texts = questions.saturating_mul(samples as u64);
+    Ok(Asked::alike(texts, prompt, new as u64))
+}
+
+/// Windows over documents of one length.
+fn windows_of(windows: &Windows, context: Option<usize>, data: &DataFacts) -> Known<Asked> {
+    let most = context.unwrap_or(DEFAULT_WINDOW).min(DEFAULT_WINDOW);
+    let window = windows.window.unwrap_or(most).max(2);
+    let stride = windows.stride.unwrap_or(window / 2).max(1);
+    let documents = records(data)?;
+    let inputs = (tokens_each(data).ceil() as usize).saturating_sub(1).max(1);
+    let further = inputs.saturating_sub(window).div_ceil(stride);
+    // The last token of a window is only scored.
+    let read = inputs.min(window) + 1 + further * (window + 1);
+    Ok(Asked {
+        texts: documents.saturating_mul(1 + further as u64),
+        read: documents as f64 * read as f64,
+        prompt: inputs.min(window) + 1,
+        new: 1,
+    })
+}
+
+/// The least that remote models of the stage are taken to read at once: as much as whose tokenizer they have.
+fn lent_context(recipe: &Recipe, facts: &Facts, eval: &Eval) -> Option<usize> {
+    let lenders = eval.inputs.models.iter();
+    let lenders = lenders.filter_map(|name| recipe.models.get(name)?.tokenizer.as_deref());
+    let context = |lender: &str| {
+        let (_, shape) = facts.models().find(|(name, _)| *name == lender)?;
+        Some(shape.config.max_position_embeddings)
+    };
+    lenders.filter_map(context).min()
 }
 
 /// Tokens that a template has beside what it shows, about.
@@ -298,7 +343,10 @@ limit = 10
 "#;
 
     fn of(stage: &str) -> Requests {
-        let text = format!("{SERVER}{stage}");
+        planned(format!("{SERVER}{stage}"))
+    }
+
+    fn planned(text: String) -> Requests {
         let recipe = Recipe::parse(Path::new("r.toml"), &text, None, &[]).unwrap();
         let cache = Cache::at("not-there".into());
         let facts = Facts::new(&recipe, &cache, false);
@@ -335,5 +383,48 @@ limit = 10
             let dollars = found.dollars.unwrap();
             assert!((dollars - (input + 2.0 * output) / 1e6).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn choices_and_windows_are_scored_in_a_request_each() {
+        let eval = |task: &str| {
+            let lender =
+                "[models.here]\nsource = \"tests/golden/checkpoints/llama_tied\"\n[[stage]]";
+            let server = SERVER.replace("[models.server]", "[models.server]\ntokenizer = \"here\"");
+            let server = server.replace("[[stage]]", lender);
+            planned(format!(
+                "{server}\nkind = \"eval\"\nmodels = [\"server\"]\ndata = \"ten\"\n{task}"
+            ))
+        };
+        for (task, choices) in [
+            ("mmlu", 4),
+            ("kmmlu", 4),
+            ("hellaswag", 4),
+            ("truthfulqa_mc1", 5),
+        ] {
+            for (limit, questions) in [("", 10), ("limit = 2", 2)] {
+                let found = eval(&format!("task = \"{task}\"\n{limit}"));
+                let wanted = (choices * questions, choices * questions);
+                assert_eq!((found.requests, found.output_tokens), wanted, "{task}");
+            }
+        }
+        let whole = eval("task = \"perplexity\"\nwindow = 512");
+        assert_eq!(whole.requests, 10);
+        let windows = eval("task = \"perplexity\"\nwindow = 4\nstride = 2");
+        assert!(windows.requests > 20);
+        assert_eq!(windows.input_tokens, 5 * windows.requests);
+        // Ten documents of 200 tokens, in windows of what the model sees whose tokenizer it has.
+        let data = DataFacts {
+            bytes: 8000,
+            samples: Some(10),
+            text_bytes: None,
+            learned_bytes: None,
+        };
+        let open = Windows {
+            window: None,
+            stride: None,
+        };
+        let texts = |context| windows_of(&open, context, &data).unwrap().texts;
+        assert_eq!((texts(None), texts(Some(64))), (10, 60));
     }
 }

@@ -286,7 +286,7 @@ impl Eval {
     /// The names that it uses: key, name and what they must stand for.
     pub(super) fn uses(&self) -> Vec<(String, &str, Thing)> {
         let model = match self.measure {
-            // What stands against a remote one in other tasks is told by the task.
+            // What a remote one lacks for other tasks is told by the task.
             Measure::Acceptance(_) => Thing::Model,
             _ => Thing::Writer,
         };

@@ -1,4 +1,4 @@
-//! Remote models as the subject of a stage `eval`: which tasks can ask them, and what that may cost.
+//! Remote models as the subject of a stage `eval`: what a task needs of them here, and what it may cost.
 
 use super::Recipe;
 use super::invalid::Invalid;
@@ -19,11 +19,14 @@ impl Recipe {
         let mut found = Vec::new();
         if !eval.measure.is_written() {
             let task = eval.measure.name();
-            found.extend(remotes.iter().map(|(i, name, _)| {
+            let unread =
+                (remotes.iter()).filter(|(_, name, _)| self.models[*name].tokenizer.is_none());
+            found.extend(unread.map(|(i, name, _)| {
                 let says = format!(
-                    "`{task}` needs the log-probabilities of given tokens, and `{name}` is a remote model, which is asked for texts alone"
+                    "`{task}` asks for the log-probabilities of given tokens, and the remote model `{name}` has no tokenizer here"
                 );
-                let hint = "human_eval, gsm8k and math take remote models; for this task name a model with weights here";
+                let hint = "add `tokenizer = \"NAME\"` to the remote model, with a declared model of the same family; \
+                            human_eval, gsm8k and math need none";
                 Invalid::new(format!("models.{i}"), says).hint(hint)
             }));
         }

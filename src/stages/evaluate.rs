@@ -69,23 +69,23 @@ impl Chain<'_> {
     ) -> Result<Option<u64>> {
         let models = &config.inputs.models;
         let rows = match (&config.measure, config.measure.choices()) {
-            (_, Some((task, asked))) => self.choices(stage, models, (task, &asked), progress)?,
+            (_, Some((task, asked))) => self.choices(stage, config, (task, &asked), progress)?,
             (Measure::Perplexity(windows), _) => {
-                self.perplexities(stage, models, windows, progress)?
+                self.perplexities(stage, config, windows, progress)?
             }
             (Measure::Acceptance(drafts), _) => {
                 self.acceptances(stage, models, drafts, progress)?
             }
             (Measure::HumanEval(programs), _) => {
-                self.programs(stage, &config.inputs, programs, progress)?
+                self.programs(stage, config, programs, progress)?
             }
             (Measure::Gsm8k(answers), _) => {
                 let asked = (AnswerTask::Gsm8k, answers);
-                self.written_answers(stage, &config.inputs, asked, progress)?
+                self.written_answers(stage, config, asked, progress)?
             }
             (Measure::Math(answers), _) => {
                 let asked = (AnswerTask::Math, answers);
-                self.written_answers(stage, &config.inputs, asked, progress)?
+                self.written_answers(stage, config, asked, progress)?
             }
             _ => unreachable!("every other task has choices"),
         };

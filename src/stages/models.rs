@@ -28,7 +28,7 @@ use super::Chain;
 use crate::adapter;
 use crate::export::{ExportSource, Weights};
 use crate::plan::PlannedStage;
-use crate::recipe::Origin;
+use crate::recipe::{Input, Origin};
 use crate::source::ModelSource;
 
 /// What becomes of a quantised model's rounding of activations where the model is changed.
@@ -270,22 +270,36 @@ impl Chain<'_> {
 
     /// The tokenizer that the stage's remote teacher is said to have.
     pub fn tokenizer_of_remote(&self, stage: &PlannedStage) -> Result<Tokenizer> {
-        let name = &self.teacher_input(stage)?.reference.name;
+        Ok(self.tokenizer_and_context(self.teacher_input(stage)?)?.0)
+    }
+
+    /// The tokenizer that a remote model is said to have, and the context of the model that lends it.
+    pub fn tokenizer_and_context(&self, remote: &Input) -> Result<(Tokenizer, usize)> {
+        let name = &remote.reference.name;
         let model = self.recipe.models.get(name);
         let other = model.and_then(|model| model.tokenizer.as_ref());
         let other = other.context(
             "a remote model has no tokenizer here\nhint: add `tokenizer = \"NAME\"` with a declared model whose tokenizer is the same",
         )?;
-        self.tokenizer_of(other)
-            .with_context(|| format!("model `{name}`"))
+        let lender = self.lender(other);
+        let found = lender.and_then(|lender| {
+            let context = lender.config().max_position_embeddings;
+            Ok((load_tokenizer(&lender)?, context))
+        });
+        found.with_context(|| format!("model `{name}`"))
     }
 
     fn tokenizer_of(&self, name: &str) -> Result<Tokenizer> {
+        Ok(load_tokenizer(&self.lender(name)?)?)
+    }
+
+    /// A model that lends its tokenizer.
+    fn lender(&self, name: &str) -> Result<Checkpoint> {
         let path = self
             .models
             .get(name)
             .with_context(|| format!("`{name}` is a random model: it has no tokenizer to lend"))?;
-        Ok(load_tokenizer(&adapter::open(path)?)?)
+        adapter::open(path)
     }
 
     /// Leaves a model in the stage's directory, with the codes of its layers and how they came about if it has any.

@@ -23,6 +23,18 @@ pub enum TeacherError {
     #[error(transparent)]
     Shards(#[from] ShardError),
 
+    #[error(
+        "token {position} of {of} is {ours} here and {theirs} for the server\n\
+         hint: `tokenizer` of the remote model must name a model whose tokenizer is the server's own"
+    )]
+    OtherToken {
+        /// The sample, the sequence of a batch, the question.
+        of: String,
+        position: usize,
+        ours: String,
+        theirs: String,
+    },
+
     #[error("an answer cannot be written")]
     Record(#[source] std::io::Error),
 

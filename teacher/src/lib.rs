@@ -5,6 +5,7 @@ pub mod cross_tokenizer;
 pub mod embedding;
 pub mod error;
 pub mod generation;
+pub mod given_tokens;
 pub mod local;
 pub mod remote;
 pub mod remote_scorer;

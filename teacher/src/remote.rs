@@ -153,7 +153,11 @@ impl RemoteModel {
                     return Err("a stream where none was asked for".to_owned());
                 };
                 let usage = Answer::read(&body)?.usage;
-                let logprobs = scored(&body, given, way).unwrap_or_default();
+                let mut logprobs = scored(&body, given, way).unwrap_or_default();
+                if request.top_logprobs.is_none() {
+                    // A server lists the token itself; of long texts that is half of what is stored.
+                    logprobs.iter_mut().for_each(|token| token.top.clear());
+                }
                 let choices = vec![Choice {
                     logprobs,
                     ..Choice::default()
@@ -166,12 +170,12 @@ impl RemoteModel {
             };
             let (answer, spent) = match self.attempts(request, account, way, &read).await {
                 Ok(answered) => answered,
-                // A server that does not know a parameter may refuse it.
+                // A server that does not know a parameter may refuse it; one that knows it refuses the text.
                 Err(RemoteError::Refused {
                     status: 400 | 422 | 501,
                     message,
                     endpoint,
-                }) => {
+                }) if known.is_none() => {
                     asked = Some((endpoint, format!(" (it says: {message})")));
                     continue;
                 }

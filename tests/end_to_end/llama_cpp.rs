@@ -25,7 +25,7 @@ fn llama_cpp_answers_rates_and_tells_its_log_probabilities() {
     log_probabilities_are_ours(&server, at, path);
     answers_become_targets(&server, at, path);
     answers_are_rated_and_compared(&server, at);
-    what_it_cannot_is_said(&server, at);
+    what_it_cannot_is_said(&server, &gguf, at);
 }
 
 fn log_probabilities_are_ours(server: &LlamaServer, at: &Path, model: &str) {
@@ -185,16 +185,32 @@ fn answers_are_rated_and_compared(server: &LlamaServer, at: &Path) {
     }
 }
 
-fn what_it_cannot_is_said(server: &LlamaServer, at: &Path) {
+fn what_it_cannot_is_said(server: &LlamaServer, gguf: &Path, at: &Path) {
     let model = format!(
         r#"{{ kind = "remote", model = "{}", endpoints = ["{}"] }}"#,
         server.model, server.endpoint
     );
-    let output = distill(at, &["score", "--model", &model, "--text", "a text"]);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("neither `prompt_logprobs` nor `echo`"),
-        "{said}"
-    );
+    let question = r#"{"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": 1}"#;
+    fs::write(at.join("question.jsonl"), question).unwrap();
+    let lender = gguf.to_str().unwrap();
+    let eval = [
+        "eval",
+        "mmlu",
+        "--model",
+        &model,
+        "--data",
+        "question.jsonl",
+    ];
+    for arguments in [
+        vec!["score", "--model", &model, "--text", "a text"],
+        [&eval[..], &["--tokenizer", lender]].concat(),
+    ] {
+        let output = distill(at, &arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("neither `prompt_logprobs` nor `echo`"),
+            "{said}"
+        );
+    }
 }

@@ -248,7 +248,7 @@ fn the_verb_evaluates_models_of_both_kinds_and_compares_them() {
     assert_failure(
         &mmlu,
         2,
-        &["log-probabilities", "gsm8k and math take remote models"],
+        &["log-probabilities", "hint: name with --tokenizer"],
     );
     for (answer, says) in [
         (
@@ -311,7 +311,7 @@ fn what_makes_no_sense_is_told() {
         (
             &good[good.find("task =").unwrap()..],
             "task = \"mmlu\"\nmodels = [\"far\"]\ndata = \"test\"\n",
-            "`mmlu` needs the log-probabilities of given tokens",
+            "`mmlu` asks for the log-probabilities of given tokens",
         ),
     ] {
         home.write(RECIPE, good.replace(from, to));

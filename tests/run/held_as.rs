@@ -118,7 +118,7 @@ fn a_teacher_that_does_not_fit_may_be_held_in_4_bits() {
     let limit = (dense - 1).to_string();
     let changes = &plan(&["--memory", &limit])["changes"];
     assert_eq!(
-        changes[0]["sets"],
+        changes[0]["set"],
         json!([r#"models.dense.held_as="nf4""#]),
         "{changes}"
     );

@@ -41,6 +41,7 @@ mod quantization_aware;
 mod quantize;
 mod rate;
 mod real_model;
+mod remote_likelihood;
 mod remote_score;
 mod remote_teacher;
 mod report;

@@ -1,9 +1,12 @@
 use std::path::Path;
 
+use model::batch::TokenBatch;
 use model::build::Placement;
 use model::load::load_decoder;
 use model::weights::checkpoint::Checkpoint;
+use teacher::LocalTeacher;
 
+use super::windows::all_windows;
 use super::*;
 
 fn decoder() -> Decoder {
@@ -33,6 +36,11 @@ fn tokenizer(rows: usize) -> Tokenizer {
     let path = directory.path().join("tokenizer.json");
     std::fs::write(&path, json.to_string()).unwrap();
     Tokenizer::from_file(&path).unwrap()
+}
+
+fn subject(tokens: usize) -> Subject<'static> {
+    let teacher = LocalTeacher::new(decoder(), tokenizer(tokens)).unwrap();
+    Subject::Local(Box::new(teacher))
 }
 
 fn config(window: usize, stride: usize) -> PerplexityConfig {
@@ -74,16 +82,13 @@ fn every_token_is_scored_once_and_with_the_whole_window_before_it() {
 fn windows_give_what_the_decoder_gives_for_each_alone() {
     let decoder = decoder();
     let rows = decoder.config.vocab_size;
-    let tokenizer = tokenizer(rows.min(90));
+    let subject = subject(rows.min(90));
     let documents = [ids(23, rows.min(90)), ids(7, rows.min(90)), vec![5]];
-    let whole = perplexity(
-        &decoder,
-        &tokenizer,
-        &documents,
-        &config(30, 15),
-        &mut |_, _| (),
-    )
-    .unwrap();
+    let measured = |documents: &[Vec<u32>], config, progress: &mut dyn FnMut(u64, u64) -> bool| {
+        perplexity(&subject, documents, &config, progress).unwrap()
+    };
+    let whole = measured(&documents, config(30, 15), &mut |_, _| true).unwrap();
+    assert!(measured(&documents, config(6, 1), &mut |_, _| false).is_none());
     let expected: Vec<f64> = (documents.iter())
         .flat_map(|ids| sequence_log_probs(&decoder, ids))
         .collect();
@@ -103,15 +108,11 @@ fn windows_give_what_the_decoder_gives_for_each_alone() {
 
     // Stride 1 gives each token exactly the window before it.
     let mut heard = Vec::new();
-    let progress = &mut |done, total| heard.push((done, total));
-    let sliding = perplexity(
-        &decoder,
-        &tokenizer,
-        &documents[..1],
-        &config(6, 1),
-        progress,
-    )
-    .unwrap();
+    let progress = &mut |done, total| {
+        heard.push((done, total));
+        true
+    };
+    let sliding = measured(&documents[..1], config(6, 1), progress).unwrap();
     let ids = &documents[0];
     let expected: f64 = (1..ids.len())
         .map(|at| {
@@ -127,9 +128,9 @@ fn windows_give_what_the_decoder_gives_for_each_alone() {
 fn bad_settings_and_data_are_told() {
     let decoder = decoder();
     let context = decoder.config.max_position_embeddings;
-    let tokenizer = tokenizer(90);
+    let subject = subject(decoder.config.vocab_size);
     let says = |config: &PerplexityConfig, documents: &[Vec<u32>]| {
-        let result = perplexity(&decoder, &tokenizer, documents, config, &mut |_, _| ());
+        let result = perplexity(&subject, documents, config, &mut |_, _| true);
         result.unwrap_err().to_string()
     };
     let good = [ids(9, 90)];

@@ -1,15 +1,17 @@
 //! A model behind a server, asked for texts.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use datasets::tokenizer::Tokenizer;
 use teacher::remote::account::Spending;
 use teacher::remote::answer::Answer;
 use teacher::remote::request::{Input, Request, Sampling};
 use teacher::synth::asker::Asker;
 use teacher::synth::in_order::{Answered, Recording, ask_in_order};
-use teacher::{FinishReason, GenerationRequest};
+use teacher::{FinishReason, GenerationRequest, TeacherError};
 use tokio::runtime::Runtime;
 
 use super::{Asked, SubjectError, Written};
@@ -18,7 +20,9 @@ use super::{Asked, SubjectError, Written};
 const MOST_STOPS: usize = 4;
 
 pub struct RemoteSubject<'a> {
-    asker: Arc<Asker>,
+    pub(super) asker: Arc<Asker>,
+    /// The tokenizer of its ids and the context of the model that lends it, where they are known.
+    pub(super) tokenizer: Option<(Arc<Tokenizer>, usize)>,
     runtime: Runtime,
     /// Set from outside.
     stop: &'a AtomicBool,
@@ -41,6 +45,7 @@ impl<'a> RemoteSubject<'a> {
             .build()?;
         Ok(Self {
             asker: Arc::new(asker),
+            tokenizer: None,
             runtime,
             stop,
             stopping,
@@ -50,6 +55,15 @@ impl<'a> RemoteSubject<'a> {
     /// What has been spent, and how many answers came from the store.
     pub fn spent(&self) -> (Spending, u64) {
         self.asker.spent()
+    }
+
+    /// `tokenizer` is the server's own, and `context` that of the model on this machine that it comes from.
+    #[must_use]
+    pub fn with_tokenizer(self, tokenizer: Tokenizer, context: usize) -> Self {
+        Self {
+            tokenizer: Some((Arc::new(tokenizer), context)),
+            ..self
+        }
     }
 
     /// Requests that make sense at a time.
@@ -84,30 +98,12 @@ impl<'a> RemoteSubject<'a> {
             async move {
                 let started = Instant::now();
                 let answer = asker.ask(&request).await?.answer;
-                Ok(Answered {
-                    records: vec![(answer, started.elapsed().as_secs_f64())],
-                    ..Answered::default()
-                })
+                Ok((answer, started.elapsed().as_secs_f64()))
             }
         };
-        let mut answers = Vec::with_capacity(prompts.len());
-        let recording = Recording {
-            stop: self.stop,
-            stopping: &self.stopping,
-            allow_failed: 0,
-            on_record: &mut |answer: &_| {
-                answers.push(Clone::clone(answer));
-                Ok(())
-            },
-            on_seed: &mut |_| (),
-        };
-        let at_a_time = self.asker.concurrency();
-        let asking = ask_in_order(prompts.len(), at_a_time, &ask, recording);
-        let (outcome, result) = self.runtime.block_on(asking);
-        result?;
-        if outcome.stopped {
+        let Some(answers) = self.ask_all(prompts.len(), &ask)? else {
             return Ok(None);
-        }
+        };
         let written = answers.into_iter().zip(prompts).map(|(answer, asked)| {
             let (answer, seconds): (Answer, f64) = answer;
             let choice = answer.choices.into_iter().next();
@@ -127,6 +123,42 @@ impl<'a> RemoteSubject<'a> {
             })
         });
         written.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// What comes of the questions `0..count`, in their order; `None` when it was stopped from outside.
+    pub(super) fn ask_all<T, Work>(
+        &self,
+        count: usize,
+        ask: &(dyn Fn(usize) -> Work + Sync),
+    ) -> Result<Option<Vec<T>>, SubjectError>
+    where
+        T: Clone + Send + 'static,
+        Work: Future<Output = Result<T, TeacherError>> + Send + 'static,
+    {
+        let ask = |number: usize| {
+            let asked = ask(number);
+            async move {
+                Ok(Answered {
+                    records: vec![asked.await?],
+                    ..Answered::default()
+                })
+            }
+        };
+        let mut found = Vec::with_capacity(count);
+        let recording = Recording {
+            stop: self.stop,
+            stopping: &self.stopping,
+            allow_failed: 0,
+            on_record: &mut |record: &T| {
+                found.push(record.clone());
+                Ok(())
+            },
+            on_seed: &mut |_| (),
+        };
+        let asking = ask_in_order(count, self.asker.concurrency(), &ask, recording);
+        let (outcome, result) = self.runtime.block_on(asking);
+        result?;
+        Ok((!outcome.stopped).then_some(found))
     }
 }
 

@@ -47,7 +47,7 @@ pub fn run(arguments: &EvalArgs, task: AnswerTask, model: &ModelArgs, data: &Pat
     files.extend(shots_data);
     let settings = json!({ "task": task, "settings": config, "seed": seed });
     let records = open_records(arguments, model, &settings, &files)?;
-    let subject = open_subject(model)?;
+    let subject = open_subject(model, None)?;
     let bar = bar("questions")?;
     bar.set_length(asked.len() as u64);
     let scores = asked.score(&subject, records, &mut |done| {

@@ -3,17 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 
+use anyhow::Context;
 use datasets::config::DataConfig;
 use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceScores, ChoiceTask};
-use model::load::load_frozen_decoder;
 use serde::Serialize;
 use serde_json::json;
-use teacher::tokenizer::load_tokenizer;
 
-use super::{bar, open_records, print, shots_data};
+use super::subject::open_subject;
+use super::{asking, bar, name_of, open_records, print, shots_data};
 use crate::cli::{EvalArgs, ModelArgs};
-use crate::commands::open_model::open_model;
-use crate::device::place;
 use crate::report::scores::{remarks, share_and_error};
 
 #[derive(Serialize)]
@@ -46,27 +44,24 @@ pub fn run(
         None => Vec::new(),
     };
     let asked = Asked::new(task, questions, &examples, &settings)?;
-    let placement = place(model.device.device)?;
     let mut files = vec![data.to_path_buf()];
     files.extend(shots_data);
     let described = json!({ "task": task, "settings": settings });
     let records = open_records(arguments, model, &described, &files)?;
-    let checkpoint = open_model(model)?;
-    let tokenizer = load_tokenizer(&checkpoint)?;
-    let decoder = load_frozen_decoder(&checkpoint, &placement)?;
+    let subject = open_subject(model, arguments.tokenizer.as_ref())?;
     let bar = bar("questions")?;
     bar.set_length(asked.len() as u64);
-    let scores = asked.score(&decoder, &tokenizer, records, &mut |done| {
+    let scores = asked.score(&subject, records, &mut |done| {
         bar.set_position(done as u64);
         true
-    })?;
+    });
     bar.finish_and_clear();
-    let Some(scores) = scores else {
+    let Some(scores) = scores.with_context(|| asking(task.name(), model))? else {
         return Ok(());
     };
     let report = Report {
         task: task.name(),
-        model: model.stored()?.to_string(),
+        model: name_of(model)?,
         data: data.display().to_string(),
         shots: settings.shots,
         scores,

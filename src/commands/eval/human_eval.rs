@@ -55,7 +55,7 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs) -> Result<()> {
     let seed = arguments.seed;
     let settings = json!({ "task": "human_eval", "settings": config, "seed": seed });
     let records = open_records(arguments, model, &settings, &[data])?;
-    let subject = open_subject(model)?;
+    let subject = open_subject(model, None)?;
     let bar = bar("programs")?;
     bar.set_length((tasks.len() * config.samples) as u64);
     let mut told = |done| {

@@ -3,17 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 
+use anyhow::Context;
 use datasets::config::DataConfig;
 use datasets::read::read_samples;
 use evals::perplexity::{Perplexity, PerplexityConfig, documents, perplexity};
-use model::load::load_frozen_decoder;
 use serde::Serialize;
-use teacher::tokenizer::load_tokenizer;
 
-use super::{bar, print};
+use super::subject::open_subject;
+use super::{asking, bar, name_of, print};
 use crate::cli::{EvalArgs, ModelArgs};
-use crate::commands::open_model::open_model;
-use crate::device::place;
 
 #[derive(Serialize)]
 struct Report {
@@ -33,27 +31,23 @@ pub fn run(arguments: &EvalArgs, model: &ModelArgs, data: &Path) -> anyhow::Resu
         limit: arguments.limit,
     };
     let samples = read_samples(&DataConfig::new(data.to_path_buf()))?.samples;
-    let placement = place(model.device.device)?;
-    let checkpoint = open_model(model)?;
-    let (window, stride) = config.window_and_stride(checkpoint.config().max_position_embeddings)?;
-    let tokenizer = load_tokenizer(&checkpoint)?;
-    let documents = documents(&tokenizer, &samples)?;
-    let decoder = load_frozen_decoder(&checkpoint, &placement)?;
+    let subject = open_subject(model, arguments.tokenizer.as_ref())?;
+    let reading = subject.reading()?;
+    let (window, stride) = config.window_and_stride(reading.context)?;
+    let documents = documents(reading.tokenizer, &samples)?;
     let bar = bar("tokens")?;
-    let result = perplexity(
-        &decoder,
-        &tokenizer,
-        &documents,
-        &config,
-        &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        },
-    )?;
+    let result = perplexity(&subject, &documents, &config, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        true
+    });
     bar.finish_and_clear();
+    let Some(result) = result.with_context(|| asking("perplexity", model))? else {
+        return Ok(());
+    };
     let report = Report {
         task: "perplexity",
-        model: model.stored()?.to_string(),
+        model: name_of(model)?,
         data: data.display().to_string(),
         window,
         stride,

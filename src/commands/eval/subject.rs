@@ -1,4 +1,4 @@
-//! The model that is asked for texts, on this machine or behind a server.
+//! The model that is asked for texts, or how likely texts are, on this machine or behind a server.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,14 +14,15 @@ use teacher::synth::asker::{Asker, Backend};
 use teacher::tokenizer::load_tokenizer;
 
 use crate::cli::ModelArgs;
-use crate::commands::open_model::open_model;
+use crate::commands::open_model::{open, open_model};
 use crate::device::place;
-use crate::source::{Cache, ModelSource};
+use crate::source::{Cache, ModelSource, Source};
 
 /// A verb is stopped by ending it.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-pub fn open_subject(model: &ModelArgs) -> Result<Subject<'static>> {
+/// `tokenizer` is whose tokenizer a model behind a server has, where that is known.
+pub fn open_subject(model: &ModelArgs, tokenizer: Option<&Source>) -> Result<Subject<'static>> {
     let ModelSource::Remote(remote) = &model.model else {
         let placement = place(model.device.device)?;
         let checkpoint = open_model(model)?;
@@ -37,6 +38,11 @@ pub fn open_subject(model: &ModelArgs) -> Result<Subject<'static>> {
     let stopping = Arc::new(AtomicBool::new(false));
     let server = RemoteModel::new(remote, stopping.clone())?;
     let asker = Asker::new(Backend::Remote(Box::new(server)), account);
-    let remote = RemoteSubject::new(asker, &STOP, stopping).context("cannot start asking")?;
+    let mut remote = RemoteSubject::new(asker, &STOP, stopping).context("cannot start asking")?;
+    if let Some(lender) = tokenizer {
+        let lender = open(lender).context("--tokenizer")?;
+        let context = lender.config().max_position_embeddings;
+        remote = remote.with_tokenizer(load_tokenizer(&lender)?, context);
+    }
     Ok(Subject::Remote(remote))
 }

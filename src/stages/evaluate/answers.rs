@@ -8,13 +8,13 @@ use super::subject::Measuring;
 use super::{Chain, Measured, Rows};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::{Answers, EvalInputs};
+use crate::recipe::{Answers, Eval};
 
 impl Chain<'_> {
     pub(super) fn written_answers(
         &self,
         stage: &PlannedStage,
-        inputs: &EvalInputs,
+        eval: &Eval,
         (task, answers): (AnswerTask, &Answers),
         progress: &mut Progress,
     ) -> Rows {
@@ -31,8 +31,10 @@ impl Chain<'_> {
         let asked = AskedProblems::new(task, read("data")?, &examples, &config, seed)?;
         let measure: &Measuring = &|subject, path, told| {
             let records = SampleRecords::of_stage(path, &stage.digest.to_string())?;
-            Ok(asked.score(subject, records, told)?.map(Measured::Answers))
+            let mut told = |done| told(done, asked.len());
+            let scores = asked.score(subject, records, &mut told)?;
+            Ok(scores.map(Measured::Answers))
         };
-        self.ask_each(stage, inputs, (asked.len(), "questions"), measure, progress)
+        self.ask_each(stage, eval, "questions", measure, progress)
     }
 }

@@ -1,48 +1,31 @@
 //! Questions with choices.
 
-use std::sync::atomic::Ordering;
-
 use anyhow::{Context, Result};
 use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceTask, Question};
 use evals::sample_records::SampleRecords;
 
-use super::{Chain, Measured, Rows, Score, parameters};
+use super::subject::Measuring;
+use super::{Chain, Measured, Rows};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::Subjects;
+use crate::recipe::{Eval, Subjects};
 
 impl Chain<'_> {
     pub(super) fn choices(
         &self,
         stage: &PlannedStage,
-        models: &[String],
+        eval: &Eval,
         (task, asked): (ChoiceTask, &Subjects),
         progress: &mut Progress,
     ) -> Rows {
         let asked = self.asked(stage, task, asked)?;
-        let mut rows = Vec::new();
-        for (i, name) in models.iter().enumerate() {
-            let opened = self.open_model(stage, &format!("models.{i}"))?;
-            let path = self.records_path(stage, i, name);
-            let records = SampleRecords::of_stage(&path, &stage.digest.to_string())?;
-            let bar = progress.scoring(name, "questions");
-            bar.set_length(asked.len() as u64);
-            let mut told = |done| {
-                bar.set_position(done as u64);
-                !self.stop.load(Ordering::Relaxed)
-            };
-            let scores = asked.score(&opened.decoder, &opened.tokenizer, records, &mut told)?;
-            bar.finish_and_clear();
-            let Some(scores) = scores else {
-                return Ok(Err(i as u64));
-            };
-            rows.push(Score {
-                model: name.clone(),
-                parameters: parameters(&opened.decoder),
-                measured: Measured::Choices(scores),
-            });
-        }
-        Ok(Ok(rows))
+        let measure: &Measuring = &|subject, path, told| {
+            let records = SampleRecords::of_stage(path, &stage.digest.to_string())?;
+            let mut told = |done| told(done, asked.len());
+            let scores = asked.score(subject, records, &mut told)?;
+            Ok(scores.map(Measured::Choices))
+        };
+        self.ask_each(stage, eval, "questions", measure, progress)
     }
 
     fn asked(&self, stage: &PlannedStage, task: ChoiceTask, config: &Subjects) -> Result<Asked> {

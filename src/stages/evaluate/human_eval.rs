@@ -8,14 +8,14 @@ use super::subject::Measuring;
 use super::{Chain, Measured, Rows};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::EvalInputs;
+use crate::recipe::Eval;
 use crate::sandbox::open_sandbox;
 
 impl Chain<'_> {
     pub(super) fn programs(
         &self,
         stage: &PlannedStage,
-        inputs: &EvalInputs,
+        eval: &Eval,
         config: &HumanEvalConfig,
         progress: &mut Progress,
     ) -> Rows {
@@ -25,10 +25,10 @@ impl Chain<'_> {
         let seed = self.recipe.seed;
         let measure: &Measuring = &|subject, path, told| {
             let records = SampleRecords::of_stage(path, &stage.digest.to_string())?;
-            let found = human_eval(subject, &tasks, config, seed, &sandbox, records, told)?;
+            let mut told = |done| told(done, tasks.len() * config.samples);
+            let found = human_eval(subject, &tasks, config, seed, &sandbox, records, &mut told)?;
             Ok(found.map(Measured::HumanEval))
         };
-        let samples = (tasks.len() * config.samples, "programs");
-        self.ask_each(stage, inputs, samples, measure, progress)
+        self.ask_each(stage, eval, "programs", measure, progress)
     }
 }

@@ -1,4 +1,4 @@
-//! Models that are asked for texts, on this machine or behind a server.
+//! Models that are asked for texts, or how likely texts are, on this machine or behind a server.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use teacher::synth::asker::{Asker, Backend};
 use super::{Chain, Measured, Rows, Score, parameters, write_json};
 use crate::plan::PlannedStage;
 use crate::progress::Progress;
-use crate::recipe::EvalInputs;
+use crate::recipe::Eval;
 
-/// Measures one model with records at a place; hears how many samples are done, which it tells, and whether to go on.
+/// Measures one model with records at a place; tells how many samples are done, and of how many, and hears whether to go on.
 pub(super) type Measuring<'a> =
-    dyn Fn(&Subject, &Path, &mut dyn FnMut(usize) -> bool) -> Result<Option<Measured>> + 'a;
+    dyn Fn(&Subject, &Path, &mut dyn FnMut(usize, usize) -> bool) -> Result<Option<Measured>> + 'a;
 
 impl Chain<'_> {
-    /// Measures each model, by `samples` of them: how many, and what they are called.
+    /// Measures each model by samples that are `called` so.
     pub(super) fn ask_each(
         &self,
         stage: &PlannedStage,
-        inputs: &EvalInputs,
-        (samples, called): (usize, &str),
+        eval: &Eval,
+        called: &str,
         measure: &Measuring,
         progress: &mut Progress,
     ) -> Rows {
         let mut rows = Vec::new();
         let mut stored = 0;
-        for (i, model) in inputs.models.iter().enumerate() {
-            let (subject, parameters) = self.subject(stage, i, inputs)?;
+        for (i, model) in eval.inputs.models.iter().enumerate() {
+            let (subject, parameters) = self.subject(stage, i, eval)?;
             let bar = progress.scoring(model, called);
-            bar.set_length(samples as u64);
-            let mut told = |done| {
+            let mut told = |done, samples| {
+                bar.set_length(samples as u64);
                 bar.set_position(done as u64);
                 !self.stop.load(Ordering::Relaxed)
             };
@@ -46,7 +46,9 @@ impl Chain<'_> {
             if let Subject::Remote(remote) = &subject {
                 stored += self.write_spending(stage, i, remote, stored)?;
             }
-            let Some(measured) = measured.with_context(|| format!("model `{model}`"))? else {
+            let task = eval.measure.name();
+            let measured = measured.with_context(|| format!("{task} of model `{model}`"))?;
+            let Some(measured) = measured else {
                 return Ok(Err(i as u64));
             };
             rows.push(Score {
@@ -63,21 +65,26 @@ impl Chain<'_> {
         &self,
         stage: &PlannedStage,
         number: usize,
-        inputs: &EvalInputs,
+        eval: &Eval,
     ) -> Result<(Subject<'_>, Option<u64>)> {
         let key = format!("models.{number}");
-        let Some(server) = self.server(self.input(stage, &key)?) else {
+        let input = self.input(stage, &key)?;
+        let Some(server) = self.server(input) else {
             let opened = self.open_model(stage, &key)?;
             let parameters = parameters(&opened.decoder);
             let teacher = LocalTeacher::new(opened.decoder, opened.tokenizer)?;
             return Ok((Subject::Local(Box::new(teacher)), parameters));
         };
-        let account = self.account(stage, server.price, inputs.budget.unwrap_or_default())?;
+        let account = self.account(stage, server.price, eval.inputs.budget.unwrap_or_default())?;
         let stopping = Arc::new(AtomicBool::new(false));
         let model = RemoteModel::new(server, stopping.clone())?;
         let asker = Asker::new(Backend::Remote(Box::new(model)), account);
         let remote = RemoteSubject::new(asker, self.stop, stopping);
-        let remote = remote.context("cannot start asking")?;
+        let mut remote = remote.context("cannot start asking")?;
+        if !eval.measure.is_written() {
+            let (tokenizer, context) = self.tokenizer_and_context(input)?;
+            remote = remote.with_tokenizer(tokenizer, context);
+        }
         Ok((Subject::Remote(remote), None))
     }
 

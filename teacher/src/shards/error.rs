@@ -72,18 +72,6 @@ pub enum ShardError {
     },
 
     #[error(
-        "token {position} of {of} is {ours} here and {theirs} for the server\n\
-         hint: `tokenizer` of the remote model must name a model whose tokenizer is the server's own"
-    )]
-    OtherToken {
-        /// The sample, or the sequence of a batch.
-        of: String,
-        position: usize,
-        ours: String,
-        theirs: String,
-    },
-
-    #[error(
         "the server tells {found} of the {k} most probable tokens at token {position} of {of}\n\
          hint: lower `k` (of `encoding` in `capture`, of `teacher` in `distill`), or raise the server's limit: `--max-logprobs` of vLLM"
     )]

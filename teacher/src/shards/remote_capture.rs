@@ -2,7 +2,6 @@
 //!
 //! Each piece of a sample is one request: its ids as they are, so that a token has the same context as in training.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use datasets::batch::Batch;
@@ -16,9 +15,9 @@ use super::record::write_top_k;
 use super::shard_file::Target;
 use super::{Encoding, ShardError};
 use crate::error::TeacherError;
-use crate::remote::answer::{TokenLogprob, TopToken};
+use crate::given_tokens::GivenTokens;
+use crate::remote::answer::TopToken;
 use crate::remote::error::RemoteError;
-use crate::remote::request::{Given, Input, Request, Sampling};
 use crate::synth::asker::Asker;
 
 /// Sums of rounded probabilities may exceed 1 by so much.
@@ -85,7 +84,7 @@ impl RemoteCapture {
     /// The targets of a piece, in the order of its tokens.
     ///
     /// # Errors
-    /// Those of the asker; [`ShardError::OtherToken`], [`ShardError::FewTokens`], [`ShardError::NoDistribution`].
+    /// Those of [`GivenTokens::ask`]; [`ShardError::FewTokens`], [`ShardError::NoDistribution`].
     pub async fn targets(
         &self,
         asker: &Asker,
@@ -94,66 +93,19 @@ impl RemoteCapture {
         if piece.learned.is_empty() {
             return Ok(Vec::new());
         }
-        let request = Request {
-            input: Input::Given(Given::Ids(piece.ids.clone())),
-            sampling: Sampling::default(),
-            candidates: 1,
-            top_logprobs: Some(self.top.k),
-            schema: None,
+        let given = GivenTokens {
+            of: &piece.of,
+            start: piece.start,
+            ids: &piece.ids,
+            tokenizer: &self.tokenizer,
         };
-        let answer = match asker.ask(&request).await {
-            Ok(asked) => asked.answer,
-            Err(TeacherError::Remote(RemoteError::OtherTokens {
-                position,
-                sent,
-                told,
-                ..
-            })) => {
-                let error = ShardError::OtherToken {
-                    of: piece.of.clone(),
-                    position: piece.start + position,
-                    ours: sent,
-                    theirs: told,
-                };
-                return Err(error.into());
-            }
-            Err(error) => return Err(error),
-        };
-        let tokens = answer.choices.into_iter().next().unwrap_or_default();
-        let tokens = tokens.logprobs;
-        for (at, token) in tokens.iter().enumerate() {
-            self.compare(piece, at, token)?;
-        }
+        let tokens = given.ask(asker, Some(self.top.k)).await?;
         (piece.learned.iter())
             .map(|&at| {
                 let top = tokens.get(at).map_or(&[][..], |token| &token.top);
                 self.target(&piece.of, piece.start + at, top)
             })
             .collect()
-    }
-
-    /// Whether the server reads a token as we do, as far as one can tell from its text.
-    fn compare(
-        &self,
-        piece: &PieceTokens,
-        at: usize,
-        token: &TokenLogprob,
-    ) -> Result<(), ShardError> {
-        let id = piece.ids[at];
-        let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
-        let (ours, theirs) = (String::from_utf8_lossy(&bytes), token.token.as_str());
-        let is_whole = |text: &str| !text.trim().is_empty() && !text.contains('\u{fffd}');
-        let named_by_id = token.token.starts_with("token_id:");
-        let is_same = |theirs: &str| !is_whole(theirs) || ours.trim() == theirs.trim();
-        if named_by_id || !is_whole(&ours) || is_same(theirs) || is_same(&plain(theirs)) {
-            return Ok(());
-        }
-        Err(ShardError::OtherToken {
-            of: piece.of.clone(),
-            position: piece.start + at,
-            ours: format!("token {id}, {ours:?},"),
-            theirs: format!("{theirs:?}"),
-        })
     }
 
     fn target(&self, of: &str, position: usize, told: &[TopToken]) -> Result<Target, TeacherError> {
@@ -225,12 +177,4 @@ pub(super) fn target_of_list(
         entropy: f16::from_f64(listed + term(tail)),
         record,
     })
-}
-
-/// A token as text, where a server writes it as its vocabulary does.
-fn plain(token: &str) -> Cow<'_, str> {
-    match token.contains(['Ġ', 'Ċ', '▁']) {
-        true => Cow::Owned(token.replace(['Ġ', '▁'], " ").replace('Ċ', "\n")),
-        false => Cow::Borrowed(token),
-    }
 }
