@@ -8,10 +8,14 @@ use super::ledger::{Array, Part};
 use super::loss;
 use super::reading::{POSITIONS, Reading};
 use super::shape::{ModelShape, TensorShape};
-use crate::recipe::{Export, KeepLayers, Prune, Quantize, QuantizeMethod};
+use crate::recipe::{Export, ExportFormat, KeepLayers, Prune, Quantize, QuantizeMethod};
 
 /// Tokens of the calibration rows that go through a model together (`stages::prune`).
 const CALIBRATION_TOKENS: usize = 4 * 512;
+
+/// Of a token of a `tokenizer.json`: what reading it leaves free in pieces too small for a tensor. Measured between nothing
+/// and 790, by what the stages before have left.
+const JSON_LEFTOVER_BYTES: usize = 320;
 
 /// Measures what the choice needs, then drops blocks and copies the channels that stay, and writes.
 pub fn prune(reading: &mut Reading, prune: &Prune, model: &ModelShape, made: Known<ModelShape>) {
@@ -117,6 +121,20 @@ pub fn quantize(reading: &mut Reading, quantize: &Quantize, model: &ModelShape) 
 /// Tensor after tensor; what is verified is loaded before and after.
 pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
     reading.process(model);
+    if !model.gguf_tokenizer && reading.setting.numbers.packs {
+        let left = model.config.vocab_size * JSON_LEFTOVER_BYTES;
+        reading.ledger.fix(Part::Process, left);
+    }
+    if let ExportFormat::Gptq { .. } = export.format {
+        // A byte a code, in the file that is mapped and in the matrices that are checked first.
+        let linear = model
+            .tensors
+            .iter()
+            .filter(|tensor| is_linear(&tensor.name));
+        let codes = linear.map(TensorShape::elements).sum();
+        reading.ledger.fix(Part::Weights, codes);
+        let _held = reading.ledger.take(Part::Weights, codes);
+    }
     if model.adapter.is_some() && reading.setting.numbers.packs {
         // All of the base's file is mapped before its first and largest tensor is read.
         let read = ModelShape {
