@@ -25,15 +25,19 @@ use super::shape::{Form, ModelShape};
 use super::trained::Trained;
 use super::work::{self, Rates};
 
-/// Seconds that one measurement may take, about, at a guessed rate; more rows of a microbatch say nothing new.
+/// Operations a second where nothing can be measured.
 const GUESSED_RATE: f64 = 2e10;
-const LONGEST: f64 = 0.3;
+/// Seconds that one pass may take. A microbatch that takes longer is cut: what it pays once, as unpacking quantised blocks,
+/// weighs little in it.
+const LONGEST: f64 = 0.8;
 /// Tokens of the vocabulary where blocks are timed, and at most where the head is: its rate does not depend on them.
 const FEW: usize = 64;
 const MANY: usize = 1 << 16;
-/// Of each measurement the best of so many counts: whatever else runs only makes it slower.
-const TRIES: usize = 3;
-const LONG_ENOUGH: f64 = 0.8;
+/// A measurement is the median of so many, after one that pays for its memory.
+const TRIES: usize = 7;
+const LONG_ENOUGH: f64 = 2.5;
+/// Tokens that evaluations compute together.
+const ASKED_TOKENS: usize = 2048;
 /// Of 8 MiB, to measure the disk.
 const WRITTEN_BLOCKS: usize = 8;
 
@@ -42,17 +46,16 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     let placement = Placement::cpu();
     let shape = &trained.student.config;
     let (length, checkpoint) = (config.sequence_length, config.checkpoint_blocks);
-    let per_row = work::block_train(shape, trained.holding(), length, length, checkpoint);
-    let rows = ((LONGEST * GUESSED_RATE / per_row) as usize).clamp(1, Trained::micro(config).0);
-    let tokens = rows * length;
-    let batch = tokens_of(rows, length);
-
     let lora = (config.adapter.as_ref()).map(|trainer::adapter::Adapter::Lora(lora)| lora);
     let mut two = student(&trained.student, (2, FEW), lora, &placement);
     let mut one = student(&trained.student, (1, FEW), lora, &placement);
+    let row = once(|| pass(&mut one, &tokens_of(1, length), checkpoint));
+    let rows = rows_within(row, Trained::micro(config).0);
+    let tokens = rows * length;
+    let batch = tokens_of(rows, length);
     let block = of_a_block(
-        best(|| pass(&mut two, &batch, checkpoint)),
-        best(|| pass(&mut one, &batch, checkpoint)),
+        usual(|| pass(&mut two, &batch, checkpoint)),
+        usual(|| pass(&mut one, &batch, checkpoint)),
     );
     let train = work::block_train(shape, trained.holding(), tokens, length, checkpoint) / block;
 
@@ -62,8 +65,8 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
         let two = frozen(teacher, (2, FEW), &placement);
         let one = frozen(teacher, (1, FEW), &placement);
         let block = of_a_block(
-            best(|| drop(two.hidden(&batch))),
-            best(|| drop(one.hidden(&batch))),
+            usual(|| drop(two.hidden(&batch))),
+            usual(|| drop(one.hidden(&batch))),
         );
         ask = work::block_forward(&teacher.config, tokens, length) / block;
     }
@@ -84,19 +87,19 @@ fn of_a_block(two: f64, one: f64) -> f64 {
 /// The rate of a model that is only read.
 pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let placement = Placement::cpu();
-    let per_row = work::block_forward(&model.config, length, length);
-    let rows = ((LONGEST * GUESSED_RATE / per_row) as usize).clamp(1, 4);
-    let batch = tokens_of(rows, length);
     let two = frozen(model, (2, FEW), &placement);
     let one = frozen(model, (1, MANY), &placement);
+    let row = once(|| drop(one.hidden(&tokens_of(1, length))));
+    let rows = rows_within(row, (ASKED_TOKENS / length.max(1)).max(1));
+    let batch = tokens_of(rows, length);
     let block = of_a_block(
-        best(|| drop(two.hidden(&batch))),
-        best(|| drop(one.hidden(&batch))),
+        usual(|| drop(two.hidden(&batch))),
+        usual(|| drop(one.hidden(&batch))),
     );
     let ask = work::block_forward(&model.config, rows * length, length) / block;
     let positions = 256;
     let states = constant([positions, model.config.hidden_size]);
-    let seconds = best(|| drop(one.logits(&states)));
+    let seconds = usual(|| drop(one.logits(&states)));
     Rates {
         train: ask,
         head: work::head_forward(&one.config, positions) / seconds,
@@ -106,19 +109,28 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     }
 }
 
-/// The shortest of some tries, in seconds; two where they take long.
-fn best(mut work: impl FnMut()) -> f64 {
-    let (mut shortest, mut spent) = (f64::INFINITY, 0.0);
-    for number in 0..TRIES {
-        let clock = Instant::now();
-        work();
-        let seconds = clock.elapsed().as_secs_f64();
-        (shortest, spent) = (seconds.min(shortest), spent + seconds);
-        if number > 0 && spent > LONG_ENOUGH {
-            break;
-        }
+/// The median of some tries, in seconds; fewer where they take long.
+fn usual(mut work: impl FnMut()) -> f64 {
+    let mut spent = once(&mut work);
+    let mut tries = Vec::with_capacity(TRIES);
+    while tries.len() < TRIES && (tries.is_empty() || spent < LONG_ENOUGH) {
+        let seconds = once(&mut work);
+        spent += seconds;
+        tries.push(seconds);
     }
-    shortest.max(1e-7)
+    tries.sort_by(f64::total_cmp);
+    tries[tries.len() / 2]
+}
+
+fn once(work: impl FnOnce()) -> f64 {
+    let clock = Instant::now();
+    work();
+    clock.elapsed().as_secs_f64().max(1e-7)
+}
+
+/// Rows that can be timed, of `most`, where one takes so many seconds.
+fn rows_within(seconds: f64, most: usize) -> usize {
+    ((LONGEST / seconds) as usize).clamp(1, most.max(1))
 }
 
 fn tokens_of(rows: usize, length: usize) -> TokenBatch {
@@ -208,7 +220,9 @@ fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
     let cross_entropy = [trainer::loss::LossConfig::CrossEntropy(Default::default())];
     let entries = LossEntries::new(&trained.losses)
         .ok()
-        .filter(|entries| !entries.is_universal());
+        // Stored targets, and other vocabularies, cost little beside the logits.
+        .filter(|entries| !entries.is_universal())
+        .filter(|entries| trained.teacher.is_some() || !entries.needs_teacher_logits());
     let entries = entries.or_else(|| LossEntries::new(&cross_entropy).ok());
     let Some(entries) = entries else {
         return GUESSED_RATE;
@@ -237,7 +251,7 @@ fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
     let others = states.as_ref().map(|states| states.head.rows());
     let shared = others.map_or(config.vocab_size, |others| others.min(config.vocab_size));
     let mut failed = false;
-    let seconds = best(|| {
+    let seconds = usual(|| {
         let signal = states.as_ref().map(TeacherSignal::States);
         let head = decoder.head_mut();
         failed |= linear_loss(&entries, &hidden, head, signal, labels, shared, 1.0).is_err();
@@ -264,7 +278,7 @@ fn optimizer(decoder: &mut Decoder) -> f64 {
 fn reading() -> f64 {
     let from = vec![1.0_f32; 16 << 20];
     let mut to = vec![0.0_f32; 16 << 20];
-    let seconds = best(|| to.copy_from_slice(&from));
+    let seconds = usual(|| to.copy_from_slice(&from));
     2.0 * 4.0 * (16 << 20) as f64 / seconds
 }
 
