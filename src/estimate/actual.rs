@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::known::size_of;
 use crate::progress::{begin_peak, peak_since_begin};
 
 /// What a stage took.
@@ -17,6 +19,12 @@ pub struct Actual {
     /// The median of the steps that are in the stage's metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_seconds: Option<f64>,
+    /// Of the files that it leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Sent to servers, in all runs of the stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
 }
 
 /// Measures a stage while it runs.
@@ -39,8 +47,16 @@ impl Meter {
             peak_bytes: peak_since_begin().filter(|_| self.is_alone),
             seconds: self.clock.elapsed().as_secs_f64(),
             step_seconds: median_step(&directory.join("metrics.jsonl")),
+            disk_bytes: size_of(directory).ok(),
+            requests: requests(&directory.join("ledger.json")),
         }
     }
+}
+
+fn requests(ledger: &Path) -> Option<u64> {
+    let text = fs::read_to_string(ledger).ok()?;
+    let ledger: Value = serde_json::from_str(&text).ok()?;
+    ledger["all_runs"]["requests"].as_u64()
 }
 
 /// The first step of a process pays for its memory, so it is left out where there are others.

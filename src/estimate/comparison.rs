@@ -1,4 +1,4 @@
-//! The end of a run: plan against actual, a stage a line, kept in the run's directory.
+//! The end of a run: plan against actual, a part a line, kept in the run's directory.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use indicatif::BinaryBytes;
+use indicatif::{BinaryBytes, HumanCount};
 use serde_json::{Value, json};
 
 use super::StageEstimate;
@@ -57,15 +57,39 @@ impl Comparison {
         let mut text = String::new();
         for (_, estimate, actual) in &self.stages {
             let Some(actual) = actual else { continue };
-            let mut line = Vec::new();
-            let planned = estimate.memory.as_ref().map(|memory| memory.total);
-            if let Some(pair) = memories(planned, actual.peak_bytes) {
-                line.push(pair);
+            let bytes = |count: f64| BinaryBytes(count as u64).to_string();
+            let count = |count: f64| HumanCount(count as u64).to_string();
+            let stays = estimate.disk.iter().filter(|files| files.stays);
+            let left: u64 = stays.map(|files| files.bytes).sum();
+            let whole = |count: Option<u64>| count.map(|count| count as f64);
+            let memory = estimate.memory.as_ref().map(|memory| memory.total);
+            let requests = estimate.requests.as_ref().map(|asked| asked.requests);
+            let parts = [
+                part("memory", whole(memory), whole(actual.peak_bytes), bytes),
+                part("time", estimate.seconds, Some(actual.seconds), seconds),
+                part(
+                    "time a step",
+                    estimate.step_seconds,
+                    actual.step_seconds,
+                    seconds,
+                ),
+                part(
+                    "disk",
+                    whole((left > 0).then_some(left)),
+                    whole(actual.disk_bytes),
+                    bytes,
+                ),
+                part("requests", whole(requests), whole(actual.requests), count),
+            ];
+            let mut name = estimate.name.as_deref().unwrap_or(estimate.kind);
+            for (number, part) in parts.into_iter().flatten().enumerate() {
+                let place = match number {
+                    0 => format!("{:>3}", estimate.stage),
+                    _ => String::new(),
+                };
+                let _ = writeln!(text, "{place:3} {name:20}  {part}");
+                name = "";
             }
-            line.extend(times(estimate.seconds, Some(actual.seconds), ""));
-            line.extend(times(estimate.step_seconds, actual.step_seconds, " a step"));
-            let name = estimate.name.as_deref().unwrap_or(estimate.kind);
-            let _ = writeln!(text, "{:>3} {name:20}  {}", estimate.stage, line.join("; "));
         }
         match text.is_empty() {
             true => text,
@@ -74,29 +98,22 @@ impl Comparison {
     }
 }
 
-fn memories(planned: Option<u64>, actual: Option<u64>) -> Option<String> {
+/// `shown` writes a number of the part's unit.
+fn part(
+    name: &str,
+    planned: Option<f64>,
+    actual: Option<f64>,
+    shown: impl Fn(f64) -> String,
+) -> Option<String> {
     let actual = actual?;
+    let taken = shown(actual);
     Some(match planned {
         Some(planned) => format!(
-            "memory {} → {} ({})",
-            BinaryBytes(planned),
-            BinaryBytes(actual),
-            difference(planned as f64, actual as f64)
-        ),
-        None => format!("memory ? → {}", BinaryBytes(actual)),
-    })
-}
-
-fn times(planned: Option<f64>, actual: Option<f64>, unit: &str) -> Option<String> {
-    let actual = actual?;
-    Some(match planned {
-        Some(planned) => format!(
-            "time{unit} {} → {} ({})",
-            seconds(planned),
-            seconds(actual),
+            "{name:11} {} → {taken} ({})",
+            shown(planned),
             difference(planned, actual)
         ),
-        None => format!("time{unit} ? → {}", seconds(actual)),
+        None => format!("{name:11} ? → {taken}"),
     })
 }
 
