@@ -19,7 +19,7 @@ pub struct Actual {
     /// The median of the steps that are in the stage's metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_seconds: Option<f64>,
-    /// Of the files that it leaves.
+    /// Of its files at its end, checkpoints among them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
     /// Sent to servers, in all runs of the stage.

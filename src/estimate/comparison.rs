@@ -59,8 +59,7 @@ impl Comparison {
             let Some(actual) = actual else { continue };
             let bytes = |count: f64| BinaryBytes(count as u64).to_string();
             let count = |count: f64| HumanCount(count as u64).to_string();
-            let stays = estimate.disk.iter().filter(|files| files.stays);
-            let left: u64 = stays.map(|files| files.bytes).sum();
+            let written: u64 = estimate.disk.iter().map(|files| files.bytes).sum();
             let whole = |count: Option<u64>| count.map(|count| count as f64);
             let memory = estimate.memory.as_ref().map(|memory| memory.total);
             let requests = estimate.requests.as_ref().map(|asked| asked.requests);
@@ -75,7 +74,7 @@ impl Comparison {
                 ),
                 part(
                     "disk",
-                    whole((left > 0).then_some(left)),
+                    whole((written > 0).then_some(written)),
                     whole(actual.disk_bytes),
                     bytes,
                 ),
