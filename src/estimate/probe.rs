@@ -33,9 +33,10 @@ const LONGEST: f64 = 0.8;
 /// Tokens of the vocabulary where blocks are timed, and at most where the head is: its rate does not depend on them.
 const FEW: usize = 64;
 const MANY: usize = 1 << 16;
-/// A measurement is the median of so many, after one that pays for its memory.
-const TRIES: usize = 7;
-const LONG_ENOUGH: f64 = 2.5;
+/// A measurement is the lower quartile of so many, after one that pays for its memory: what else runs on the machine
+/// makes some of them slower, and none faster.
+const TRIES: usize = 15;
+const LONG_ENOUGH: f64 = 3.5;
 /// Tokens that evaluations compute together.
 const ASKED_TOKENS: usize = 2048;
 /// Of 8 MiB, to measure the disk.
@@ -54,8 +55,8 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     let tokens = rows * length;
     let batch = tokens_of(rows, length);
     let block = of_a_block(
-        usual(|| pass(&mut two, &batch, checkpoint)),
-        usual(|| pass(&mut one, &batch, checkpoint)),
+        || pass(&mut two, &batch, checkpoint),
+        || pass(&mut one, &batch, checkpoint),
     );
     let train = work::block_train(shape, trained.holding(), tokens, length, checkpoint) / block;
 
@@ -64,10 +65,7 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     if let Some(teacher) = &trained.teacher {
         let two = frozen(teacher, (2, FEW), &placement);
         let one = frozen(teacher, (1, FEW), &placement);
-        let block = of_a_block(
-            usual(|| drop(two.hidden(&batch))),
-            usual(|| drop(one.hidden(&batch))),
-        );
+        let block = of_a_block(|| drop(two.hidden(&batch)), || drop(one.hidden(&batch)));
         ask = work::block_forward(&teacher.config, tokens, length) / block;
     }
     Rates {
@@ -79,8 +77,10 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
     }
 }
 
-/// Seconds of a block, from those of two and of one with what lies around them; never nothing, however the clock errs.
-fn of_a_block(two: f64, one: f64) -> f64 {
+/// Seconds of a block, from those of two and of one with what lies around them, in turns; never nothing, however the clock
+/// errs.
+fn of_a_block(mut two: impl FnMut(), mut one: impl FnMut()) -> f64 {
+    let [two, one] = usual([&mut two, &mut one]);
     (two - one).max(two / 20.0)
 }
 
@@ -92,14 +92,11 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let row = once(|| drop(one.hidden(&tokens_of(1, length))));
     let rows = rows_within(row, (ASKED_TOKENS / length.max(1)).max(1));
     let batch = tokens_of(rows, length);
-    let block = of_a_block(
-        usual(|| drop(two.hidden(&batch))),
-        usual(|| drop(one.hidden(&batch))),
-    );
+    let block = of_a_block(|| drop(two.hidden(&batch)), || drop(one.hidden(&batch)));
     let ask = work::block_forward(&model.config, rows * length, length) / block;
     let positions = 256;
     let states = constant([positions, model.config.hidden_size]);
-    let seconds = usual(|| drop(one.logits(&states)));
+    let [seconds] = usual([&mut || drop(one.logits(&states))]);
     Rates {
         train: ask,
         head: work::head_forward(&one.config, positions) / seconds,
@@ -109,17 +106,24 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     }
 }
 
-/// The median of some tries, in seconds; fewer where they take long.
-fn usual(mut work: impl FnMut()) -> f64 {
-    let mut spent = once(&mut work);
-    let mut tries = Vec::with_capacity(TRIES);
-    while tries.len() < TRIES && (tries.is_empty() || spent < LONG_ENOUGH) {
-        let seconds = once(&mut work);
-        spent += seconds;
-        tries.push(seconds);
+/// What some pieces of work usually take, each, in seconds.
+fn usual<const N: usize>(mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
+    let mut tries = [const { Vec::new() }; N];
+    let mut spent: f64 = works.iter_mut().map(once).sum();
+    for number in 0..TRIES {
+        if number > 0 && spent > LONG_ENOUGH {
+            break;
+        }
+        for (work, tries) in works.iter_mut().zip(&mut tries) {
+            let seconds = once(work);
+            spent += seconds;
+            tries.push(seconds);
+        }
     }
-    tries.sort_by(f64::total_cmp);
-    tries[tries.len() / 2]
+    tries.map(|mut tries| {
+        tries.sort_by(f64::total_cmp);
+        tries[tries.len() / 4]
+    })
 }
 
 fn once(work: impl FnOnce()) -> f64 {
@@ -251,11 +255,11 @@ fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
     let others = states.as_ref().map(|states| states.head.rows());
     let shared = others.map_or(config.vocab_size, |others| others.min(config.vocab_size));
     let mut failed = false;
-    let seconds = usual(|| {
+    let [seconds] = usual([&mut || {
         let signal = states.as_ref().map(TeacherSignal::States);
         let head = decoder.head_mut();
         failed |= linear_loss(&entries, &hidden, head, signal, labels, shared, 1.0).is_err();
-    });
+    }]);
     match failed {
         true => GUESSED_RATE,
         false => flops / seconds,
@@ -278,7 +282,7 @@ fn optimizer(decoder: &mut Decoder) -> f64 {
 fn reading() -> f64 {
     let from = vec![1.0_f32; 16 << 20];
     let mut to = vec![0.0_f32; 16 << 20];
-    let seconds = usual(|| to.copy_from_slice(&from));
+    let [seconds] = usual([&mut || to.copy_from_slice(&from)]);
     2.0 * 4.0 * (16 << 20) as f64 / seconds
 }
 
