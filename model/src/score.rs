@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::decoder::Decoder;
 use crate::operation;
-use crate::ops::host::HostTensor;
+use crate::ops::host::with_f32;
 use crate::ops::real::{Real, lane_sum};
 use crate::ops::simd::widest;
 use crate::span::Cost;
@@ -95,15 +95,7 @@ fn for_each_chunk(decoder: &Decoder, hidden: &Tensor<2>, mut f: impl FnMut(usize
             .clone()
             .slice([start..(start + rows).min(tokens), 0..width]);
         let logits = decoder.logits(&chunk).cast(DType::F32);
-        match HostTensor::of(&logits) {
-            Some(host) => f(start, host.slice(), vocabulary),
-            None => {
-                let logits: Vec<f32> = (logits.into_data())
-                    .try_to_vec()
-                    .expect("logits were cast to f32");
-                f(start, &logits, vocabulary);
-            }
-        }
+        with_f32(&logits, |logits| f(start, logits, vocabulary));
     }
 }
 

@@ -79,9 +79,9 @@ impl Chain<'_> {
             Origin::Model(name) => self.recipe.models[name].held_as,
             _ => None,
         };
-        self.open(stage, key, |checkpoint, placement| match held_as {
-            Some(form) => load_frozen_decoder_as(checkpoint, placement, form),
-            None => load_frozen_decoder(checkpoint, placement),
+        self.open(stage, key, |checkpoint, placement| {
+            let form = held_as.unwrap_or_else(|| checkpoint.base_form());
+            load_frozen_decoder_as(checkpoint, placement, form)
         })
     }
 

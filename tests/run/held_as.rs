@@ -34,6 +34,23 @@ fn model(name: &str, held_as: &str) -> String {
     format!("[models.{name}]\nsource = \"wide\"\n{held_as}\n")
 }
 
+fn distill(teacher: &str, name: &str) -> String {
+    format!(
+        r#"
+[[stage]]
+kind = "distill"
+student = "dense"
+teacher = "{teacher}"
+data = "train"
+steps = 2
+sequence_length = 32
+tokens_per_step = 64
+loss = [{{ kind = "forward_kl" }}]
+as = "{name}"
+"#
+    )
+}
+
 #[test]
 fn a_teacher_in_4_bits_is_the_one_that_quantize_makes() {
     let home = home();
@@ -51,33 +68,17 @@ heldout = "heldout"
 window = 64
 as = "made"
 [[stage]]
-kind = "distill"
-student = "dense"
-teacher = "four"
-data = "train"
-steps = 2
-sequence_length = 32
-tokens_per_step = 64
-loss = [{ kind = "forward_kl" }]
-as = "of_held"
-[[stage]]
-kind = "distill"
-student = "dense"
-teacher = "made"
-data = "train"
-steps = 2
-sequence_length = 32
-tokens_per_step = 64
-loss = [{ kind = "forward_kl" }]
-as = "of_made"
-[[stage]]
 kind = "eval"
 task = "perplexity"
 models = ["dense", "same", "four", "made"]
 data = "heldout"
 window = 64
 "#;
-    home.write(RECIPE, [HEAD, &models.concat(), stages].concat());
+    let distilled = [distill("four", "of_held"), distill("made", "of_made")].concat();
+    home.write(
+        RECIPE,
+        [HEAD, &models.concat(), stages, &distilled].concat(),
+    );
     let output = home.run();
     assert_success(&output);
     println!("{}", stdout(&output));

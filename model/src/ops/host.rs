@@ -35,6 +35,22 @@ impl HostTensor {
     }
 }
 
+/// Lets `f` read the values of a tensor of `f32`, row-major: where they lie on the CPU, a copy elsewhere.
+///
+/// # Panics
+/// When the tensor is not of `f32`.
+pub fn with_f32<const D: usize, R>(tensor: &Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
+    match HostTensor::of(tensor) {
+        Some(host) => f(host.slice()),
+        None => {
+            let values: Vec<f32> = (tensor.clone().into_data())
+                .try_to_vec()
+                .expect("a tensor of f32");
+            f(&values)
+        }
+    }
+}
+
 /// Lets `f` change a CPU tensor's values; without a copy when nobody else holds them.
 ///
 /// # Panics

@@ -8,7 +8,7 @@ use datasets::mixture::Corpus;
 use datasets::pieces::PieceList;
 use datasets::random::Random;
 use half::f16;
-use model::ops::host::HostTensor;
+use model::ops::host::with_f32;
 use model::score::chunk_rows;
 use model::span::Cost;
 use model::{operation, phase, step};
@@ -105,15 +105,9 @@ impl Capture<'_> {
                 head.forward(&hidden).cast(DType::F32)
             };
             let _span = operation!("targets of rows", Cost::arrays([&logits]));
-            let found: Result<Vec<Target>, ShardError> = match HostTensor::of(&logits) {
-                Some(host) => self.targets_of_rows(host.slice(), head.rows(), numbers),
-                None => {
-                    let logits: Vec<f32> = (logits.into_data())
-                        .try_to_vec()
-                        .expect("logits were cast to f32");
-                    self.targets_of_rows(&logits, head.rows(), numbers)
-                }
-            };
+            let found = with_f32(&logits, |logits| {
+                self.targets_of_rows(logits, head.rows(), numbers)
+            });
             targets.extend(found?);
         }
         Ok(targets)

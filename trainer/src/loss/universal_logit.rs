@@ -18,7 +18,7 @@
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use model::operation;
-use model::ops::host::HostTensor;
+use model::ops::host::with_f32;
 use model::ops::simd::widest;
 use model::span::Cost;
 use rayon::prelude::*;
@@ -158,10 +158,7 @@ impl UniversalLogit {
             let teacher = (teacher.as_slice(), teacher_columns);
             self.rows((student, columns), chosen, teacher, valid, scale)
         };
-        let found = match HostTensor::of(&wide) {
-            Some(host) => rows(host.slice()),
-            None => rows(&on_host(wide.clone())),
-        };
+        let found = with_f32(&wide, rows);
         match values {
             LossSums::Host(values) => values[self.slot] += found.value,
             LossSums::Device(sums) => {
