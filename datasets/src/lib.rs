@@ -41,6 +41,7 @@ pub mod selection;
 pub mod sequence;
 mod space_prefix;
 pub mod texts;
+pub mod token_estimate;
 pub mod tokenizer;
 mod tokenizer_files;
 mod turns;

@@ -15,6 +15,7 @@ mod row;
 pub mod sample_records;
 pub mod sandbox;
 pub mod subject;
+pub mod text_size;
 pub mod written_answers;
 
 pub use acceptance::{AcceptanceConfig, AcceptanceScore};

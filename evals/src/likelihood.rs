@@ -14,9 +14,9 @@ use model::score::log_probs_of;
 /// Positions that are computed together.
 const POSITIONS_AT_A_TIME: usize = 2048;
 /// Most bytes of keys and values that a batch repeats for its rows.
-const CACHED_BYTES: usize = 256 << 20;
+pub const CACHED_BYTES: usize = 256 << 20;
 /// A shorter common start is not worth a forward pass of its own.
-const LEAST_SHARED: usize = 16;
+pub const LEAST_SHARED: usize = 16;
 
 /// Tokens of which those from `first` on are scored, each given all before it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -99,7 +99,7 @@ impl ChoiceTask {
         matches!(self, Self::Mmlu | Self::Kmmlu)
     }
 
-    /// Reads the questions of a data set.
+    /// Reads the questions of a data set, its first where it has a limit.
     ///
     /// # Errors
     /// Files that cannot be read, records without the set's columns, data without questions.

@@ -5,10 +5,12 @@ use std::ops::Range;
 
 use datasets::error::DataError;
 use datasets::random::Random;
+use datasets::token_estimate::estimated_tokens;
 use datasets::tokenizer::Tokenizer;
 
 use super::{ChoiceConfig, ChoiceError, ChoiceTask, Question};
 use crate::likelihood::{Item, Scored};
+use crate::text_size::{GroupSize, TextSize, shared_tokens};
 
 /// Questions with the prompts that they are asked with.
 pub struct Asked {
@@ -108,6 +110,44 @@ impl Asked {
             );
         }
         Ok((items, cut))
+    }
+
+    /// How much text the questions are.
+    pub fn size(&self) -> TextSize {
+        let mut size = TextSize::default();
+        for range in self.subject_ranges() {
+            let questions = &self.questions[range];
+            let prompts = questions
+                .iter()
+                .map(|(_, question)| question.prompt.as_str());
+            let mut group = GroupSize {
+                shared: shared_tokens(prompts),
+                ..GroupSize::default()
+            };
+            size.read_here += group.shared;
+            for (_, question) in questions {
+                let prompt = estimated_tokens(&question.prompt);
+                let lengths = question
+                    .choices
+                    .iter()
+                    .map(|choice| estimated_tokens(choice));
+                let (choices, scored) = (lengths.len(), lengths.clone().sum::<f64>());
+                // Letters are scored behind one row of the prompt alone.
+                let letters = question.choices.iter().all(|choice| choice.len() == 1);
+                let rows = if letters { 1 } else { choices };
+                let choice = if letters { 0.0 } else { scored };
+                size.sequences += choices as u64;
+                size.tokens += choices as f64 * prompt + scored;
+                size.read_here += rows as f64 * (prompt - group.shared).max(0.0) + choice;
+                size.scored_here += scored;
+                group.longest = lengths
+                    .map(|choice| prompt + choice)
+                    .fold(group.longest, f64::max);
+                group.rows += rows;
+            }
+            size.groups.push(group);
+        }
+        size
     }
 
     pub(super) fn subject_ranges(&self) -> Vec<Range<usize>> {

@@ -35,7 +35,7 @@ pub struct Questions {
 /// Makes a question of a record; `None` where the record is a header line.
 pub(super) type Reader = fn(&Row) -> Result<Option<Question>, DataError>;
 
-/// Reads a data set.
+/// Reads a data set, its first questions where it has a limit.
 ///
 /// # Errors
 /// Files that cannot be read, records without the columns of the set, data without questions.
@@ -44,6 +44,8 @@ pub(super) fn read_questions(
     read: Reader,
 ) -> Result<Questions, DataError> {
     let mut found = Questions::default();
+    let truncate =
+        |questions: &mut Vec<Question>| questions.truncate(config.limit.unwrap_or(usize::MAX));
     let task_files = task_files(&config.source)?;
     if !task_files.is_empty() {
         for (path, text) in task_files {
@@ -57,6 +59,7 @@ pub(super) fn read_questions(
                 .questions
                 .extend(worked_examples(&record, &text, read)?);
         }
+        truncate(&mut found.questions);
         return Ok(found);
     }
     let mut take = |record: &Record| -> Result<(), DataError> {
@@ -83,6 +86,7 @@ pub(super) fn read_questions(
             Ok(ControlFlow::Continue(()))
         })?,
     }
+    truncate(&mut found.questions);
     match found.questions.is_empty() {
         false => Ok(found),
         true => Err(DataError::Empty {

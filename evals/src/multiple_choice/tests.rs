@@ -2,9 +2,11 @@ use std::fs;
 use std::path::Path;
 
 use datasets::config::DataConfig;
+use datasets::token_estimate::estimated_tokens;
 use serde_json::json;
 
 use super::*;
+use crate::text_size::{GroupSize, TextSize};
 
 fn read(task: ChoiceTask, path: &Path) -> Result<Questions, DataError> {
     task.questions(&DataConfig::new(path.to_path_buf()))
@@ -230,4 +232,43 @@ fn examples_stand_in_their_order_and_a_draw_follows_the_seed() {
             .to_string()
             .contains("hellaswag have no subjects")
     );
+}
+
+#[test]
+fn a_beginning_counts_once_and_letters_are_only_scored() {
+    let question = |prompt: &str, choices: [&str; 2]| Question {
+        subject: "anatomy".into(),
+        prompt: prompt.into(),
+        choices: choices.map(String::from).into(),
+        answer: 0,
+    };
+    let size = |task, questions: Vec<Question>| {
+        let asked = Asked::new(task, questions, &[], &ChoiceConfig::default());
+        asked.unwrap().size()
+    };
+    let letters = ["which one?", "where?"].map(|prompt| question(prompt, ["A", "B"]));
+    let described = estimated_tokens(&ChoiceTask::Mmlu.description("anatomy"));
+    let found = size(ChoiceTask::Mmlu, letters.into());
+    // Both begin with "wh", a word's beginning, behind what is described.
+    let [one, other] = [described + 2.9, described + 1.9];
+    let shared = described + 1.0;
+    assert_eq!(found.sequences, 4);
+    assert!((found.tokens - (2.0 * (one + other) + 4.0)).abs() < 1e-9);
+    assert!((found.read_here - (one + other - shared)).abs() < 1e-9);
+    assert_eq!((found.scored_here, found.groups[0].rows), (4.0, 2));
+    assert!((found.groups[0].longest - (one + 1.0)).abs() < 1e-9);
+    let endings = vec![question("a man", [" walks.", " is it."])];
+    let found = size(ChoiceTask::HellaSwag, endings);
+    let expected = TextSize {
+        sequences: 2,
+        tokens: 2.0 * 2.0 + 1.9 + 2.9,
+        read_here: 2.0 + 1.9 + 2.9,
+        scored_here: 1.9 + 2.9,
+        groups: vec![GroupSize {
+            rows: 2,
+            shared: 2.0,
+            longest: 4.9,
+        }],
+    };
+    assert_eq!(found, expected);
 }

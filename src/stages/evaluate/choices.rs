@@ -34,8 +34,7 @@ impl Chain<'_> {
             let found = task
                 .questions(&data)
                 .with_context(|| format!("data `{name}`"))?;
-            let taken = data.limit.unwrap_or(usize::MAX);
-            Ok(found.questions.into_iter().take(taken).collect())
+            Ok(found.questions)
         };
         let examples = match config.shots_data {
             Some(_) => read("shots_data")?,

@@ -1,0 +1,40 @@
+//! How much text an evaluation has a model read, in tokens as far as they can be told without a tokenizer.
+
+use datasets::token_estimate::estimated_tokens;
+
+/// Texts that are read for an evaluation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TextSize {
+    /// Prompts that are answered, or choices, each behind its prompt.
+    pub sequences: u64,
+    /// Tokens of all of them.
+    pub tokens: f64,
+    /// Tokens that a model here reads: the beginning of a group once, and prompts without their choices where a choice is one
+    /// letter, which is only scored.
+    pub read_here: f64,
+    /// Of these, scored ones.
+    pub scored_here: f64,
+    pub groups: Vec<GroupSize>,
+}
+
+/// Texts that begin alike.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GroupSize {
+    /// Different ones.
+    pub rows: usize,
+    /// Tokens that all of them begin with.
+    pub shared: f64,
+    /// Tokens of the longest.
+    pub longest: f64,
+}
+
+/// Tokens that all texts begin with.
+pub(crate) fn shared_tokens<'a>(mut texts: impl Iterator<Item = &'a str>) -> f64 {
+    let first = texts.next().unwrap_or_default();
+    let bytes = texts.fold(first.len(), |shared, text| {
+        let pairs = first.bytes().zip(text.bytes()).take(shared);
+        pairs.take_while(|(a, b)| a == b).count()
+    });
+    let whole = (0..=bytes).rev().find_map(|end| first.get(..end));
+    estimated_tokens(whole.unwrap_or_default())
+}
