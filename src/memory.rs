@@ -19,7 +19,7 @@ const RESERVED: usize = 1 << 40;
 /// The allocator of the program.
 pub struct Allocator;
 
-static HEAP: Mutex<Heap> = Mutex::new(Heap::new());
+static HEAP: Mutex<Heap> = Mutex::new(Heap::new(RESERVED));
 /// First address of the large blocks; `None` where the system sets no addresses aside.
 static BASE: OnceLock<Option<usize>> = OnceLock::new();
 
@@ -29,13 +29,16 @@ pub struct Heap {
     free: BTreeMap<usize, usize>,
     /// Nothing from here on has been used yet: it holds zeros and no memory.
     end: usize,
+    /// Bytes that the range has.
+    limit: usize,
 }
 
 impl Heap {
-    pub const fn new() -> Self {
+    pub const fn new(limit: usize) -> Self {
         Self {
             free: BTreeMap::new(),
             end: 0,
+            limit,
         }
     }
 
@@ -54,7 +57,7 @@ impl Heap {
             Some((&start, &free)) if start + free == self.end => start,
             _ => self.end,
         };
-        if size > RESERVED - start {
+        if size > self.limit - start {
             return None;
         }
         let used = self.end - start;
@@ -209,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_lowest_place_is_taken_and_neighbours_join() {
-        let mut heap = Heap::new();
+        let mut heap = Heap::new(RESERVED);
         let starts: Vec<_> = [10, 20, 30].map(|size| heap.take(size)).to_vec();
         assert_eq!(starts, [Some((0, 0)), Some((10, 0)), Some((30, 0))]);
         heap.give(0, 10);

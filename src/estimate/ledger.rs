@@ -125,7 +125,7 @@ pub struct Ledger {
 impl Ledger {
     pub fn new() -> Self {
         Self {
-            heap: Heap::new(),
+            heap: Heap::new(usize::MAX),
             live: [0; Part::COUNT],
             peak: [0; Part::COUNT],
             end: 0,
