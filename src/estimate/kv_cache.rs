@@ -15,13 +15,13 @@ pub fn largest_batch(config: &DecoderConfig, length: usize, number: usize, room:
 
 /// From so many sequences on a decoding step computes longer than it reads weights: every weight of `number` bytes is read
 /// once and takes 2 floating-point operations a sequence, so (FLOP/s · number) ÷ (2 · bytes/s).
-pub fn decode_batch(flops: f64, bytes: f64, number: usize) -> f64 {
-    flops * number as f64 / (2.0 * bytes)
+pub fn decode_batch(flops: f64, bytes: f64, number: f64) -> f64 {
+    flops * number / (2.0 * bytes)
 }
 
 /// The form of textbooks, FLOP/s ÷ (2 · bytes/s), which leaves out the bytes of a weight.
 pub fn decode_batch_of_textbooks(flops: f64, bytes: f64) -> f64 {
-    decode_batch(flops, bytes, 1)
+    decode_batch(flops, bytes, 1.0)
 }
 
 #[cfg(test)]
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn an_a100_computes_and_reads_for_equally_long_with_200_sequences() {
         let (flops, bytes) = named("a100").unwrap().rates();
-        assert_eq!(decode_batch(flops, bytes, 2) as u64, 200);
+        assert_eq!(decode_batch(flops, bytes, 2.0) as u64, 200);
         assert_eq!(decode_batch_of_textbooks(flops, bytes) as u64, 100);
     }
 

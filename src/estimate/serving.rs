@@ -44,6 +44,8 @@ pub fn serving(
         false => numbers.weights as u64 * parameters,
     };
     let number = numbers.activations;
+    // In the mean, of a weight as it is held.
+    let weight = held as f64 / parameters.max(1) as f64;
     let room = memory.map(|memory| memory.saturating_sub(held));
     Serving {
         model: name.to_string(),
@@ -53,7 +55,7 @@ pub fn serving(
         kv_bytes_a_token: bytes(&model.config, 1, 1, number),
         kv_bytes_a_sequence: bytes(&model.config, context, 1, number),
         largest_batch: room.map(|room| largest_batch(&model.config, context, number, room)),
-        decode_batch: rates.map(|(flops, bytes)| decode_batch(flops, bytes, number)),
+        decode_batch: rates.map(|(flops, bytes)| decode_batch(flops, bytes, weight)),
         decode_batch_of_textbooks: rates
             .map(|(flops, bytes)| decode_batch_of_textbooks(flops, bytes)),
     }
