@@ -19,11 +19,20 @@ fn path(cache: &Cache) -> PathBuf {
     cache.root().join("rates.json")
 }
 
-/// Of as many threads as this process has.
+/// Of as many threads as this process has; what is broken is as if it were not there.
 pub fn stored(cache: &Cache) -> Option<Rates> {
     let text = std::fs::read_to_string(path(cache)).ok()?;
     let stored: Stored = serde_json::from_str(&text).ok()?;
-    (stored.threads == rayon::current_num_threads()).then_some(stored.rates)
+    let Rates {
+        train,
+        head,
+        ask,
+        bytes,
+        disk,
+    } = stored.rates;
+    let rates = [train, head, ask, bytes, disk];
+    let usable = rates.iter().all(|rate| rate.is_finite() && *rate > 0.0);
+    (usable && stored.threads == rayon::current_num_threads()).then_some(stored.rates)
 }
 
 /// # Errors
