@@ -45,6 +45,22 @@ pub enum Measure {
 const EVERY: [(&str, usize); 3] = [("every-second", 2), ("every-third", 3), ("every-fourth", 4)];
 
 impl KeepLayers {
+    /// How many of so many layers stay.
+    ///
+    /// # Errors
+    /// Layers that there are not.
+    pub fn count_of(&self, layers: usize) -> Result<usize, String> {
+        let (count, last) = match self {
+            Self::Every(n) => return Ok(layers.div_ceil(*n)),
+            Self::These(these) => (these.len(), these.iter().max().map_or(0, |last| last + 1)),
+            Self::Best(best) => (best.count, best.count),
+        };
+        match last > layers {
+            true => Err(format!("the model has {layers} layers")),
+            false => Ok(count),
+        }
+    }
+
     pub fn data(&self) -> Option<&str> {
         match self {
             Self::Best(best) => Some(&best.data),

@@ -39,15 +39,15 @@ impl Recipe {
         let (at, made) = self.maker(name, before)?;
         let same = |name: &str| self.shape(name, at);
         match made {
-            Action::Prune(prune) => same(&prune.model).map(|shape| Shape {
-                layers: match &prune.keep_layers {
-                    None => shape.layers,
-                    Some(KeepLayers::Every(n)) => shape.layers.div_ceil(*n),
-                    Some(KeepLayers::These(layers)) => layers.len(),
-                    Some(KeepLayers::Best(best)) => best.count,
-                },
-                ..shape
-            }),
+            Action::Prune(prune) => {
+                let shape = same(&prune.model)?;
+                let keep = prune.keep_layers.as_ref();
+                let layers = keep.map_or(Ok(shape.layers), |keep| keep.count_of(shape.layers));
+                Some(Shape {
+                    layers: layers.ok()?,
+                    ..shape
+                })
+            }
             Action::Gqa(gqa) => same(&gqa.model).map(|shape| Shape {
                 kv_heads: gqa.kv_heads,
                 ..shape
