@@ -112,7 +112,7 @@ def arguments():
 def foretold(args, name, flags):
     """The stages of a plan."""
     probe = ["--no-probe"] if args.memory_only else []
-    plan = subprocess.run([args.distill, "plan", *flags, *probe, "--json"], cwd=ROOT, capture_output=True, text=True)
+    plan = subprocess.run([args.distill, "plan", *flags, *probe, "--fetch", "--json"], cwd=ROOT, capture_output=True, text=True)
     if plan.returncode:
         sys.exit(f"{name}: {plan.stderr}")
     return json.loads(plan.stdout)["stages"]

@@ -59,6 +59,10 @@ pub enum Command {
     /// Check a recipe; touches neither a device nor the network
     Check(CheckArgs),
     /// Say what a recipe will take, without running it: memory, time, disk, requests
+    ///
+    /// Of every stage: parameters, peak memory by part, time, disk, requests of servers; and of every model what it takes
+    /// to serve it. Shapes come from headers; no weights are loaded. Times come from a short probe of this machine at the
+    /// recipe's shapes, whose rates later runs are planned with.
     Plan(PlanArgs),
     /// Show what the model will see: the tokens of some samples, the masked ones dimmed
     Inspect(InspectArgs),
@@ -77,6 +81,9 @@ pub enum Command {
     /// Show what soft targets on disk hold
     Shards(ShardsArgs),
     /// Print the JSON schema of recipes, with which editors complete and check them
+    ///
+    /// A recipe names its schema in its first line, as those in recipes/ do: #:schema ./recipe.schema.json. taplo and the
+    /// editors that build on it (Even Better TOML for VS Code) follow that line.
     Schema(SchemaArgs),
     /// Say what a key of a recipe means, what it takes and what it is when left out
     Explain(ExplainArgs),

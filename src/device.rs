@@ -3,6 +3,7 @@
 use model::build::Placement;
 
 use crate::cli::DeviceChoice;
+use crate::estimate::machine::Backend;
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -17,6 +18,15 @@ pub fn place(choice: DeviceChoice) -> anyhow::Result<Placement> {
         DeviceChoice::Auto => Ok(automatic()),
         DeviceChoice::Cuda(number) => on_cuda(number),
         DeviceChoice::Vulkan(number) => on_vulkan(number),
+    }
+}
+
+/// What a plan takes the placement of a choice for.
+pub fn backend_of(choice: DeviceChoice, placement: &Placement) -> Backend {
+    match choice {
+        _ if placement.device == Placement::cpu().device => Backend::Cpu,
+        DeviceChoice::Vulkan(_) => Backend::Vulkan,
+        _ => Backend::Cuda,
     }
 }
 

@@ -7,13 +7,16 @@ mod activations;
 pub mod actual;
 pub mod advice;
 pub mod comparison;
+mod data_facts;
 pub mod disk;
+mod evaluated;
 pub mod fit;
 pub mod known;
 pub mod kv_cache;
 mod ledger;
 mod loss;
 pub mod machine;
+mod once;
 mod probe;
 mod reading;
 mod requests;
@@ -112,14 +115,16 @@ fn of_stage(
         notes.push(format!("requests are not known: {reason}"));
         None
     });
-    // What is done takes no more time, and no probe.
-    let times = match done {
-        Some(true) => time::Times::default(),
+    // What is done needs no probe.
+    let times = match (done, &*pace) {
+        (Some(true), Pace::Probed { .. }) => time::Times::default(),
         _ => time::times(recipe, facts, number, pace),
     };
+    if times.seconds.is_some() && requests.is_some() {
+        notes.push("the server's time is not in it".to_string());
+    }
     if times.steps_estimated && times.steps.is_some() {
-        let each = known::BYTES_PER_TOKEN;
-        notes.push(format!("steps are estimated, {each} bytes of text a token"));
+        notes.push("steps are estimated: nobody has counted the tokens yet".to_string());
     }
     let trained = stage.action.training().and_then(|config| {
         let trained = Trained::of(recipe, facts, number).ok()?;

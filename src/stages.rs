@@ -20,7 +20,7 @@ mod gqa;
 mod importance;
 mod judge;
 mod models;
-mod prune;
+pub mod prune;
 mod quantize;
 mod rate;
 mod remote_teacher;

@@ -8,11 +8,7 @@ use super::recipe::RecipeArgs;
 use super::size::size;
 use crate::estimate::machine::{DEVICES, Device, named};
 
-/// Say what a recipe will take, without running it
-///
-/// Of every stage: parameters, peak memory by part, time, disk, requests of servers; and of every model what it takes to
-/// serve it. Shapes come from headers; no weights are loaded. Times come from a short probe of this machine at the recipe's
-/// shapes, whose rates later runs are planned with.
+/// What `distill plan` takes.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  distill plan recipes/smollm2-distill.toml --preset short\n  \
@@ -24,7 +20,7 @@ pub struct PlanArgs {
     /// auto, cpu, cuda, cuda:N, or a machine that is not here: h200, h100, a100, a100-80gb, l40s, rtx4090
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: PlanDevice,
-    /// Plan for so much memory, as 16GiB; what is free when left out
+    /// Plan for so much memory, as 16GiB; what is free, or what the device has, when left out
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub memory: Option<u64>,
     /// The directory that holds the runs

@@ -40,7 +40,7 @@ pub struct RunArgs {
     /// makes the run slower. Results stay the same.
     #[arg(long)]
     pub profile: bool,
-    /// Stay within so much memory, as 16GiB; what is free when left out
+    /// Refuse before the start what is planned to need more memory, as 16GiB; what is free when left out
     ///
     /// A recipe that is planned to need more is refused before it starts, with changes that would make it fit. `distill plan`
     /// shows the plan.

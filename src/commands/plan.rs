@@ -1,13 +1,13 @@
 //! `distill plan`: what a recipe will take, from the recipe alone.
 
 use anyhow::Result;
-use model::build::Placement;
 use serde_json::json;
 
 use crate::cli::{DeviceChoice, PlanArgs, PlanDevice};
-use crate::device;
-use crate::estimate::fit::{Limit, disk_needed, too_large};
+use crate::device::{self, backend_of};
+use crate::estimate::fit::{Limit, disk_needed, most_needed, too_large};
 use crate::estimate::known::Facts;
+use crate::estimate::machine::Backend;
 use crate::estimate::serving::{Serving, serving};
 use crate::estimate::stored_rates::{store, stored};
 use crate::estimate::table::{Verdict, table};
@@ -30,14 +30,15 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
     let recipe = Recipe::load(&from.recipe, from.preset.as_deref(), &from.set)?;
     let cache = Cache::from_env()?;
     let facts = Facts::new(&recipe, &cache, fetch);
-    let is_cuda = match device {
-        PlanDevice::Named(_) => true,
-        PlanDevice::Here(choice) => is_cuda(choice)?,
+    let backend = match device {
+        // A plan for CUDA needs no CUDA.
+        PlanDevice::Named(_) | PlanDevice::Here(DeviceChoice::Cuda(_)) => Backend::Cuda,
+        PlanDevice::Here(choice) => backend_of(choice, &device::place(choice)?),
     };
-    let setting = Setting::on(is_cuda);
+    let (setting, is_cpu) = (Setting::on(backend), backend == Backend::Cpu);
     let mut pace = match device {
         PlanDevice::Named(device) => Pace::of(&device),
-        PlanDevice::Here(_) if is_cuda => Pace::Unknown,
+        PlanDevice::Here(_) if !is_cpu => Pace::Unknown,
         PlanDevice::Here(_) if no_probe => stored(&cache).map_or(Pace::Unknown, Pace::Given),
         PlanDevice::Here(_) => Pace::probing(&out),
     };
@@ -53,7 +54,7 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
     }
     let limited = memory.map(Limit::Allowed).or(match device {
         PlanDevice::Named(device) => Some(Limit::Device(device.memory())),
-        PlanDevice::Here(_) if is_cuda => None,
+        PlanDevice::Here(_) if !is_cpu => None,
         PlanDevice::Here(_) => machine::free_memory().map(Limit::Free),
     });
     let limit = limited.map(Limit::bytes);
@@ -71,7 +72,10 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
         }
         _ => Vec::new(),
     };
-    let disk_free = machine::free_disk(&out);
+    let disk_free = match device {
+        PlanDevice::Named(_) => None,
+        PlanDevice::Here(_) => machine::free_disk(&out),
+    };
     let disk = disk_needed(&stages);
     if json {
         let flags: Vec<_> = (changes.iter())
@@ -79,9 +83,9 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
             .collect();
         let described = json!({
             "recipe": recipe.path,
-            "device": device_name(device, is_cuda),
-            "measured": !is_cuda,
-            "memory": limit,
+            "device": device_name(device, is_cpu),
+            "measured": is_cpu,
+            "memory": { "needed": most_needed(&stages), "limit": limit },
             "disk": { "needed": disk, "free": disk_free },
             "stages": stages,
             "models": models,
@@ -93,8 +97,9 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
         return Ok(());
     }
     let verdict = Verdict {
-        device: device_name(device, is_cuda),
-        is_measured: !is_cuda,
+        device: device_name(device, is_cpu),
+        is_measured: is_cpu,
+        has_rates: pace.rates().is_some(),
         source: match device {
             PlanDevice::Named(device) => Some(device.source),
             PlanDevice::Here(_) => None,
@@ -108,19 +113,10 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
     Ok(())
 }
 
-fn is_cuda(choice: DeviceChoice) -> Result<bool> {
-    let Placement { device, .. } = match choice {
-        // A plan for CUDA needs no CUDA.
-        DeviceChoice::Cuda(_) => return Ok(true),
-        choice => device::place(choice)?,
-    };
-    Ok(device != Placement::cpu().device)
-}
-
-fn device_name(device: PlanDevice, is_cuda: bool) -> String {
+fn device_name(device: PlanDevice, is_cpu: bool) -> String {
     match device {
         PlanDevice::Named(device) => device.name.to_string(),
-        PlanDevice::Here(choice) if is_cuda => choice.to_string(),
-        PlanDevice::Here(_) => "cpu".to_string(),
+        PlanDevice::Here(_) if is_cpu => "cpu".to_string(),
+        PlanDevice::Here(choice) => choice.to_string(),
     }
 }

@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use model::build::Placement;
 
 use crate::cli::{RecipeArgs, RunArgs};
 use crate::counted::counted;
-use crate::device;
+use crate::device::{self, backend_of};
 use crate::estimate::advice::changes;
 use crate::estimate::comparison::Comparison;
 use crate::estimate::fit::{Limit, disk_refusal, refusal, too_large};
 use crate::estimate::known::Facts;
-use crate::estimate::machine::{free_disk, free_memory};
+use crate::estimate::machine::{Backend, free_disk, free_memory};
 use crate::estimate::stored_rates::stored;
 use crate::estimate::time::Pace;
 use crate::estimate::{Setting, StageEstimate, estimate};
@@ -57,16 +56,17 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
     if let Some(profiler) = &profiler {
         profiler.wait_for(&placement.device);
     }
-    let is_cpu = placement.device == Placement::cpu().device;
+    let backend = backend_of(device.device, &placement);
+    let is_cpu = backend == Backend::Cpu;
     let chain = Chain::prepare(&recipe, &out, placement, &STOP)?;
     let done = chain.done();
-    let estimates = plan(&recipe, &chain, &done, is_cpu);
+    let estimates = plan(&recipe, &chain, &done, backend);
     if !force {
         let free = || is_cpu.then(free_memory).flatten().map(Limit::Free);
         let limit = memory.map(Limit::Allowed).or_else(free);
         let (plan, setting) = (
             (estimates.as_slice(), done.as_slice()),
-            Setting::on(!is_cpu),
+            Setting::on(backend),
         );
         check_fit(&from, &recipe, &chain, plan, limit, setting)?;
     }
@@ -132,11 +132,16 @@ pub fn run(arguments: RunArgs, profiler: Option<Profiler>) -> Result<()> {
 }
 
 /// What the stages will take; their times by the rates of an earlier probe, if there was one.
-fn plan(recipe: &Recipe, chain: &Chain, done: &[Option<bool>], is_cpu: bool) -> Vec<StageEstimate> {
+fn plan(
+    recipe: &Recipe,
+    chain: &Chain,
+    done: &[Option<bool>],
+    backend: Backend,
+) -> Vec<StageEstimate> {
     let facts = Facts::new(recipe, chain.cache(), false);
-    let rates = stored(chain.cache()).filter(|_| is_cpu);
+    let rates = stored(chain.cache()).filter(|_| backend == Backend::Cpu);
     let mut pace = rates.map_or(Pace::Unknown, Pace::Given);
-    estimate(recipe, &facts, Setting::on(!is_cpu), done, &mut pace)
+    estimate(recipe, &facts, Setting::on(backend), done, &mut pace)
 }
 
 /// Better now than after hours: whether memory and disk suffice, as far as that is known.

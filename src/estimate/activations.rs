@@ -46,6 +46,12 @@ pub const ON_CUDA: Numbers = Numbers {
     fused: true,
 };
 
+/// All in `f32`.
+pub const ON_VULKAN: Numbers = Numbers {
+    activations: 4,
+    ..ON_CUDA
+};
+
 /// How a model is held.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Holding<'a> {

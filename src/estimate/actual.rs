@@ -7,7 +7,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::known::size_of;
+use super::data_facts::size_of;
+use crate::json_file::read_json;
 use crate::progress::{begin_peak, peak_since_begin};
 
 /// What a stage took.
@@ -54,8 +55,7 @@ impl Meter {
 }
 
 fn requests(ledger: &Path) -> Option<u64> {
-    let text = fs::read_to_string(ledger).ok()?;
-    let ledger: Value = serde_json::from_str(&text).ok()?;
+    let ledger: Value = read_json(ledger).ok()??;
     ledger["all_runs"]["requests"].as_u64()
 }
 

@@ -57,7 +57,7 @@ pub fn changes(
         let Ok(changed) = Recipe::load(&from.recipe, from.preset.as_deref(), &all) else {
             continue;
         };
-        let facts = Facts::new(&changed, cache, false);
+        let facts = facts.changed(&changed, cache);
         let needed = (0..changed.stages.len())
             .filter(|stage| done.get(*stage).copied().flatten() != Some(true))
             .filter_map(|stage| memory(&changed, &facts, stage, setting).ok())

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::StageEstimate;
 use super::actual::Actual;
+use super::disk::{Lasts, bytes_of};
+use crate::json_file::read_json;
 use crate::plan::PlannedStage;
 use crate::stages::write_json;
 
@@ -19,7 +20,15 @@ pub const FILE: &str = "plan.json";
 
 /// Every stage of a run with what was planned for it and what it took.
 pub struct Comparison {
-    stages: Vec<(String, StageEstimate, Option<Actual>)>,
+    stages: Vec<Compared>,
+}
+
+struct Compared {
+    digest: String,
+    estimate: StageEstimate,
+    /// What was planned when the stage ran, if that was earlier.
+    planned: Option<Value>,
+    actual: Option<Actual>,
 }
 
 impl Comparison {
@@ -30,12 +39,19 @@ impl Comparison {
         estimates: Vec<StageEstimate>,
         actual: &BTreeMap<usize, Actual>,
     ) -> Self {
-        let earlier = earlier(&run.join(FILE));
+        let mut earlier = earlier(&run.join(FILE));
         let stages = (stages.iter().zip(estimates)).map(|(stage, estimate)| {
             let digest = stage.digest.to_string();
-            let now = actual.get(&stage.index).cloned();
-            let took = now.or_else(|| earlier.get(&digest).cloned());
-            (digest, estimate, took)
+            let (planned, actual) = match (actual.get(&stage.index), earlier.remove(&digest)) {
+                (None, Some((planned, actual))) => (Some(planned), Some(actual)),
+                (now, _) => (None, now.cloned()),
+            };
+            Compared {
+                digest,
+                estimate,
+                planned,
+                actual,
+            }
         });
         Self {
             stages: stages.collect(),
@@ -45,8 +61,9 @@ impl Comparison {
     /// # Errors
     /// A disk that is full, or may not be written.
     pub fn write(&self, run: &Path) -> Result<()> {
-        let stages = (self.stages.iter()).map(|(digest, estimate, actual)| {
-            json!({ "digest": digest, "plan": estimate, "actual": actual })
+        let stages = self.stages.iter().map(|stage| {
+            let plan = (stage.planned.clone()).unwrap_or_else(|| json!(stage.estimate));
+            json!({ "digest": stage.digest, "plan": plan, "actual": stage.actual })
         });
         let stages: Vec<Value> = stages.collect();
         write_json(&run.join(FILE), &json!({ "stages": stages }))
@@ -55,11 +72,14 @@ impl Comparison {
     /// Of the stages that were measured; nothing where there are none.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        for (_, estimate, actual) in &self.stages {
+        for Compared {
+            estimate, actual, ..
+        } in &self.stages
+        {
             let Some(actual) = actual else { continue };
             let bytes = |count: f64| BinaryBytes(count as u64).to_string();
             let count = |count: f64| HumanCount(count as u64).to_string();
-            let written: u64 = estimate.disk.iter().map(|files| files.bytes).sum();
+            let written = bytes_of(&estimate.disk, Lasts::Stage);
             let whole = |count: Option<u64>| count.map(|count| count as f64);
             let memory = estimate.memory.as_ref().map(|memory| memory.total);
             let requests = estimate.requests.as_ref().map(|asked| asked.requests);
@@ -132,14 +152,14 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-fn earlier(path: &Path) -> BTreeMap<String, Actual> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+/// What was planned and taken, by digest.
+fn earlier(path: &Path) -> BTreeMap<String, (Value, Actual)> {
+    let value: Value = read_json(path).ok().flatten().unwrap_or_default();
     let stages = value["stages"].as_array().cloned().unwrap_or_default();
     let measured = stages.into_iter().filter_map(|stage| {
         let digest = stage["digest"].as_str()?.to_string();
         let actual = serde_json::from_value(stage["actual"].clone()).ok()?;
-        Some((digest, actual))
+        Some((digest, (stage["plan"].clone(), actual)))
     });
     measured.collect()
 }

@@ -15,8 +15,24 @@ use crate::recipe::{Action, ExportFormat, FloatType, Recipe};
 pub struct Files {
     pub what: &'static str,
     pub bytes: u64,
-    /// Whether they are still there when the stage is done.
-    pub stays: bool,
+    pub lasts: Lasts,
+}
+
+/// How long files are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lasts {
+    Moment,
+    /// To the end of the stage.
+    Stage,
+    /// They are what the stage leaves.
+    Run,
+}
+
+/// Of the files that last so long at least.
+pub fn bytes_of(files: &[Files], lasts: Lasts) -> u64 {
+    let lasting = files.iter().filter(|files| files.lasts >= lasts);
+    (lasting.map(|files| files.bytes)).fold(0, u64::saturating_add)
 }
 
 /// A checkpoint: the weights that are trained and two moments of each, in `f32`.
@@ -28,53 +44,55 @@ pub fn checkpoint_bytes(trained: u64) -> u64 {
 pub fn files(recipe: &Recipe, facts: &Facts, stage: usize) -> Vec<Files> {
     let action = &recipe.stages[stage].action;
     let mut found = Vec::new();
-    let mut add = |what, bytes, stays| found.push(Files { what, bytes, stays });
+    let mut add = |what, bytes, lasts| found.push(Files { what, bytes, lasts });
     let model = || facts.model(stage, "model").ok();
     if let Some(config) = action.training() {
         let Ok(trained) = Trained::of(recipe, facts, stage) else {
             return found;
         };
         let values = trained.trainable();
-        // The oldest goes when the newest is whole.
         let kept = config.keep_checkpoints as u64;
-        let written = config.steps.map_or(u64::MAX, |steps| {
-            steps.div_ceil(config.checkpoint_every.max(1))
-        });
-        let most = kept.saturating_add(1).min(written.max(1));
-        add(
-            "checkpoints",
-            most.saturating_mul(checkpoint_bytes(values)),
-            false,
-        );
+        let steps = trained.steps(config).unwrap_or(u64::MAX);
+        let written = steps.div_ceil(config.checkpoint_every.max(1));
+        let each = checkpoint_bytes(values);
+        let held = kept.min(written.max(1)).saturating_mul(each);
+        add("checkpoints", held, Lasts::Stage);
+        // The oldest goes when the newest is whole.
+        if written > kept {
+            add("a checkpoint being written", each, Lasts::Moment);
+        }
         match lora_of(action) {
-            Some(_) => add("adapter", 4 * values, true),
-            None => add("model", 4 * values, true),
+            Some(_) => add("adapter", 4 * values, Lasts::Run),
+            None => add("model", 4 * values, Lasts::Run),
         }
         return found;
     }
     match action {
         Action::Prune(_) | Action::Gqa(_) => {
             let made = facts.made(stage).ok();
-            add("model", made.map_or(0, |made| 4 * made.parameters()), true);
+            add(
+                "model",
+                made.map_or(0, |made| 4 * made.parameters()),
+                Lasts::Run,
+            );
         }
         Action::Quantize(_) => {
             let parameters = model().map_or(0, |model| model.parameters());
             // The values, and codes of about a byte beside them.
-            add("model", 5 * parameters, true);
+            add("model", 5 * parameters, Lasts::Run);
         }
         Action::Export(export) => {
             if let Some(model) = model() {
-                add("export", exported(&model, &export.format), true);
+                add("export", exported(&model, &export.format), Lasts::Run);
             }
         }
         Action::Capture(capture) => {
-            let key = capture.data.names().next().map(|(key, _)| key);
-            let data = key.and_then(|key| facts.data(stage, &key).ok());
+            let data = facts.mixture(stage, &capture.data).ok();
             let vocabulary = facts.model(stage, "teacher").map(|m| m.config.vocab_size);
             if let (Some(data), Ok(vocabulary)) = (data, vocabulary) {
                 let targets = data.tokens() as f64 * data.learned_share();
                 let bytes = targets * target_bytes(&capture.encoding, vocabulary);
-                add("shards", bytes as u64, true);
+                add("shards", bytes as u64, Lasts::Run);
             }
         }
         _ => {}

@@ -6,6 +6,7 @@ use indicatif::BinaryBytes;
 
 use super::StageEstimate;
 use super::advice::Change;
+use super::disk::{Files, Lasts, bytes_of};
 
 /// The stages, from 0, that are still to run and need more memory than there is. What is not known is not in the way.
 pub fn too_large(stages: &[StageEstimate], limit: u64) -> Vec<usize> {
@@ -16,14 +17,18 @@ pub fn too_large(stages: &[StageEstimate], limit: u64) -> Vec<usize> {
         .collect()
 }
 
+/// The most memory that a stage still to run needs, of those where it is known.
+pub fn most_needed(stages: &[StageEstimate]) -> Option<u64> {
+    let to_run = stages.iter().filter(|stage| stage.done != Some(true));
+    (to_run.filter_map(|stage| Some(stage.memory.as_ref()?.total))).max()
+}
+
 /// The most that all stages still to run need on disk at a time, above what lies there.
 pub fn disk_needed(stages: &[StageEstimate]) -> u64 {
     let (mut stays, mut most) = (0, 0);
     for stage in stages.iter().filter(|stage| stage.done != Some(true)) {
-        let all: u64 = stage.disk.iter().map(|files| files.bytes).sum();
-        most = most.max(stays + all);
-        let kept = stage.disk.iter().filter(|files| files.stays);
-        stays += kept.map(|files| files.bytes).sum::<u64>();
+        most = most.max(bytes_of(&stage.disk, Lasts::Moment).saturating_add(stays));
+        stays = bytes_of(&stage.disk, Lasts::Run).saturating_add(stays);
     }
     most
 }
@@ -81,10 +86,15 @@ pub fn refusal(
     }
     match changes {
         [] => {
-            text += "hint: no single setting makes it fit; `distill plan` shows what takes how much, --force runs it all the same"
+            text += "hint: no single setting makes it fit; `run --force` runs it all the same";
         }
         changes => {
-            text += "hint: each of these makes it fit, the cheapest first; --force runs it all the same";
+            text += match changes {
+                [_] => "hint: this makes it fit; `run --force` runs it all the same",
+                _ => {
+                    "hint: each of these makes it fit, the cheapest first; `run --force` runs it all the same"
+                }
+            };
             for change in changes {
                 let _ = write!(
                     text,
@@ -101,9 +111,14 @@ pub fn refusal(
 /// Why the recipe should not start for want of disk.
 pub fn disk_refusal(stages: &[StageEstimate], free: u64) -> Option<String> {
     let needed = disk_needed(stages);
+    let keeps_more = |files: &Files| files.lasts == Lasts::Moment;
+    let fewer = match stages.iter().any(|stage| stage.disk.iter().any(keeps_more)) {
+        true => "`keep_checkpoints = 1` needs less; ",
+        false => "",
+    };
     (needed > free).then(|| {
         format!(
-            "the stages write {} at the most, and {} are free on the disk\nhint: `keep_checkpoints = 1` needs less; --out names another place, --force runs it all the same",
+            "the stages write {} at the most, and {} are free on the disk\nhint: {fewer}--out names another place, `run --force` runs it all the same",
             BinaryBytes(needed),
             BinaryBytes(free)
         )
@@ -113,13 +128,12 @@ pub fn disk_refusal(stages: &[StageEstimate], free: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::estimate::disk::Files;
 
-    fn stage(done: Option<bool>, total: u64, files: &[(u64, bool)]) -> StageEstimate {
-        let files = files.iter().map(|&(bytes, stays)| Files {
+    fn stage(done: Option<bool>, total: u64, files: &[(u64, Lasts)]) -> StageEstimate {
+        let files = files.iter().map(|&(bytes, lasts)| Files {
             what: "model",
             bytes,
-            stays,
+            lasts,
         });
         StageEstimate {
             stage: 1,
@@ -148,7 +162,7 @@ mod tests {
         let mut unknown = stage(Some(false), 0, &[]);
         unknown.memory = None;
         let stages = [
-            stage(Some(true), 9, &[(100, true)]),
+            stage(Some(true), 9, &[(100, Lasts::Run)]),
             unknown,
             stage(None, 5, &[]),
         ];
@@ -172,7 +186,7 @@ mod tests {
 
     #[test]
     fn checkpoints_go_before_the_next_stage_writes() {
-        let one = stage(None, 0, &[(30, false), (10, true)]);
+        let one = stage(None, 0, &[(30, Lasts::Stage), (10, Lasts::Run)]);
         let stages = [one.clone(), one];
         assert_eq!(disk_needed(&stages), 10 + 40);
         assert!(disk_refusal(&stages, 49).is_some());

@@ -1,19 +1,16 @@
 //! What is known of a recipe's models and data without loading them: shapes from headers, sizes of files.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-use datasets::read::read_prompts;
-use datasets::sample::Sample;
+use datasets::config::DataConfig;
+use evals::text_size::TextSize;
 
+use super::data_facts::DataFacts;
+use super::evaluated;
 use super::shape::{LoraShape, ModelShape};
-use crate::recipe::{Action, KeepLayers, Origin, Recipe};
+use crate::recipe::{Action, DataMix, Origin, Recipe};
 use crate::source::{Cache, ModelSource, Source};
-
-/// Files up to this size are read to count what is in them.
-const READ_AT_MOST: u64 = 4 << 20;
-/// Bytes of text a token, about: English in vocabularies of 30 to 150 thousand tokens.
-pub const BYTES_PER_TOKEN: f64 = 4.0;
 
 /// A thing, or why it is not known and what would tell it.
 pub type Known<T> = Result<T, String>;
@@ -24,86 +21,60 @@ pub struct Facts<'a> {
     /// What the stages make, in their order, where that is a model.
     made: Vec<Known<ModelShape>>,
     data: BTreeMap<&'a str, Known<DataFacts>>,
-}
-
-/// How much a data set holds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DataFacts {
-    pub bytes: u64,
-    /// Where the file was read.
-    pub samples: Option<u64>,
-    /// Of the text alone, and of what is learned of it.
-    pub text_bytes: Option<u64>,
-    pub learned_bytes: Option<u64>,
-}
-
-impl DataFacts {
-    /// Estimated from the bytes.
-    pub fn tokens(&self) -> u64 {
-        (self.text_bytes.unwrap_or(self.bytes) as f64 / BYTES_PER_TOKEN) as u64
-    }
-
-    /// The share of the tokens that is learned; all where it is not known.
-    pub fn learned_share(&self) -> f64 {
-        match (self.learned_bytes, self.text_bytes) {
-            (Some(learned), Some(all)) if all > 0 => learned as f64 / all as f64,
-            _ => 1.0,
-        }
-    }
+    files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
+    /// What each stage has read of questions, where they are read for a plan.
+    texts: Vec<Option<Known<TextSize>>>,
 }
 
 impl<'a> Facts<'a> {
     /// Looks at what is on this machine, and at nothing else unless `fetch` says so.
     pub fn new(recipe: &'a Recipe, cache: &Cache, fetch: bool) -> Self {
-        let local = |source: &Source| match fetch {
-            true => source.resolve(cache).map_err(|error| error.to_string()),
-            false => source.kept(cache).ok_or_else(|| {
-                let says = "it is not on this machine yet: `--fetch` or a first run gets it";
-                says.to_string()
-            }),
-        };
-        let models = recipe.models.iter().map(|(name, model)| {
-            let shape = match &model.source {
-                ModelSource::Stored(source) => local(source).and_then(|path| {
-                    let opened = ModelShape::open(&path, model.adapter.as_deref());
-                    let opened = opened.map_err(|error| format!("{error:#}"))?;
-                    Ok(ModelShape {
-                        held_as: model.held_as,
-                        ..opened
-                    })
-                }),
-                ModelSource::Random(random) => (random.decoder_config())
-                    .map(ModelShape::dense)
-                    .map_err(|error| error.to_string()),
-                ModelSource::Remote(_) => Err("it is behind a server".to_string()),
-            };
-            (name.as_str(), shape)
+        let models = models_of(recipe, cache, fetch);
+        let files = recipe.data.iter().map(|(name, config)| {
+            let path = local(&config.source, cache, fetch);
+            (name.as_str(), path.map(|path| config.with_source(path)))
         });
-        let data = recipe.data.iter().map(|(name, config)| {
-            let facts = local(&config.source).and_then(|path| {
-                let bytes = size_of(&path).map_err(|error| error.to_string())?;
-                let config = config.with_source(path);
-                let read = (bytes <= READ_AT_MOST).then(|| read_prompts(&config).ok());
-                let read = read.flatten().map(|read| read.samples);
-                let sums = read.as_ref().map(|samples| {
-                    let sizes = samples.iter().map(sample_bytes);
-                    sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
-                });
-                Ok(DataFacts {
-                    bytes,
-                    samples: (read.map(|samples| samples.len() as u64))
-                        .or(config.limit.map(|limit| limit as u64)),
-                    text_bytes: sums.map(|(all, _)| all),
-                    learned_bytes: sums.map(|(_, learned)| learned),
-                })
-            });
-            (name.as_str(), facts)
+        let files: BTreeMap<_, _> = files.collect();
+        let data = files.iter().map(|(name, config)| {
+            let facts = config.as_ref().map_err(Clone::clone);
+            (*name, facts.and_then(DataFacts::of))
         });
+        let data = data.collect();
+        let mut facts = Self::with_models(recipe, models, files, data);
+        let texts = (0..recipe.stages.len()).map(|stage| evaluated::texts(recipe, &facts, stage));
+        facts.texts = texts.collect();
+        facts
+    }
+
+    /// Of the same recipe with other models and settings: data is not read again.
+    pub fn changed<'b>(&self, recipe: &'b Recipe, cache: &Cache) -> Facts<'b> {
+        let files = recipe.data.keys().filter_map(|name| {
+            let files = self.files.get(name.as_str())?;
+            Some((name.as_str(), files.clone()))
+        });
+        let data = recipe.data.keys().filter_map(|name| {
+            let data = self.data.get(name.as_str())?;
+            Some((name.as_str(), data.clone()))
+        });
+        let models = models_of(recipe, cache, false);
+        let mut facts = Facts::with_models(recipe, models, files.collect(), data.collect());
+        facts.texts.clone_from(&self.texts);
+        facts
+    }
+
+    fn with_models(
+        recipe: &'a Recipe,
+        models: BTreeMap<&'a str, Known<ModelShape>>,
+        files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
+        data: BTreeMap<&'a str, Known<DataFacts>>,
+    ) -> Self {
         let mut facts = Self {
             recipe,
-            models: models.collect(),
+            models,
             made: Vec::new(),
-            data: data.collect(),
+            data,
+            files,
+            texts: Vec::new(),
         };
         for (name, model) in &recipe.models {
             let lender = model
@@ -137,6 +108,18 @@ impl<'a> Facts<'a> {
         shape.map_err(|reason| format!("`{}`: {reason}", input.reference.name))
     }
 
+    /// Whether `key` of a stage names a model that is drawn at random.
+    pub fn is_random(&self, stage: usize, key: &str) -> bool {
+        let mut inputs = self.recipe.inputs[stage].iter();
+        let input = inputs.find(|input| input.reference.key == key);
+        input.is_some_and(|input| match &input.origin {
+            Origin::Model(name) => {
+                matches!(self.recipe.models[name].source, ModelSource::Random(_))
+            }
+            _ => false,
+        })
+    }
+
     /// The models that the recipe declares, by name, where their shapes are known.
     pub fn models(&self) -> impl Iterator<Item = (&'a str, &ModelShape)> {
         let known = self.models.iter();
@@ -152,13 +135,38 @@ impl<'a> Facts<'a> {
     pub fn data(&self, stage: usize, key: &str) -> Known<DataFacts> {
         let input = (self.recipe.inputs[stage].iter()).find(|input| input.reference.key == key);
         match input.map(|input| &input.origin) {
-            Some(Origin::Data(name)) => self.data[name.as_str()].clone(),
+            Some(Origin::Data(name)) => {
+                (self.data[name.as_str()].clone()).map_err(|reason| format!("`{name}`: {reason}"))
+            }
             Some(Origin::Stage(maker)) => Err(format!(
-                "stage {} makes it: how much that is shows when it has run",
+                "stage {} makes its data: how much that is, is not known before",
                 maker + 1
             )),
             _ => Err(format!("`{key}` names no data")),
         }
+    }
+
+    /// All data of a mixture together, as an epoch has it.
+    pub fn mixture(&self, stage: usize, mix: &DataMix) -> Known<DataFacts> {
+        let mut parts = mix.names().map(|(key, _)| self.data(stage, &key));
+        let first = parts
+            .next()
+            .unwrap_or_else(|| Err("`data` names nothing".into()))?;
+        parts.try_fold(first, |sum, part| Ok(sum.plus(part?)))
+    }
+
+    /// Where the data is that `key` of a stage names, and how it is read; only what the recipe declares has a place yet.
+    pub fn files(&self, stage: usize, key: &str) -> Known<&DataConfig<PathBuf>> {
+        let input = (self.recipe.inputs[stage].iter()).find(|input| input.reference.key == key);
+        match input.map(|input| &input.origin) {
+            Some(Origin::Data(name)) => self.files[name.as_str()].as_ref().map_err(Clone::clone),
+            _ => Err(format!("`{key}` is not there yet")),
+        }
+    }
+
+    /// What a stage has read of questions; nothing where it asks none that have choices or written answers.
+    pub fn texts(&self, stage: usize) -> Option<&Known<TextSize>> {
+        self.texts[stage].as_ref()
     }
 
     fn made_by(&self, stage: usize) -> Known<ModelShape> {
@@ -167,12 +175,8 @@ impl<'a> Facts<'a> {
             Action::Prune(prune) => {
                 let model = self.model(stage, "model")?;
                 let layers = model.config.num_hidden_layers;
-                let kept = match &prune.keep_layers {
-                    None => layers,
-                    Some(KeepLayers::Every(n)) => layers.div_ceil(*n),
-                    Some(KeepLayers::These(these)) => these.len(),
-                    Some(KeepLayers::Best(best)) => best.count,
-                };
+                let keep = prune.keep_layers.as_ref();
+                let kept = keep.map_or(Ok(layers), |keep| keep.count_of(layers))?;
                 Ok(model.cut(|config| {
                     config.num_hidden_layers = kept;
                     if let Some(narrower) = &prune.ffn_width {
@@ -182,7 +186,11 @@ impl<'a> Facts<'a> {
             }
             Action::Gqa(gqa) => {
                 let model = self.model(stage, "model")?;
-                Ok(model.cut(|config| config.num_key_value_heads = gqa.kv_heads))
+                let heads = model.config.num_key_value_heads;
+                match gqa.kv_heads > 0 && heads.is_multiple_of(gqa.kv_heads) {
+                    true => Ok(model.cut(|config| config.num_key_value_heads = gqa.kv_heads)),
+                    false => Err(format!("`kv_heads` must divide the {heads} of the model")),
+                }
             }
             Action::Quantize(_) => Ok(self.model(stage, "model")?.cut(|_| {})),
             Action::Sft(_) | Action::Distill(_) | Action::Dpo(_) => {
@@ -195,23 +203,40 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Bytes of a sample's text, and of what is learned of it.
-fn sample_bytes(sample: &Sample) -> (u64, u64) {
-    let [all, learned] = match sample {
-        Sample::Text(text) => [text.len(); 2],
-        Sample::Completion { prompt, completion } => {
-            [prompt.len() + completion.len(), completion.len()]
-        }
-        Sample::Conversation(turns) => {
-            let bytes = |only: Option<&str>| -> usize {
-                let turns = turns.iter();
-                let wanted = turns.filter(|turn| only.is_none_or(|role| turn.role == role));
-                wanted.map(|turn| turn.content.len()).sum()
-            };
-            [bytes(None), bytes(Some("assistant"))]
-        }
-    };
-    (all as u64, learned as u64)
+/// Where a source is on this machine; got only where `fetch` says so.
+fn local(source: &Source, cache: &Cache, fetch: bool) -> Known<PathBuf> {
+    match fetch {
+        true => source.resolve(cache).map_err(|error| error.to_string()),
+        false => source.kept(cache).ok_or_else(|| {
+            let says = "it is not on this machine yet: `--fetch` or a first run gets it";
+            says.to_string()
+        }),
+    }
+}
+
+fn models_of<'r>(
+    recipe: &'r Recipe,
+    cache: &Cache,
+    fetch: bool,
+) -> BTreeMap<&'r str, Known<ModelShape>> {
+    let models = recipe.models.iter().map(|(name, model)| {
+        let shape = match &model.source {
+            ModelSource::Stored(source) => local(source, cache, fetch).and_then(|path| {
+                let opened = ModelShape::open(&path, model.adapter.as_deref());
+                let opened = opened.map_err(|error| format!("{error:#}"))?;
+                Ok(ModelShape {
+                    held_as: model.held_as,
+                    ..opened
+                })
+            }),
+            ModelSource::Random(random) => (random.decoder_config())
+                .map(ModelShape::dense)
+                .map_err(|error| error.to_string()),
+            ModelSource::Remote(_) => Err("it is behind a server".to_string()),
+        };
+        (name.as_str(), shape)
+    });
+    models.collect()
 }
 
 /// The key of the model that a training stage changes.
@@ -226,17 +251,4 @@ pub fn student_key(action: &Action) -> &'static str {
 pub fn lora_of(action: &Action) -> Option<LoraShape> {
     let trainer::adapter::Adapter::Lora(lora) = action.training()?.adapter.as_ref()?;
     Some(LoraShape::of(lora))
-}
-
-/// Bytes of a file, or of all files below a directory.
-pub fn size_of(path: &Path) -> std::io::Result<u64> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_dir() {
-        return Ok(metadata.len());
-    }
-    let mut sum = 0;
-    for entry in std::fs::read_dir(path)? {
-        sum += size_of(&entry?.path())?;
-    }
-    Ok(sum)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::activations::{Numbers, ON_CPU, ON_CUDA};
+use super::activations::{Numbers, ON_CPU, ON_CUDA, ON_VULKAN};
 
 /// A device by its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,12 +79,12 @@ impl Device {
     }
 }
 
-/// Memory of the context of CUDA and of the kernels, about; not measured here.
-const CUDA_CONTEXT: usize = 600 << 20;
+/// Memory of a GPU's context and of the kernels, about; not measured here.
+const GPU_CONTEXT: usize = 600 << 20;
 
 /// What a process holds of a GPU before any model.
-pub fn process_on_cuda(_vocabulary: usize, _gguf: bool) -> usize {
-    CUDA_CONTEXT
+pub fn process_on_gpu(_vocabulary: usize, _gguf: bool) -> usize {
+    GPU_CONTEXT
 }
 
 /// Resident bytes of a process that has read a recipe, started its threads and opened a tokenizer.
@@ -104,10 +104,21 @@ const PROGRAM_BYTES: usize = 24 << 20;
 const GGUF_TOKENIZER_BYTES: usize = 470;
 const JSON_TOKENIZER_BYTES: usize = 1365;
 
-pub fn numbers(is_cuda: bool) -> Numbers {
-    match is_cuda {
-        true => ON_CUDA,
-        false => ON_CPU,
+/// What computes, as far as a plan tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Cpu,
+    Cuda,
+    Vulkan,
+}
+
+impl Backend {
+    pub fn numbers(self) -> Numbers {
+        match self {
+            Self::Cpu => ON_CPU,
+            Self::Cuda => ON_CUDA,
+            Self::Vulkan => ON_VULKAN,
+        }
     }
 }
 

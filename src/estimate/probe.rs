@@ -1,7 +1,7 @@
 //! Rates of this machine at a recipe's shapes: one block and two of a stage's own kind, forward and backward, timed.
 //!
-//! What two blocks take more than one is a block; the rest of a step is counted. Values are small constants: time does not
-//! depend on them.
+//! What two blocks take more than one is a block; the rest of a step is counted. Values are small and differ; time does not
+//! depend on them but where logits are sorted.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -13,14 +13,15 @@ use model::batch::TokenBatch;
 use model::build::{Found, Placement, build};
 use model::decoder::Decoder;
 use model::linear::Packed;
-use model::linear::lora::LoraConfig;
+use model::linear::lora::{DropoutDraw, LoraConfig};
 use model::load::ADAPTER;
 use model::score::chunk_rows;
 use trainer::config::TrainConfig;
-use trainer::loss::linear_loss::{TeacherSignal, TeacherStates, linear_loss};
+use trainer::loss::linear_loss::{AlignedStates, TeacherSignal, TeacherStates, linear_loss};
 use trainer::loss::{Labels, LossEntries};
 use trainer::optim::adamw::{AdamW, AdamWConfig, GradientScale};
 
+use super::machine::free_memory;
 use super::shape::{Form, ModelShape};
 use super::trained::Trained;
 use super::work::{self, Rates};
@@ -30,6 +31,8 @@ const GUESSED_RATE: f64 = 2e10;
 /// Seconds that one pass may take. A microbatch that takes longer is cut: what it pays once, as unpacking quantised blocks,
 /// weighs little in it.
 const LONGEST: f64 = 0.8;
+/// Of a row through a block forward, by the guessed rate.
+const LONGEST_ROW: f64 = 5.0;
 /// Tokens of the vocabulary where blocks are timed, and at most where the head is: its rate does not depend on them.
 const FEW: usize = 64;
 const MANY: usize = 1 << 16;
@@ -42,9 +45,23 @@ const ASKED_TOKENS: usize = 2048;
 /// Of 8 MiB, to measure the disk.
 const WRITTEN_BLOCKS: usize = 8;
 
-/// Measures the rates of a training stage's shapes.
-pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rates {
+/// Whether blocks of this shape can be timed here: all three that are held, with gradients and moments, take an eighth of
+/// what is free at most, and a row goes through one in some seconds.
+fn can_be_timed(model: &ModelShape, length: usize, bytes_a_value: f64) -> bool {
+    let held = 3.0 * bytes_a_value * work::block_values(&model.config);
+    let free = free_memory().map_or(f64::INFINITY, |free| free as f64);
+    let row = work::block_forward(&model.config, length, length) / GUESSED_RATE;
+    held < free / 8.0 && row < LONGEST_ROW
+}
+
+/// Measures the rates of a training stage's shapes; nothing where they are too large for this machine.
+pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Option<Rates> {
     let placement = Placement::cpu();
+    let models = [Some(&trained.student), trained.teacher.as_ref()];
+    let mut models = models.into_iter().flatten();
+    if !models.all(|model| can_be_timed(model, config.sequence_length, 16.0)) {
+        return None;
+    }
     let shape = &trained.student.config;
     let (length, checkpoint) = (config.sequence_length, config.checkpoint_blocks);
     let lora = (config.adapter.as_ref()).map(|trainer::adapter::Adapter::Lora(lora)| lora);
@@ -68,13 +85,13 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Rat
         let block = of_a_block(|| drop(two.hidden(&batch)), || drop(one.hidden(&batch)));
         ask = work::block_forward(&teacher.config, tokens, length) / block;
     }
-    Rates {
+    Some(Rates {
         train,
         head: head(trained, lora, tokens),
         ask,
         bytes,
         disk,
-    }
+    })
 }
 
 /// Seconds of a block, from those of two and of one with what lies around them, in turns; never nothing, however the clock
@@ -84,8 +101,11 @@ fn of_a_block(mut two: impl FnMut(), mut one: impl FnMut()) -> f64 {
     (two - one).max(two / 20.0)
 }
 
-/// The rate of a model that is only read.
-pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
+/// The rate of a model that is only read; nothing where it is too large for this machine.
+pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Option<Rates> {
+    if !can_be_timed(model, length, 4.0) {
+        return None;
+    }
     let placement = Placement::cpu();
     let two = frozen(model, (2, FEW), &placement);
     let one = frozen(model, (1, MANY), &placement);
@@ -97,13 +117,13 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Rates {
     let positions = 256;
     let states = constant([positions, model.config.hidden_size]);
     let [seconds] = usual([&mut || drop(one.logits(&states))]);
-    Rates {
+    Some(Rates {
         train: ask,
         head: work::head_forward(&one.config, positions) / seconds,
         ask,
         bytes: reading(),
         disk,
-    }
+    })
 }
 
 /// What some pieces of work usually take, each, in seconds.
@@ -166,7 +186,7 @@ fn decoder(
     });
     let array = |name: &str, shape: &[usize]| -> Result<Found, Infallible> {
         let count: usize = shape.iter().product();
-        let values = || Found::Values(vec![0.01; count]);
+        let values = || Found::Values((0..count).map(spread).collect());
         let stored = model.tensors.iter().find(|tensor| tensor.name == name);
         Ok(match (stored.map(&form), shape) {
             (Some(Form::Blocks(kind)), &[rows, columns]) => {
@@ -188,6 +208,12 @@ fn decoder(
     }
 }
 
+/// Small values that differ.
+fn spread(at: usize) -> f32 {
+    let bits = (at as u32).wrapping_mul(2_654_435_761) >> 16;
+    (bits as f32 / 65_536.0 - 0.5) * 0.02
+}
+
 fn frozen(model: &ModelShape, size: (usize, usize), placement: &Placement) -> Decoder {
     decoder(model, size, placement, |tensor| {
         tensor.frozen_form(model.form())
@@ -207,6 +233,7 @@ fn student(
             decoder.freeze();
             // A pattern may name a layer that the short model lacks: then the base alone is timed.
             let _ = decoder.add_lora(ADAPTER, lora, 0);
+            decoder.draw_dropout(Some(DropoutDraw::default()));
             decoder
         }
     }
@@ -224,24 +251,34 @@ fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
     let cross_entropy = [trainer::loss::LossConfig::CrossEntropy(Default::default())];
     let entries = LossEntries::new(&trained.losses)
         .ok()
-        // Stored targets, and other vocabularies, cost little beside the logits.
-        .filter(|entries| !entries.is_universal())
-        .filter(|entries| trained.teacher.is_some() || !entries.needs_teacher_logits());
+        // Stored targets cost little beside the logits.
+        .filter(|entries| trained.teacher.is_some() || !entries.compares());
     let entries = entries.or_else(|| LossEntries::new(&cross_entropy).ok());
     let Some(entries) = entries else {
         return GUESSED_RATE;
     };
-    let mut decoder = student(&trained.student, (0, MANY), lora, &Placement::cpu());
-    let config = decoder.config.clone();
+    let mut own = student(&trained.student, (0, MANY), lora, &Placement::cpu());
+    let config = own.config.clone();
     let positions = tokens.min(chunk_rows(config.vocab_size));
     let hidden = constant([positions, config.hidden_size]);
-    let teacher = trained
-        .teacher
-        .as_ref()
-        .filter(|_| entries.needs_teacher_logits());
-    let states = teacher.map(|teacher| TeacherStates {
-        hidden: constant([positions, teacher.config.hidden_size]),
-        head: frozen(teacher, (0, MANY), &Placement::cpu()).head().clone(),
+    let teacher = trained.teacher.as_ref().filter(|_| entries.compares());
+    // Logits are sorted between vocabularies, and equal ones are sorted at once: those have to differ.
+    let is_sorted = entries.is_universal();
+    let states = teacher.map(|teacher| {
+        let size = (0, MANY);
+        let whole = match is_sorted {
+            true => decoder(teacher, size, &Placement::cpu(), |_| Form::Dense),
+            false => frozen(teacher, size, &Placement::cpu()),
+        };
+        TeacherStates {
+            hidden: constant([positions, teacher.config.hidden_size]),
+            head: whole.head().clone(),
+        }
+    });
+    let aligned = states.clone().map(|states| AlignedStates {
+        valid: states.head.rows(),
+        partners: (0..positions as u32).map(Some).collect(),
+        states,
     });
     let labels = Labels {
         targets: &vec![0; positions],
@@ -253,11 +290,17 @@ fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
         flops += 2.0 * (positions * states.head.rows() * teacher.config.hidden_size) as f64;
     }
     let others = states.as_ref().map(|states| states.head.rows());
-    let shared = others.map_or(config.vocab_size, |others| others.min(config.vocab_size));
+    let shared = match others {
+        Some(others) if !is_sorted => others.min(config.vocab_size),
+        _ => config.vocab_size,
+    };
     let mut failed = false;
     let [seconds] = usual([&mut || {
-        let signal = states.as_ref().map(TeacherSignal::States);
-        let head = decoder.head_mut();
+        let signal = match is_sorted {
+            true => aligned.as_ref().map(TeacherSignal::Aligned),
+            false => states.as_ref().map(TeacherSignal::States),
+        };
+        let head = own.head_mut();
         failed |= linear_loss(&entries, &hidden, head, signal, labels, shared, 1.0).is_err();
     }]);
     match failed {

@@ -1,5 +1,8 @@
 //! What a stage holds that reads models and trains none.
 
+use evals::likelihood::{CACHED_BYTES, LEAST_SHARED};
+use evals::text_size::{GroupSize, TextSize};
+
 use super::activations::{Holding, Pass};
 use super::kv_cache;
 use super::ledger::{Array, Ledger, Part};
@@ -11,6 +14,18 @@ use super::stage::Setting;
 pub const POSITIONS: usize = 2048;
 /// Bytes of a tensor that are encoded together (`model::weights::safetensors_writer`).
 const PIECE: usize = 256 << 10;
+
+/// Texts that a model writes together.
+#[derive(Clone, Copy)]
+pub struct Written {
+    pub rows: usize,
+    /// Tokens of a prompt, 1 at least.
+    pub prompt: usize,
+    /// Tokens that all prompts begin with.
+    pub shared: usize,
+    /// Tokens of an answer.
+    pub new: usize,
+}
 
 /// A stage that only reads models.
 pub struct Reading {
@@ -73,24 +88,67 @@ impl Reading {
         self.ledger.give(hidden);
     }
 
-    /// `rows` sequences: prompts are read together, then the caches grow.
-    pub fn generate(&mut self, model: &ModelShape, prompt: usize, new: usize, rows: usize) {
+    /// `rows` sequences: prompts are read together, some at a time, into caches that have room for answers.
+    pub fn generate(&mut self, model: &ModelShape, written: Written) {
         let config = &model.config;
-        let length = prompt
-            .saturating_add(new)
-            .min(config.max_position_embeddings);
-        let bytes =
-            kv_cache::bytes(config, length, rows, self.setting.numbers.activations) as usize;
-        let cache = self.ledger.take(Part::KvCache, bytes);
-        self.forward(
-            model,
-            POSITIONS.min(rows.saturating_mul(prompt)),
-            0,
-            Part::Activations,
-        );
+        let Written {
+            rows,
+            prompt,
+            shared,
+            new,
+        } = written;
+        let bytes = |length: usize, rows: usize| {
+            let length = length.min(config.max_position_embeddings);
+            kv_cache::bytes(config, length, rows, self.setting.numbers.activations) as usize
+        };
+        let (own, shared) = (prompt - shared.min(prompt - 1), shared.min(prompt - 1));
+        let read = (POSITIONS / own).clamp(1, rows);
+        let (start, states) = (bytes(shared, 1), bytes(prompt, read));
+        let caches = bytes(prompt.saturating_add(new), rows);
+        let [start, states, caches] =
+            [start, states, caches].map(|bytes| self.ledger.take(Part::KvCache, bytes));
+        self.forward(model, read * own, 0, Part::Activations);
         self.ledger
-            .pass(Part::LossChunks, rows * model.config.vocab_size * 4);
-        self.ledger.give(cache);
+            .pass(Part::LossChunks, rows * config.vocab_size * 4);
+        self.ledger.give_all([start, states, caches]);
+    }
+
+    /// Texts behind what each group begins with, scored some at a time (`evals::likelihood`).
+    pub fn score(&mut self, model: &ModelShape, texts: &TextSize) {
+        let position = kv_cache::bytes(&model.config, 1, 1, size_of::<f32>()) as usize;
+        let context = model.config.max_position_embeddings;
+        // Rows of a batch, and what is held for them.
+        let held = |group: &GroupSize| {
+            let (length, shared) = (
+                (group.longest.ceil() as usize).clamp(1, context),
+                group.shared as usize,
+            );
+            let is_shared = group.rows > 1 && shared >= LEAST_SHARED;
+            let own = if is_shared {
+                length.saturating_sub(shared)
+            } else {
+                length
+            };
+            let rows = POSITIONS / own.max(1);
+            match is_shared {
+                true => {
+                    let rows = rows.min(CACHED_BYTES / (length * position).max(1));
+                    let rows = rows.clamp(1, group.rows);
+                    (rows, [shared * position, rows * length * position])
+                }
+                false => (rows.clamp(1, group.rows.max(1)), [0, 0]),
+            }
+        };
+        let batches = texts.groups.iter().map(held);
+        let largest = batches.clone().map(|(_, bytes)| bytes);
+        let kept = largest.max_by_key(|bytes| bytes.iter().sum::<usize>());
+        let kept = kept.unwrap_or_default();
+        let kept = kept.map(|bytes| self.ledger.take(Part::KvCache, bytes));
+        let rows = batches.map(|(rows, _)| rows).max().unwrap_or(1);
+        let scored = texts.scored_here / (texts.sequences as f64).max(1.0) * rows as f64;
+        let scored = (scored.ceil() as usize).clamp(1, POSITIONS);
+        self.forward(model, POSITIONS, scored, Part::Activations);
+        self.ledger.give_all(kept);
     }
 
     /// Tensor after tensor, each in `f32` and, in pieces, as it is written.

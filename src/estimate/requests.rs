@@ -1,22 +1,20 @@
 //! What a stage asks of a model, and of a server: requests, tokens, money.
 
-use evals::multiple_choice::ChoiceTask;
 use serde::Serialize;
 use teacher::synth::prompt::PromptFile;
 
-use super::known::{BYTES_PER_TOKEN, DataFacts, Facts, Known};
+use super::data_facts::BYTES_PER_TOKEN;
+use super::evaluated;
+use super::known::{Facts, Known};
 use super::stage::is_remote;
-use crate::recipe::{Action, Eval, Measure, Mode, Recipe, Windows};
+use super::trained::Trained;
+use crate::recipe::{Action, Mode, Recipe};
 use crate::source::ModelSource;
 
 /// Tokens that a template and a system prompt add to a question, about.
-const TEMPLATE_TOKENS: f64 = 60.0;
+pub const TEMPLATE_TOKENS: f64 = 60.0;
 /// Tokens of a record where nothing tells.
-const RECORD_TOKENS: f64 = 256.0;
-/// Of a question, in the mean, about.
-const CHOICES_OF_TRUTHFUL_QA: usize = 5;
-/// The window of `perplexity` where none is given.
-const DEFAULT_WINDOW: usize = 2048;
+pub const RECORD_TOKENS: f64 = 256.0;
 
 /// Upper estimates: answers that are stored already are asked for by none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -41,17 +39,20 @@ pub struct Asked {
     pub read: f64,
     /// Tokens of a prompt, with what a conversation has before it.
     pub prompt: usize,
+    /// Tokens that all prompts begin with.
+    pub shared: usize,
     /// Tokens of a text.
     pub new: u64,
 }
 
 impl Asked {
     /// So many texts, each for a prompt of so many tokens.
-    fn alike(texts: u64, prompt: f64, new: impl Into<u64>) -> Self {
+    pub fn alike(texts: u64, prompt: f64, new: impl Into<u64>) -> Self {
         Self {
             texts,
             read: texts as f64 * prompt,
             prompt: prompt.ceil() as usize,
+            shared: 0,
             new: new.into(),
         }
     }
@@ -126,8 +127,10 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
             match &generate.mode {
                 Mode::Answer => {
                     let data = data("prompts")?;
-                    let question = tokens_each(&data) + template(generate.prompt.as_ref());
-                    let talks = records(&data)?.saturating_mul(u64::from(generate.candidates));
+                    let question = data.tokens_each() + template(generate.prompt.as_ref());
+                    let talks = data
+                        .records()?
+                        .saturating_mul(u64::from(generate.candidates));
                     // Of a conversation the teacher also writes what the user says, and each request reads all before it.
                     let requests = u64::from(generate.turns).saturating_mul(2).max(2) - 1;
                     let before = (requests * (requests - 1) / 2) as f64 * new as f64;
@@ -135,11 +138,12 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
                         texts: talks.saturating_mul(requests),
                         read: talks as f64 * (requests as f64 * question + before),
                         prompt: (question + ((requests - 1) * new) as f64).ceil() as usize,
+                        shared: 0,
                         new,
                     }
                 }
                 Mode::SelfInstruct(mode) => {
-                    let each = data("prompts").map_or(RECORD_TOKENS, |data| tokens_each(&data));
+                    let each = data("prompts").map_or(RECORD_TOKENS, |data| data.tokens_each());
                     // A word is a token and a third, about.
                     let made = each.max(mode.max_words as f64 * 4.0 / 3.0);
                     let of_made = mode.generated_shots.min(mode.shots) as f64;
@@ -151,10 +155,10 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
                     let data = data("prompts")?;
                     // What was evolved before may be as long as an answer.
                     let text = match mode.rounds {
-                        0 | 1 => tokens_each(&data),
-                        _ => tokens_each(&data).max(new as f64),
+                        0 | 1 => data.tokens_each(),
+                        _ => data.tokens_each().max(new as f64),
                     };
-                    let rounds = records(&data)?.saturating_mul(mode.rounds as u64);
+                    let rounds = data.records()?.saturating_mul(mode.rounds as u64);
                     let evolving =
                         text + template(Some(&mode.depth)).max(template(Some(&mode.breadth)));
                     let judging = (mode.judge.as_ref())
@@ -166,6 +170,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
                         texts: rounds.saturating_mul(each.clone().count() as u64),
                         read: rounds as f64 * each.clone().sum::<f64>(),
                         prompt: each.fold(0.0, f64::max).ceil() as usize,
+                        shared: 0,
                         new,
                     }
                 }
@@ -176,34 +181,35 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
             let (mut texts, mut read, mut longest) = (0_u64, 0.0, 0.0_f64);
             for number in 0..rate.answers.len() {
                 let data = data(&format!("answers.{number}"))?;
-                let prompt = tokens_each(&data) + template(Some(&rate.prompt));
-                texts = texts.saturating_add(records(&data)?);
-                read += records(&data)? as f64 * prompt;
+                let prompt = data.tokens_each() + template(Some(&rate.prompt));
+                texts = texts.saturating_add(data.records()?);
+                read += data.records()? as f64 * prompt;
                 longest = longest.max(prompt);
             }
             Asked {
                 texts,
                 read,
                 prompt: longest.ceil() as usize,
+                shared: 0,
                 new: rate.sampling.max_tokens.into(),
             }
         }
         Action::Judge(judge) => {
             let data = data("a")?;
-            let prompt = 2.0 * tokens_each(&data) + template(Some(&judge.prompt));
+            let prompt = 2.0 * data.tokens_each() + template(Some(&judge.prompt));
             // Both orders.
-            let requests = records(&data)?.saturating_mul(2);
+            let requests = data.records()?.saturating_mul(2);
             Asked::alike(requests, prompt, judge.sampling.max_tokens)
         }
         Action::Exercises(stage) => {
             let data = data("topics")?;
-            let prompt = tokens_each(&data) + template(Some(&stage.prompt));
-            let texts = records(&data)?.saturating_mul(u64::from(stage.candidates));
+            let prompt = data.tokens_each() + template(Some(&stage.prompt));
+            let texts = data.records()?.saturating_mul(u64::from(stage.candidates));
             Asked::alike(texts, prompt, stage.sampling.max_tokens)
         }
         Action::CodeQuality(stage) if stage.teacher.is_some() => {
             let data = data("data")?;
-            let prompt = tokens_each(&data) + template(stage.prompt.as_ref());
+            let prompt = data.tokens_each() + template(stage.prompt.as_ref());
             let labelled = stage.labelled as u64;
             let labelled = data
                 .samples
@@ -225,88 +231,22 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
                 texts: pieces,
                 read: tokens + pieces as f64 * TEMPLATE_TOKENS,
                 prompt: capture.sequence_length,
+                shared: 0,
                 new: 1,
             }
         }
         Action::Distill(distill) if is_remote(recipe, action) => {
             let train = &distill.train;
-            let steps = train.steps.ok_or("`steps` are not given")?;
+            let trained = Trained::of(recipe, facts, stage)?;
+            let steps = trained.steps(train).ok_or("how much data there is")?;
             let rows = steps.saturating_mul(train.rows_per_step() as u64);
             let prompt = train.sequence_length as f64 + TEMPLATE_TOKENS;
             Asked::alike(rows, prompt, 1_u64)
         }
-        Action::Eval(eval) => {
-            let data = data("data")?;
-            match &eval.measure {
-                Measure::Acceptance(_) => return Ok(None),
-                Measure::Perplexity(windows) => {
-                    windows_of(windows, lent_context(recipe, facts, eval), &data)?
-                }
-                _ => evaluated(eval, &data)?,
-            }
-        }
+        Action::Eval(eval) => return evaluated::asked(recipe, facts, stage, eval),
         _ => return Ok(None),
     };
     Ok(Some(asked))
-}
-
-/// What each model writes in an evaluation, or scores: choices one by one.
-fn evaluated(eval: &Eval, data: &DataFacts) -> Known<Asked> {
-    let (limit, samples, shots, new) = match (&eval.measure, eval.measure.answers()) {
-        (Measure::HumanEval(config), _) => (config.limit, config.samples, 0, config.max_tokens),
-        (_, Some((task, answers))) => {
-            let config = answers.config();
-            (config.limit, 1, config.shots(task), config.max_tokens)
-        }
-        (measure, None) => {
-            let choices = measure.choices();
-            let (task, asked) = choices.ok_or("the task asks nothing")?;
-            let choices = match task {
-                ChoiceTask::TruthfulqaMc1 => CHOICES_OF_TRUTHFUL_QA,
-                ChoiceTask::Mmlu | ChoiceTask::Kmmlu | ChoiceTask::HellaSwag => 4,
-            };
-            (asked.limit, choices, asked.shots.unwrap_or(0), 1)
-        }
-    };
-    let limit = limit.map(|limit| limit as u64);
-    let questions = match (data.samples, limit) {
-        (Some(records), Some(limit)) => records.min(limit),
-        (None, Some(limit)) => limit,
-        (_, None) => records(data)?,
-    };
-    let each = data.samples.map_or(RECORD_TOKENS, |_| tokens_each(data));
-    let prompt = (shots + 1) as f64 * each + TEMPLATE_TOKENS;
-    let texts = questions.saturating_mul(samples as u64);
-    Ok(Asked::alike(texts, prompt, new as u64))
-}
-
-/// Windows over documents of one length.
-fn windows_of(windows: &Windows, context: Option<usize>, data: &DataFacts) -> Known<Asked> {
-    let most = context.unwrap_or(DEFAULT_WINDOW).min(DEFAULT_WINDOW);
-    let window = windows.window.unwrap_or(most).max(2);
-    let stride = windows.stride.unwrap_or(window / 2).max(1);
-    let documents = records(data)?;
-    let inputs = (tokens_each(data).ceil() as usize).saturating_sub(1).max(1);
-    let further = inputs.saturating_sub(window).div_ceil(stride);
-    // The last token of a window is only scored.
-    let read = inputs.min(window) + 1 + further * (window + 1);
-    Ok(Asked {
-        texts: documents.saturating_mul(1 + further as u64),
-        read: documents as f64 * read as f64,
-        prompt: inputs.min(window) + 1,
-        new: 1,
-    })
-}
-
-/// The least that remote models of the stage are taken to read at once: as much as whose tokenizer they have.
-fn lent_context(recipe: &Recipe, facts: &Facts, eval: &Eval) -> Option<usize> {
-    let lenders = eval.inputs.models.iter();
-    let lenders = lenders.filter_map(|name| recipe.models.get(name)?.tokenizer.as_deref());
-    let context = |lender: &str| {
-        let (_, shape) = facts.models().find(|(name, _)| *name == lender)?;
-        Some(shape.config.max_position_embeddings)
-    };
-    lenders.filter_map(context).min()
 }
 
 /// Tokens that a template has beside what it shows, about.
@@ -314,16 +254,6 @@ fn template(prompt: Option<&PromptFile>) -> f64 {
     let nothing = serde_json::json!({ "prompt": "", "completion": "", "messages": [] });
     let text = prompt.and_then(|prompt| prompt.render(&nothing).ok());
     TEMPLATE_TOKENS + text.map_or(0.0, |text| text.len() as f64 / BYTES_PER_TOKEN)
-}
-
-fn records(data: &DataFacts) -> Known<u64> {
-    let unknown = || "how many records the data has: `limit` would tell".to_string();
-    data.samples.ok_or_else(unknown)
-}
-
-fn tokens_each(data: &DataFacts) -> f64 {
-    let bytes = data.text_bytes.unwrap_or(data.bytes) as f64;
-    bytes / data.samples.unwrap_or(1).max(1) as f64 / BYTES_PER_TOKEN
 }
 
 #[cfg(test)]
@@ -413,18 +343,5 @@ limit = 10
         let windows = eval("task = \"perplexity\"\nwindow = 4\nstride = 2");
         assert!(windows.requests > 20);
         assert_eq!(windows.input_tokens, 5 * windows.requests);
-        // Ten documents of 200 tokens, in windows of what the model sees whose tokenizer it has.
-        let data = DataFacts {
-            bytes: 8000,
-            samples: Some(10),
-            text_bytes: None,
-            learned_bytes: None,
-        };
-        let open = Windows {
-            window: None,
-            stride: None,
-        };
-        let texts = |context| windows_of(&open, context, &data).unwrap().texts;
-        assert_eq!((texts(None), texts(Some(64))), (10, 60));
     }
 }

@@ -188,13 +188,13 @@ impl ModelShape {
         held.sum::<usize>() as u64
     }
 
-    /// Bytes of its file that are mapped while it is opened: of the largest tensor, and of all of them where an adapter's
-    /// base is known by the digest of its file.
+    /// Bytes of its files that are mapped while it is opened: of the largest tensor, and of all of them and the adapter's
+    /// where an adapter's base is known by the digest of its file.
     pub fn mapped_bytes(&self) -> usize {
         let stored = |tensor: &TensorShape| tensor.bytes(tensor.frozen_form(BaseForm::AsStored), 4);
         let sizes = self.tensors.iter().map(stored);
-        match self.adapter {
-            Some(_) => sizes.sum(),
+        match &self.adapter {
+            Some(lora) => sizes.sum::<usize>() + 4 * self.lora_parameters(lora) as usize,
             None => sizes.max().unwrap_or(0),
         }
     }

@@ -4,8 +4,8 @@ use super::activations::Numbers;
 use super::known::{Facts, Known};
 use super::kv_cache;
 use super::ledger::{Memory, Part};
-use super::machine;
-use super::reading::{POSITIONS, Reading};
+use super::machine::{self, Backend};
+use super::reading::{POSITIONS, Reading, Written};
 use super::requests::{self, Asked};
 use super::shape::ModelShape;
 use super::surgery;
@@ -15,6 +15,8 @@ use crate::source::ModelSource;
 
 /// Most bytes of keys and values that evaluations hold (`evals::subject::batches`).
 const EVALUATED_CACHE: usize = 2 << 30;
+/// What reads records takes in a stage that only sifts them; measured with files of some MiB.
+const READERS_BYTES: usize = 12 << 20;
 /// Tokens of a prompt where nothing tells.
 const PROMPT_TOKENS: usize = 256;
 /// Sequences that a local model writes together (`teacher::synth::local_queue`).
@@ -29,12 +31,12 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub fn on(is_cuda: bool) -> Self {
+    pub fn on(backend: Backend) -> Self {
         Self {
-            numbers: machine::numbers(is_cuda),
-            process: match is_cuda {
-                true => machine::process_on_cuda,
-                false => machine::process_on_cpu,
+            numbers: backend.numbers(),
+            process: match backend {
+                Backend::Cpu => machine::process_on_cpu,
+                Backend::Cuda | Backend::Vulkan => machine::process_on_gpu,
             },
         }
     }
@@ -67,11 +69,18 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             let _held = reading.load(&model, Part::Weights);
             reading.write(&model);
         }
-        Action::Export(export) => surgery::export(&mut reading, export, &changed()?),
+        Action::Export(export) => {
+            let model = changed()?;
+            // What is not stored is made as a whole first.
+            let _made =
+                (facts.is_random(stage, "model")).then(|| reading.load(&model, Part::Weights));
+            surgery::export(&mut reading, export, &model);
+        }
         Action::Quantize(quantize) => surgery::quantize(&mut reading, quantize, &changed()?),
         Action::Eval(eval) => {
             let mut kept = reading.ledger.memory();
             let mut most = kept.clone();
+            let mut tokenizers = 0;
             let asked = requests::asked(recipe, facts, stage).ok().flatten();
             for (number, name) in eval.inputs.models.iter().enumerate() {
                 if is_behind_server(recipe, name) {
@@ -82,26 +91,42 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
                 let _held = reading.load(&model, Part::Weights);
                 match &eval.measure {
                     Measure::Acceptance(_) => {
-                        reading.generate(&model, PROMPT_TOKENS, PROMPT_TOKENS, ROWS);
+                        let new = PROMPT_TOKENS;
+                        reading.generate(&model, lengths(None, new, ROWS));
                     }
                     measure if measure.is_written() => {
-                        let (prompt, new, texts) = lengths(asked.as_ref(), PROMPT_TOKENS);
-                        let rows = evaluated_rows(&model, prompt + new).min(texts);
-                        reading.generate(&model, prompt, new, rows);
+                        let mut written = lengths(asked.as_ref(), PROMPT_TOKENS, ROWS);
+                        let rows = evaluated_rows(&model, written.prompt + written.new);
+                        written.rows = written.rows.min(rows);
+                        reading.generate(&model, written);
                     }
                     Measure::Perplexity(windows) => {
                         // A window at a time, of which the last stride counts.
-                        let window = windows.window.unwrap_or(POSITIONS);
-                        let stride = windows.stride.unwrap_or(window / 2);
-                        let positions = windows.window.unwrap_or(0).max(POSITIONS);
+                        let context = model.config.max_position_embeddings;
+                        let given = windows.window.map(|window| window.min(context));
+                        let window = given.unwrap_or(POSITIONS);
+                        let stride = windows.stride.unwrap_or(window / 2).min(window);
+                        let positions = given.unwrap_or(0).max(POSITIONS);
                         reading.forward(&model, positions, stride, Part::Activations);
                     }
-                    _ => reading.forward(&model, POSITIONS, POSITIONS, Part::Activations),
+                    _ => match facts.texts(stage) {
+                        Some(Ok(texts)) => reading.score(&model, texts),
+                        _ => reading.forward(&model, POSITIONS, POSITIONS, Part::Activations),
+                    },
                 }
                 let found = reading.ledger.memory();
                 // The file of a model is mapped on top of what the heap has kept of the one before.
+                // Its tokenizer, where that is the larger one, finds no room in what the one before has left.
+                let process = |vocabulary| (setting.process)(vocabulary, model.gguf_tokenizer);
+                let tokenizer = match process(model.config.vocab_size) > tokenizers {
+                    true => process(model.config.vocab_size) - process(0),
+                    false => 0,
+                };
+                tokenizers = tokenizers.max(process(model.config.vocab_size));
                 let opening = match setting.numbers.packs {
-                    true => kept.clone().beside(Part::Weights, model.mapped_bytes()),
+                    true => (kept.clone())
+                        .beside(Part::Weights, model.mapped_bytes())
+                        .beside(Part::Process, tokenizer),
                     false => kept.clone(),
                 };
                 most = larger(most, larger(opening, found.clone()));
@@ -131,6 +156,9 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             let asking = writing(recipe, facts, stage, setting)?;
             return Ok(larger(asking, found));
         }
+        Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
+            reading.ledger.fix(Part::Process, READERS_BYTES);
+        }
         _ if is_remote(recipe, action) => {}
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
             return writing(recipe, facts, stage, setting);
@@ -152,22 +180,27 @@ fn writing(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) -> Kn
     let model = facts.model(stage, "teacher")?;
     let asked = requests::asked(recipe, facts, stage).ok().flatten();
     let new = longest_answer(&recipe.stages[stage].action);
-    let (prompt, new, texts) = lengths(asked.as_ref(), new);
     let mut reading = Reading::new(setting);
     let _held = reading.load(&model, Part::Teacher);
-    reading.generate(&model, prompt, new, ROWS.min(texts));
+    reading.generate(&model, lengths(asked.as_ref(), new, ROWS));
     Ok(reading.ledger.memory())
 }
 
-/// Tokens of a prompt and of an answer, and how many texts there are.
-fn lengths(asked: Option<&Asked>, new: usize) -> (usize, usize, usize) {
+/// What is written together, `rows` texts at most.
+fn lengths(asked: Option<&Asked>, new: usize, rows: usize) -> Written {
     match asked {
-        Some(asked) => (
-            asked.prompt.max(1),
-            asked.new as usize,
-            usize::try_from(asked.texts).unwrap_or(usize::MAX).max(1),
-        ),
-        None => (PROMPT_TOKENS, new, usize::MAX),
+        Some(asked) => Written {
+            rows: usize::try_from(asked.texts).map_or(rows, |texts| texts.clamp(1, rows)),
+            prompt: asked.prompt.max(1),
+            shared: asked.shared,
+            new: asked.new as usize,
+        },
+        None => Written {
+            rows,
+            prompt: PROMPT_TOKENS,
+            shared: 0,
+            new,
+        },
     }
 }
 

@@ -9,9 +9,10 @@ use super::loss;
 use super::reading::{POSITIONS, Reading};
 use super::shape::{ModelShape, TensorShape};
 use crate::recipe::{Export, ExportFormat, KeepLayers, Prune, Quantize, QuantizeMethod};
+use crate::stages::prune::CALIBRATION_LENGTH;
 
-/// Tokens of the calibration rows that go through a model together (`stages::prune`).
-const CALIBRATION_TOKENS: usize = 4 * 512;
+/// Tokens of the calibration rows that go through a model together.
+const CALIBRATION_TOKENS: usize = 4 * CALIBRATION_LENGTH;
 
 /// Of a token of a `tokenizer.json`: what reading it leaves free in pieces too small for a tensor. Measured between nothing
 /// and 790, by what the stages before have left.
@@ -103,7 +104,8 @@ pub fn quantize(reading: &mut Reading, quantize: &Quantize, model: &ModelShape) 
             reading.ledger.give(read);
         }
     }
-    let positions = quantize.window.unwrap_or(0).max(POSITIONS);
+    let context = model.config.max_position_embeddings;
+    let positions = quantize.window.unwrap_or(0).min(context).max(POSITIONS);
     let scored = positions.min(quantize.heldout_tokens);
     let width = 4 * scored * model.config.hidden_size;
     let first = reading.ledger.take(Part::Activations, width);
@@ -136,16 +138,25 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
         let _held = reading.ledger.take(Part::Weights, codes);
     }
     if model.adapter.is_some() && reading.setting.numbers.packs {
-        // All of the base's file is mapped before its first and largest tensor is read.
-        let read = ModelShape {
-            adapter: None,
-            ..model.clone()
-        }
-        .mapped_bytes();
+        // All of the base's file is mapped before its first and largest tensor is read, where one is.
+        let read = match export.format {
+            ExportFormat::Peft { .. } => 0,
+            _ => ModelShape {
+                adapter: None,
+                ..model.clone()
+            }
+            .mapped_bytes(),
+        };
         let others = model.mapped_bytes() - read;
         reading.ledger.fix(Part::Weights, others);
     }
-    reading.write(model);
+    match (&export.format, &model.adapter) {
+        (ExportFormat::Peft { .. }, Some(lora)) => {
+            let values = 4 * model.lora_parameters(lora) as usize;
+            reading.ledger.pass(Part::Weights, values);
+        }
+        _ => reading.write(model),
+    }
     if export.inputs.verify.is_some() {
         // Before and after, side by side.
         let _held = reading.load(model, Part::Weights);

@@ -7,6 +7,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use super::StageEstimate;
 use super::advice::Change;
 use super::comparison::seconds;
+use super::disk::Lasts;
 use super::fit::{Limit, disk_refusal, refusal};
 use super::serving::Serving;
 
@@ -14,6 +15,8 @@ use super::serving::Serving;
 pub struct Verdict<'a> {
     pub device: String,
     pub is_measured: bool,
+    /// Whether it is known how fast the device is.
+    pub has_rates: bool,
     /// Of a device's numbers.
     pub source: Option<&'static str>,
     pub memory: Option<Limit>,
@@ -56,7 +59,12 @@ pub fn table(stages: &[StageEstimate], models: &[Serving], verdict: &Verdict) ->
             HumanCount(model.context as u64)
         );
         if let Some(batch) = model.largest_batch {
-            let _ = write!(cache, "; {} such sequences fit", HumanCount(batch));
+            let things = if batch == 1 {
+                "sequence fits"
+            } else {
+                "sequences fit"
+            };
+            let _ = write!(cache, "; {} such {things}", HumanCount(batch));
         }
         if let (Some(batch), Some(plain)) = (model.decode_batch, model.decode_batch_of_textbooks) {
             let _ = write!(
@@ -77,8 +85,16 @@ pub fn table(stages: &[StageEstimate], models: &[Serving], verdict: &Verdict) ->
 fn lines(stage: &StageEstimate) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     if let (Some(all), Some(trained)) = (stage.parameters, stage.trainable) {
-        let (all, trained) = (HumanCount(all), HumanCount(trained));
-        lines.push(("parameters", format!("{all}, {trained} of them trained")));
+        let says = match all == trained {
+            true => format!("{}, all of them trained", HumanCount(all)),
+            // Those of an adapter come beside them.
+            false => format!(
+                "{}, and {} of an adapter are trained",
+                HumanCount(all),
+                HumanCount(trained)
+            ),
+        };
+        lines.push(("parameters", says));
     }
     if let Some(memory) = &stage.memory {
         let parts: Vec<String> = (memory.parts.iter())
@@ -99,7 +115,13 @@ fn lines(stage: &StageEstimate) -> Vec<(&'static str, String)> {
     if let Some(whole) = stage.seconds {
         let mut says = seconds(whole);
         if let (Some(step), Some(steps)) = (stage.step_seconds, stage.steps) {
-            let _ = write!(says, ": {} steps of {}", HumanCount(steps), seconds(step));
+            let things = if steps == 1 { "step" } else { "steps" };
+            let _ = write!(
+                says,
+                ": {} {things} of {}",
+                HumanCount(steps),
+                seconds(step)
+            );
         }
         lines.push(("time", says));
     } else if let Some(step) = stage.step_seconds {
@@ -107,9 +129,11 @@ fn lines(stage: &StageEstimate) -> Vec<(&'static str, String)> {
     }
     if !stage.disk.is_empty() {
         let files: Vec<String> = (stage.disk.iter())
-            .map(|files| match files.stays {
-                true => format!("{} {}", files.what, BinaryBytes(files.bytes)),
-                false => format!("{} {} meanwhile", files.what, BinaryBytes(files.bytes)),
+            .map(|files| match files.lasts {
+                Lasts::Run => format!("{} {}", files.what, BinaryBytes(files.bytes)),
+                Lasts::Stage | Lasts::Moment => {
+                    format!("{} {} meanwhile", files.what, BinaryBytes(files.bytes))
+                }
             })
             .collect();
         lines.push(("disk", files.join(", ")));
@@ -122,7 +146,10 @@ fn lines(stage: &StageEstimate) -> Vec<(&'static str, String)> {
             HumanCount(asked.output_tokens)
         );
         if let Some(dollars) = asked.dollars {
-            let _ = write!(says, ", ${dollars:.2}");
+            let _ = match dollars > 0.0 && dollars < 0.005 {
+                true => write!(says, ", less than $0.01"),
+                false => write!(says, ", ${dollars:.2}"),
+            };
         }
         if let Some(least) = asked.at_least_seconds {
             let _ = write!(says, "; {} at least at the server's pace", seconds(least));
@@ -135,9 +162,12 @@ fn lines(stage: &StageEstimate) -> Vec<(&'static str, String)> {
 
 fn conclude(text: &mut String, stages: &[StageEstimate], verdict: &Verdict) {
     let to_run = || stages.iter().filter(|stage| stage.done != Some(true));
-    let memory = to_run()
-        .filter_map(|stage| Some(stage.memory.as_ref()?.total))
-        .max();
+    let memory = to_run().filter_map(|stage| Some(stage.memory.as_ref()?.total));
+    let all = to_run().count();
+    let of_stages = |counted: usize| match counted < all {
+        true => format!(" for {counted} of {all} stages"),
+        false => String::new(),
+    };
     let device = &verdict.device;
     let source = verdict
         .source
@@ -152,25 +182,30 @@ fn conclude(text: &mut String, stages: &[StageEstimate], verdict: &Verdict) {
     let of = |free: Option<u64>| {
         free.map_or_else(String::new, |free| format!(" of {}", BinaryBytes(free)))
     };
-    if let Some(memory) = memory {
+    if let Some(most) = memory.clone().max() {
         let _ = writeln!(
             text,
-            "memory    {}{}",
-            BinaryBytes(memory),
-            of(verdict.memory.map(Limit::bytes))
+            "memory    {}{}{}",
+            BinaryBytes(most),
+            of(verdict.memory.map(Limit::bytes)),
+            of_stages(memory.count())
         );
     }
     let (disk, free) = verdict.disk;
-    let _ = writeln!(text, "disk      {}{}", BinaryBytes(disk), of(free));
+    if disk > 0 {
+        let _ = writeln!(text, "disk      {}{}", BinaryBytes(disk), of(free));
+    }
     let known = to_run().filter_map(|stage| stage.seconds);
-    let sum: f64 = known.clone().sum();
-    let (counted, all) = (known.count(), to_run().count());
-    if counted > 0 {
-        let _ = writeln!(
-            text,
-            "time      {} for {counted} of {all} stages",
-            seconds(sum)
-        );
+    let counted = known.clone().count();
+    match (verdict.has_rates, counted > 0) {
+        (_, true) => {
+            let sum = seconds(known.sum());
+            let _ = writeln!(text, "time      {sum}{}", of_stages(counted));
+        }
+        (false, false) if all > 0 => {
+            text.push_str("time      not known: nothing was measured on this device yet\n");
+        }
+        _ => {}
     }
     if let (Some(limit), [_, ..]) = (verdict.memory, verdict.too_large) {
         let says = refusal(stages, verdict.too_large, limit, verdict.changes);

@@ -10,13 +10,13 @@ use model::linear::lora::BaseForm;
 use super::disk;
 use super::known::Facts;
 use super::machine::Device;
+use super::once;
 use super::probe;
-use super::requests::{self, Asked};
 use super::shape::ModelShape;
-use super::stage::{ROWS, is_behind_server, is_remote};
+use super::stage::ROWS;
 use super::trained::Trained;
 use super::work::{self, Rates, Work};
-use crate::recipe::{Action, Measure, Recipe};
+use crate::recipe::Recipe;
 
 /// What a training job reaches of a device's dense products, about: 40 % (arXiv 2204.02311 tells 46 % of its own).
 const UTILISATION: f64 = 0.4;
@@ -74,8 +74,17 @@ impl Pace {
         }
     }
 
-    /// The rates for shapes that `key` tells apart. When the time is used up the last ones serve.
-    fn at(&mut self, key: String, measure: impl FnOnce(f64) -> Rates) -> Option<Rates> {
+    /// Bytes a second that are written.
+    pub fn disk(&self) -> Option<f64> {
+        match self {
+            Self::Unknown => None,
+            Self::Given(rates) => Some(rates.disk),
+            Self::Probed { disk, .. } => Some(*disk),
+        }
+    }
+
+    /// The rates for shapes that `key` tells apart. When the time is used up, or they are too large, the last ones serve.
+    fn at(&mut self, key: String, measure: impl FnOnce(f64) -> Option<Rates>) -> Option<Rates> {
         let Self::Probed {
             until,
             found,
@@ -91,7 +100,9 @@ impl Pace {
         if Instant::now() > *until {
             return *last;
         }
-        let rates = measure(*disk);
+        let Some(rates) = measure(*disk) else {
+            return *last;
+        };
         found.insert(key, rates);
         *last = Some(rates);
         Some(rates)
@@ -113,7 +124,7 @@ pub fn times(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> T
     match action.training() {
         Some(_) => training(recipe, facts, stage, pace).unwrap_or_default(),
         None => Times {
-            seconds: once(recipe, facts, stage, pace),
+            seconds: once::seconds(recipe, facts, stage, pace),
             ..Times::default()
         },
     }
@@ -122,11 +133,7 @@ pub fn times(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> T
 fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<Times> {
     let config = recipe.stages[stage].action.training()?;
     let trained = Trained::of(recipe, facts, stage).ok()?;
-    let estimated = config.epochs.and_then(|epochs| {
-        let tokens = epochs * trained.data.as_ref().ok()?.tokens() as f64;
-        Some((tokens / config.tokens_per_step as f64).ceil().max(1.0) as u64)
-    });
-    let steps = config.steps.or(estimated);
+    let steps = trained.steps(config);
     let key = format!(
         "{:?} {:?} {:?} {} {:?} {} {:?}",
         shape_key(&trained.student),
@@ -209,7 +216,7 @@ pub fn step_work(trained: &Trained, config: &trainer::config::TrainConfig) -> Wo
 }
 
 /// Forward with logits at every position, in rows of `length`.
-fn asked(config: &DecoderConfig, tokens: u64, length: usize) -> Work {
+pub fn asked(config: &DecoderConfig, tokens: u64, length: usize) -> Work {
     let rows = tokens as f64 / length.max(1) as f64;
     let row = Work {
         ask: config.num_hidden_layers as f64 * work::block_forward(config, length, length),
@@ -219,71 +226,7 @@ fn asked(config: &DecoderConfig, tokens: u64, length: usize) -> Work {
     row.times(rows)
 }
 
-/// A stage without steps; `None` where something is not known or its work is not counted.
-fn once(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<f64> {
-    let action = &recipe.stages[stage].action;
-    let data = |key: &str| facts.data(stage, key).ok();
-    match action {
-        Action::Eval(eval) if eval.measure.is_written() => {
-            let asked = requests::asked(recipe, facts, stage).ok()??;
-            let models = eval.inputs.models.iter().enumerate();
-            let mut seconds = 0.0;
-            for (number, _) in models.filter(|(_, name)| !is_behind_server(recipe, name)) {
-                let model = facts.model(stage, &format!("models.{number}")).ok()?;
-                let rates = asking(&model, 512, pace)?;
-                seconds += writing(&model, &asked).seconds(&rates);
-            }
-            (seconds > 0.0).then_some(seconds)
-        }
-        Action::Eval(eval) => {
-            let Measure::Perplexity(windows) = &eval.measure else {
-                return None;
-            };
-            let tokens = data("data")?.tokens();
-            let mut seconds = 0.0;
-            for number in 0..eval.inputs.models.len() {
-                let model = facts.model(stage, &format!("models.{number}")).ok()?;
-                let context = model.config.max_position_embeddings;
-                let window = windows.window.unwrap_or(context.min(2048));
-                let stride = windows.stride.unwrap_or(window / 2).max(1);
-                let positions = tokens * window as u64 / stride as u64;
-                let mut work = asked(&model.config, positions, window);
-                work.head *= stride as f64 / window as f64;
-                seconds += work.seconds(&asking(&model, window, pace)?);
-            }
-            Some(seconds)
-        }
-        Action::Capture(capture) if !is_remote(recipe, action) => {
-            let model = facts.model(stage, "teacher").ok()?;
-            let key = capture.data.names().next().map(|(key, _)| key)?;
-            let data = data(&key)?;
-            let mut work = asked(&model.config, data.tokens(), capture.sequence_length);
-            work.head *= data.learned_share();
-            Some(work.seconds(&asking(&model, capture.sequence_length, pace)?))
-        }
-        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_)
-            if !is_remote(recipe, action) =>
-        {
-            let model = facts.model(stage, "teacher").ok()?;
-            let asked = requests::asked(recipe, facts, stage).ok()??;
-            Some(writing(&model, &asked).seconds(&asking(&model, 512, pace)?))
-        }
-        _ => None,
-    }
-}
-
-/// Answers as long as they may be, so many at a time.
-fn writing(model: &ModelShape, wanted: &Asked) -> Work {
-    let (texts, new) = (wanted.texts as f64, wanted.new as f64);
-    let steps = wanted.texts.div_ceil(ROWS as u64) as f64 * new;
-    asked(&model.config, wanted.read as u64, 256).plus(Work {
-        decode_bytes: steps * model.frozen_bytes(model.form()) as f64,
-        ask: texts * new * 2.0 * model.parameters() as f64,
-        ..Work::default()
-    })
-}
-
-fn asking(model: &ModelShape, length: usize, pace: &mut Pace) -> Option<Rates> {
+pub fn asking(model: &ModelShape, length: usize, pace: &mut Pace) -> Option<Rates> {
     let key = format!("{:?} {length}", shape_key(model));
     pace.at(key, |disk| probe::asking_rates(model, length, disk))
 }

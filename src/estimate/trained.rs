@@ -4,8 +4,9 @@ use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 
 use super::activations::Holding;
+use super::data_facts::DataFacts;
 use super::disk::target_bytes;
-use super::known::{DataFacts, Facts, Known, lora_of, student_key};
+use super::known::{Facts, Known, lora_of, student_key};
 use super::loss::LossShape;
 use super::shape::{LoraShape, ModelShape};
 use super::stage::{ROWS, Setting};
@@ -59,7 +60,6 @@ impl Trained {
             }
             _ => return Err("it trains nothing".into()),
         };
-        let first = mix.names().next().map(|(key, _)| key).unwrap_or_default();
         Ok(Self {
             student,
             teacher,
@@ -69,8 +69,17 @@ impl Trained {
             pairs: matches!(action, Action::Dpo(_)),
             writing,
             target_bytes,
-            data: facts.data(stage, &first),
+            data: facts.mixture(stage, mix),
         })
+    }
+
+    /// Of the stage; estimated from its data where `epochs` are given.
+    pub fn steps(&self, config: &TrainConfig) -> Option<u64> {
+        let estimated = || {
+            let tokens = config.epochs? * self.data.as_ref().ok()?.tokens() as f64;
+            Some((tokens / config.tokens_per_step as f64).ceil().max(1.0) as u64)
+        };
+        config.steps.or_else(estimated)
     }
 
     pub fn holding(&self) -> Holding<'_> {
@@ -111,7 +120,7 @@ impl Trained {
         let (micro_rows, micro_batches) = Self::micro(config);
         let entries = LossEntries::new(&self.losses).ok();
         let needs = |f: fn(&LossEntries) -> bool| entries.as_ref().is_some_and(f);
-        let compares = needs(LossEntries::needs_teacher_logits) || needs(LossEntries::is_universal);
+        let compares = needs(LossEntries::compares);
         let layers = |loss: &LossConfig| loss.layers().map_or(0, <[[usize; 2]]>::len);
         let teacher = self.teacher.as_ref();
         let vocabulary = self.student.config.vocab_size;

@@ -13,9 +13,9 @@ use crate::plan::PlannedStage;
 use crate::recipe::{FfnWidth, KeepLayers, Prune};
 
 /// Tokens of a calibration sequence.
-const CALIBRATION_LENGTH: usize = 512;
+pub const CALIBRATION_LENGTH: usize = 512;
 /// Calibration sequences, where the recipe does not say how many.
-const SEQUENCES: usize = 32;
+pub const SEQUENCES: usize = 32;
 
 impl Chain<'_> {
     /// Layers and channels are both chosen on the whole model, before anything goes.

@@ -118,6 +118,11 @@ impl LossEntries {
         self.groups.iter().any(|g| !g.divergences.is_empty())
     }
 
+    /// Whether some term compares with a teacher's logits, over the same tokens or others.
+    pub fn compares(&self) -> bool {
+        self.needs_teacher_logits() || self.is_universal()
+    }
+
     /// Whether distributions over different vocabularies are compared.
     pub fn is_universal(&self) -> bool {
         self.universal.is_some()

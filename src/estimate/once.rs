@@ -1,0 +1,150 @@
+//! How long a stage without steps takes.
+
+use evals::text_size::TextSize;
+
+use super::disk;
+use super::known::Facts;
+use super::kv_cache;
+use super::requests::{self, Asked};
+use super::shape::ModelShape;
+use super::stage::{ROWS, is_behind_server, is_remote};
+use super::time::{Pace, asked, asking};
+use super::work::Work;
+use crate::recipe::{Action, Eval, KeepLayers, Measure, Prune, Recipe};
+use crate::stages::prune::{CALIBRATION_LENGTH, SEQUENCES};
+
+/// Of the whole stage; `None` where something is not known or its work is not counted.
+pub fn seconds(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<f64> {
+    let action = &recipe.stages[stage].action;
+    let data = |key: &str| facts.data(stage, key).ok();
+    match action {
+        Action::Prune(prune) => {
+            let model = facts.model(stage, "model").ok()?;
+            Some(measuring(prune, &model, pace)? + written(recipe, facts, stage, pace)?)
+        }
+        Action::Gqa(_) | Action::Export(_) => written(recipe, facts, stage, pace),
+        Action::Eval(eval) if eval.measure.is_written() => {
+            let mut asked = requests::asked(recipe, facts, stage).ok()??;
+            if let Some(Ok(texts)) = facts.texts(stage) {
+                asked.read = texts.read_here;
+            }
+            let mut seconds = 0.0;
+            for model in here(recipe, facts, stage, eval) {
+                let model = model?;
+                seconds += writing(&model, &asked).seconds(&asking(&model, 512, pace)?);
+            }
+            (seconds > 0.0).then_some(seconds)
+        }
+        Action::Eval(eval) if eval.measure.choices().is_some() => {
+            let texts = facts.texts(stage)?.as_ref().ok()?;
+            let mut seconds = 0.0;
+            for model in here(recipe, facts, stage, eval) {
+                seconds += scoring(&model?, texts, pace)?;
+            }
+            (seconds > 0.0).then_some(seconds)
+        }
+        Action::Eval(eval) => {
+            let Measure::Perplexity(windows) = &eval.measure else {
+                return None;
+            };
+            let tokens = data("data")?.tokens();
+            let mut seconds = 0.0;
+            for model in here(recipe, facts, stage, eval) {
+                let model = model?;
+                let context = model.config.max_position_embeddings;
+                let window = windows.window.unwrap_or(2048).min(context);
+                let stride = windows.stride.unwrap_or(window / 2).max(1);
+                let positions = tokens.saturating_mul(window as u64) / stride as u64;
+                let mut work = asked(&model.config, positions, window);
+                work.head *= stride as f64 / window as f64;
+                seconds += work.seconds(&asking(&model, window, pace)?);
+            }
+            (seconds > 0.0).then_some(seconds)
+        }
+        Action::Capture(capture) if !is_remote(recipe, action) => {
+            let model = facts.model(stage, "teacher").ok()?;
+            let data = facts.mixture(stage, &capture.data).ok()?;
+            let mut work = asked(&model.config, data.tokens(), capture.sequence_length);
+            work.head *= data.learned_share();
+            Some(work.seconds(&asking(&model, capture.sequence_length, pace)?))
+        }
+        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_)
+            if !is_remote(recipe, action) =>
+        {
+            let model = facts.model(stage, "teacher").ok()?;
+            let asked = requests::asked(recipe, facts, stage).ok()??;
+            Some(writing(&model, &asked).seconds(&asking(&model, 512, pace)?))
+        }
+        _ => None,
+    }
+}
+
+/// Answers as long as they may be, so many at a time.
+fn writing(model: &ModelShape, wanted: &Asked) -> Work {
+    let (texts, new) = (wanted.texts as f64, wanted.new as f64);
+    let steps = wanted.texts.div_ceil(ROWS as u64) as f64 * new;
+    asked(&model.config, wanted.read as u64, 256).plus(Work {
+        decode_bytes: steps * model.frozen_bytes(model.form()) as f64,
+        ask: texts * new * 2.0 * model.parameters() as f64,
+        ..Work::default()
+    })
+}
+
+/// The models of an evaluation that are on this machine; `None` for one of unknown shape.
+fn here(
+    recipe: &Recipe,
+    facts: &Facts,
+    stage: usize,
+    eval: &Eval,
+) -> impl Iterator<Item = Option<ModelShape>> {
+    let models = eval.inputs.models.iter().enumerate();
+    let local = models.filter(move |(_, name)| !is_behind_server(recipe, name));
+    local.map(move |(number, _)| facts.model(stage, &format!("models.{number}")).ok())
+}
+
+/// Reads texts and scores some of their tokens. Keys and values of what a group begins with are copied for each row.
+fn scoring(model: &ModelShape, texts: &TextSize, pace: &mut Pace) -> Option<f64> {
+    let longest = texts.groups.iter().map(|group| group.longest);
+    let length = (longest.fold(1.0, f64::max) as usize).min(2048);
+    let mut work = asked(&model.config, texts.read_here as u64, length);
+    work.head *= texts.scored_here / texts.read_here.max(1.0);
+    let copied = texts.groups.iter().filter(|group| group.rows > 1);
+    let copied = copied.map(|group| {
+        // Read and written twice: the beginning for each row, and both where the row's own are put behind it.
+        4 * kv_cache::bytes(
+            &model.config,
+            group.shared as usize,
+            group.rows,
+            size_of::<f32>(),
+        )
+    });
+    work.decode_bytes += copied.sum::<u64>() as f64;
+    Some(work.seconds(&asking(model, length, pace)?))
+}
+
+/// Reads what a choice of layers and one of channels are measured on.
+fn measuring(prune: &Prune, model: &ModelShape, pace: &mut Pace) -> Option<f64> {
+    let layers = match &prune.keep_layers {
+        Some(KeepLayers::Best(best)) => best.sequences.unwrap_or(SEQUENCES),
+        _ => 0,
+    };
+    let channels = prune.ffn_width.as_ref();
+    let channels = channels.map_or(0, |width| width.sequences.unwrap_or(SEQUENCES));
+    let rows = layers.saturating_add(channels);
+    if rows == 0 {
+        return Some(0.0);
+    }
+    let tokens = rows.saturating_mul(CALIBRATION_LENGTH);
+    let work = Work {
+        head: 0.0,
+        ..asked(&model.config, tokens as u64, CALIBRATION_LENGTH)
+    };
+    Some(work.seconds(&asking(model, CALIBRATION_LENGTH, pace)?))
+}
+
+/// Writes what the stage leaves.
+fn written(recipe: &Recipe, facts: &Facts, stage: usize, pace: &Pace) -> Option<f64> {
+    let files = disk::files(recipe, facts, stage);
+    let bytes = disk::bytes_of(&files, disk::Lasts::Run);
+    (bytes > 0).then(|| Some(bytes as f64 / pace.disk()?))?
+}
