@@ -117,38 +117,33 @@ impl Reading {
     pub fn score(&mut self, model: &ModelShape, texts: &TextSize) {
         let position = kv_cache::bytes(&model.config, 1, 1, size_of::<f32>()) as usize;
         let context = model.config.max_position_embeddings;
-        // Rows of a batch, and what is held for them.
-        let held = |group: &GroupSize| {
+        // Rows and positions of a batch, and what is held for it.
+        let batch = |group: &GroupSize| {
             let (length, shared) = (
                 (group.longest.ceil() as usize).clamp(1, context),
                 group.shared as usize,
             );
-            let is_shared = group.rows > 1 && shared >= LEAST_SHARED;
-            let own = if is_shared {
-                length.saturating_sub(shared)
-            } else {
-                length
-            };
-            let rows = POSITIONS / own.max(1);
-            match is_shared {
-                true => {
-                    let rows = rows.min(CACHED_BYTES / (length * position).max(1));
-                    let rows = rows.clamp(1, group.rows);
-                    (rows, [shared * position, rows * length * position])
-                }
-                false => (rows.clamp(1, group.rows.max(1)), [0, 0]),
+            if group.rows < 2 || shared < LEAST_SHARED {
+                let rows = (POSITIONS / length).clamp(1, group.rows.max(1));
+                return (rows, rows * length, [0, 0]);
             }
+            let own = length.saturating_sub(shared).max(1);
+            let rows = (POSITIONS / own).min(CACHED_BYTES / (length * position).max(1));
+            let rows = rows.clamp(1, group.rows);
+            let held = [shared * position, rows * length * position];
+            (rows, shared.max(rows * own), held)
         };
-        let batches = texts.groups.iter().map(held);
-        let largest = batches.clone().map(|(_, bytes)| bytes);
-        let kept = largest.max_by_key(|bytes| bytes.iter().sum::<usize>());
-        let kept = kept.unwrap_or_default();
-        let kept = kept.map(|bytes| self.ledger.take(Part::KvCache, bytes));
-        let rows = batches.map(|(rows, _)| rows).max().unwrap_or(1);
+        let batches: Vec<_> = texts.groups.iter().map(batch).collect();
+        let held = batches.iter().map(|(.., held)| held);
+        let held = held.max_by_key(|held| held.iter().sum::<usize>());
+        let held = held.map(|held| held.map(|bytes| self.ledger.take(Part::KvCache, bytes)));
+        let most = |of: fn(&(usize, usize, [usize; 2])) -> usize| batches.iter().map(of).max();
+        let rows = most(|(rows, ..)| *rows).unwrap_or(1);
+        let positions = most(|(_, positions, _)| *positions).unwrap_or(POSITIONS);
         let scored = texts.scored_here / (texts.sequences as f64).max(1.0) * rows as f64;
         let scored = (scored.ceil() as usize).clamp(1, POSITIONS);
-        self.forward(model, POSITIONS, scored, Part::Activations);
-        self.ledger.give_all(kept);
+        self.forward(model, positions, scored, Part::Activations);
+        self.ledger.give_all(held.into_iter().flatten());
     }
 
     /// Tensor after tensor, each in `f32` and, in pieces, as it is written.

@@ -153,7 +153,8 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
     match (&export.format, &model.adapter) {
         (ExportFormat::Peft { .. }, Some(lora)) => {
             let values = 4 * model.lora_parameters(lora) as usize;
-            reading.ledger.pass(Part::Weights, values);
+            // As values and as they are written.
+            reading.ledger.pass(Part::Weights, 2 * values);
         }
         _ => reading.write(model),
     }
