@@ -117,6 +117,9 @@ impl Reading {
     pub fn score(&mut self, model: &ModelShape, texts: &TextSize) {
         let position = kv_cache::bytes(&model.config, 1, 1, size_of::<f32>()) as usize;
         let context = model.config.max_position_embeddings;
+        // Batches are cut by choices, of which those of one letter share a row.
+        let rows: usize = texts.groups.iter().map(|group| group.rows).sum();
+        let choices = texts.sequences.div_ceil(rows.max(1) as u64).max(1) as usize;
         // Rows and positions of a batch, and what is held for it.
         let batch = |group: &GroupSize| {
             let (length, shared) = (
@@ -124,12 +127,12 @@ impl Reading {
                 group.shared as usize,
             );
             if group.rows < 2 || shared < LEAST_SHARED {
-                let rows = (POSITIONS / length).clamp(1, group.rows.max(1));
+                let rows = (POSITIONS / length / choices).clamp(1, group.rows.max(1));
                 return (rows, rows * length, [0, 0]);
             }
             let own = length.saturating_sub(shared).max(1);
             let rows = (POSITIONS / own).min(CACHED_BYTES / (length * position).max(1));
-            let rows = rows.clamp(1, group.rows);
+            let rows = (rows / choices).clamp(1, group.rows);
             let held = [shared * position, rows * length * position];
             (rows, shared.max(rows * own), held)
         };
