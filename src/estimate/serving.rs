@@ -44,8 +44,11 @@ pub fn serving(
         false => numbers.weights as u64 * parameters,
     };
     let number = numbers.activations;
-    // In the mean, of a weight as it is held.
-    let weight = held as f64 / parameters.max(1) as f64;
+    // Of a weight as it is read: in the mean of its blocks, or in the type that is computed with.
+    let weight = match numbers.packs {
+        true => held as f64 / parameters.max(1) as f64,
+        false => number as f64,
+    };
     let room = memory.map(|memory| memory.saturating_sub(held));
     Serving {
         model: name.to_string(),
