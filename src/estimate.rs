@@ -120,6 +120,11 @@ fn of_stage(
         (Some(true), Pace::Probed { .. }) => time::Times::default(),
         _ => time::times(recipe, facts, number, pace),
     };
+    if let Some(reason) = &times.unknown {
+        let note = format!("time is not known: {reason}");
+        let is_told = notes.iter().any(|note: &String| note.ends_with(reason));
+        notes.extend((!is_told).then_some(note));
+    }
     if times.seconds.is_some() && requests.is_some() {
         notes.push("the server's time is not in it".to_string());
     }

@@ -1,6 +1,6 @@
 //! What evaluations ask of a model: texts that it writes, choices and windows that it scores.
 
-use evals::multiple_choice::{Asked as Questions, ChoiceConfig, ChoiceTask};
+use evals::multiple_choice::{Asked as Questions, ChoiceTask};
 use evals::text_size::TextSize;
 use evals::written_answers::AskedProblems;
 
@@ -27,7 +27,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize, eval: &Eval) -> Known
             let data = facts.data(stage, "data")?;
             windows_of(windows, lent_context(recipe, facts, eval), &data)?
         }
-        (measure, Some(Ok(size))) => {
+        (measure, Ok(size)) => {
             let longest = size.groups.iter().map(|group| group.longest);
             let new = (measure.answers()).map_or(1, |(_, answers)| answers.config().max_tokens);
             Asked {
@@ -43,13 +43,11 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize, eval: &Eval) -> Known
     Ok(Some(asked))
 }
 
-/// The texts that a stage has read of questions with choices or of such with written answers; these files are read.
-///
-/// # Errors
-/// Files that are not here, too large to be read for a plan, or broken.
-pub fn texts(recipe: &Recipe, facts: &Facts, stage: usize) -> Option<Known<TextSize>> {
+/// Reads the texts of questions with choices or with written answers, as [`Facts::texts`] has them.
+pub fn texts(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<TextSize> {
+    let not_read = || String::from("its texts are not read for a plan");
     let Action::Eval(eval) = &recipe.stages[stage].action else {
-        return None;
+        return Err(not_read());
     };
     let seed = recipe.seed;
     let files = |key: &str| {
@@ -63,31 +61,19 @@ pub fn texts(recipe: &Recipe, facts: &Facts, stage: usize) -> Option<Known<TextS
         }
     };
     let shots = eval.measure.shots_data().map(|_| "shots_data");
-    let size = || -> Known<TextSize> {
-        let asked = if let Some((task, asked)) = eval.measure.choices() {
-            let read = |key| Ok::<_, String>(task.questions(files(key)?).map_err(told)?.questions);
-            let config = ChoiceConfig {
-                shots: asked.shots.unwrap_or(0),
-                limit: asked.limit,
-                seed,
-            };
-            let examples = shots.map_or(Ok(Vec::new()), read)?;
-            Questions::new(task, read("data")?, &examples, &config)
-                .map_err(told)?
-                .size()
-        } else if let Some((task, answers)) = eval.measure.answers() {
-            let read = |key| task.problems(files(key)?).map_err(told);
-            let examples = shots.map_or(Ok(Vec::new()), read)?;
-            let config = answers.config();
-            AskedProblems::new(task, read("data")?, &examples, &config, seed)
-                .map_err(told)?
-                .size()
-        } else {
-            return Err(String::from("its texts are not read for a plan"));
-        };
-        Ok(asked)
-    };
-    Some(size())
+    if let Some((task, asked)) = eval.measure.choices() {
+        let read = |key| Ok::<_, String>(task.questions(files(key)?).map_err(told)?.questions);
+        let examples = shots.map_or(Ok(Vec::new()), read)?;
+        let asked = Questions::new(task, read("data")?, &examples, &asked.config(seed));
+        Ok(asked.map_err(told)?.size())
+    } else if let Some((task, answers)) = eval.measure.answers() {
+        let read = |key| task.problems(files(key)?).map_err(told);
+        let examples = shots.map_or(Ok(Vec::new()), read)?;
+        let asked = AskedProblems::new(task, read("data")?, &examples, &answers.config(), seed);
+        Ok(asked.map_err(told)?.size())
+    } else {
+        Err(not_read())
+    }
 }
 
 fn told(error: impl std::fmt::Display) -> String {

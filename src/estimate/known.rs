@@ -1,5 +1,6 @@
 //! What is known of a recipe's models and data without loading them: shapes from headers, sizes of files.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use evals::text_size::TextSize;
 use super::data_facts::DataFacts;
 use super::evaluated;
 use super::shape::{LoraShape, ModelShape};
-use crate::recipe::{Action, DataMix, Origin, Recipe};
+use crate::recipe::{Action, DataMix, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, Source};
 
 /// A thing, or why it is not known and what would tell it.
@@ -20,10 +21,16 @@ pub struct Facts<'a> {
     models: BTreeMap<&'a str, Known<ModelShape>>,
     /// What the stages make, in their order, where that is a model.
     made: Vec<Known<ModelShape>>,
-    data: BTreeMap<&'a str, Known<DataFacts>>,
     files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
-    /// What each stage has read of questions, where they are read for a plan.
-    texts: Vec<Option<Known<TextSize>>>,
+    read: Read<'a>,
+}
+
+/// What is read when it is first asked for, and then kept.
+#[derive(Clone, Default)]
+struct Read<'a> {
+    data: BTreeMap<&'a str, OnceCell<Known<DataFacts>>>,
+    /// Of each stage.
+    texts: Vec<OnceCell<Known<TextSize>>>,
 }
 
 impl<'a> Facts<'a> {
@@ -34,16 +41,12 @@ impl<'a> Facts<'a> {
             let path = local(&config.source, cache, fetch);
             (name.as_str(), path.map(|path| config.with_source(path)))
         });
-        let files: BTreeMap<_, _> = files.collect();
-        let data = files.iter().map(|(name, config)| {
-            let facts = config.as_ref().map_err(Clone::clone);
-            (*name, facts.and_then(DataFacts::of))
-        });
-        let data = data.collect();
-        let mut facts = Self::with_models(recipe, models, files, data);
-        let texts = (0..recipe.stages.len()).map(|stage| evaluated::texts(recipe, &facts, stage));
-        facts.texts = texts.collect();
-        facts
+        let names = recipe.data.keys();
+        let read = Read {
+            data: (names.map(|name| (name.as_str(), OnceCell::new()))).collect(),
+            texts: vec![OnceCell::new(); recipe.stages.len()],
+        };
+        Self::with_models(recipe, models, files.collect(), read)
     }
 
     /// Of the same recipe with other models and settings: data is not read again.
@@ -53,28 +56,29 @@ impl<'a> Facts<'a> {
             Some((name.as_str(), files.clone()))
         });
         let data = recipe.data.keys().filter_map(|name| {
-            let data = self.data.get(name.as_str())?;
+            let data = self.read.data.get(name.as_str())?;
             Some((name.as_str(), data.clone()))
         });
+        let read = Read {
+            data: data.collect(),
+            texts: self.read.texts.clone(),
+        };
         let models = models_of(recipe, cache, false);
-        let mut facts = Facts::with_models(recipe, models, files.collect(), data.collect());
-        facts.texts.clone_from(&self.texts);
-        facts
+        Facts::with_models(recipe, models, files.collect(), read)
     }
 
     fn with_models(
         recipe: &'a Recipe,
         models: BTreeMap<&'a str, Known<ModelShape>>,
         files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
-        data: BTreeMap<&'a str, Known<DataFacts>>,
+        read: Read<'a>,
     ) -> Self {
         let mut facts = Self {
             recipe,
             models,
             made: Vec::new(),
-            data,
             files,
-            texts: Vec::new(),
+            read,
         };
         for (name, model) in &recipe.models {
             let lender = model
@@ -93,10 +97,14 @@ impl<'a> Facts<'a> {
         facts
     }
 
+    fn input(&self, stage: usize, key: &str) -> Option<&'a Input> {
+        let mut inputs = self.recipe.inputs[stage].iter();
+        inputs.find(|input| input.reference.key == key)
+    }
+
     /// The model that `key` of a stage names.
     pub fn model(&self, stage: usize, key: &str) -> Known<ModelShape> {
-        let input = (self.recipe.inputs[stage].iter()).find(|input| input.reference.key == key);
-        let Some(input) = input else {
+        let Some(input) = self.input(stage, key) else {
             return Err(format!("`{key}` names no model"));
         };
         let known = match &input.origin {
@@ -110,9 +118,7 @@ impl<'a> Facts<'a> {
 
     /// Whether `key` of a stage names a model that is drawn at random.
     pub fn is_random(&self, stage: usize, key: &str) -> bool {
-        let mut inputs = self.recipe.inputs[stage].iter();
-        let input = inputs.find(|input| input.reference.key == key);
-        input.is_some_and(|input| match &input.origin {
+        (self.input(stage, key)).is_some_and(|input| match &input.origin {
             Origin::Model(name) => {
                 matches!(self.recipe.models[name].source, ModelSource::Random(_))
             }
@@ -133,10 +139,13 @@ impl<'a> Facts<'a> {
 
     /// The data that `key` of a stage names: a recipe's, or what an earlier stage will make.
     pub fn data(&self, stage: usize, key: &str) -> Known<DataFacts> {
-        let input = (self.recipe.inputs[stage].iter()).find(|input| input.reference.key == key);
-        match input.map(|input| &input.origin) {
+        match self.input(stage, key).map(|input| &input.origin) {
             Some(Origin::Data(name)) => {
-                (self.data[name.as_str()].clone()).map_err(|reason| format!("`{name}`: {reason}"))
+                let name = name.as_str();
+                let read =
+                    || (self.files[name].as_ref().map_err(Clone::clone)).and_then(DataFacts::of);
+                let facts = self.read.data[name].get_or_init(read).clone();
+                facts.map_err(|reason| format!("`{name}`: {reason}"))
             }
             Some(Origin::Stage(maker)) => Err(format!(
                 "stage {} makes its data: how much that is, is not known before",
@@ -157,16 +166,20 @@ impl<'a> Facts<'a> {
 
     /// Where the data is that `key` of a stage names, and how it is read; only what the recipe declares has a place yet.
     pub fn files(&self, stage: usize, key: &str) -> Known<&DataConfig<PathBuf>> {
-        let input = (self.recipe.inputs[stage].iter()).find(|input| input.reference.key == key);
-        match input.map(|input| &input.origin) {
+        match self.input(stage, key).map(|input| &input.origin) {
             Some(Origin::Data(name)) => self.files[name.as_str()].as_ref().map_err(Clone::clone),
             _ => Err(format!("`{key}` is not there yet")),
         }
     }
 
-    /// What a stage has read of questions; nothing where it asks none that have choices or written answers.
-    pub fn texts(&self, stage: usize) -> Option<&Known<TextSize>> {
-        self.texts[stage].as_ref()
+    /// What a stage has read of questions with choices or written answers.
+    ///
+    /// # Errors
+    /// Questions that are not here, too large to be read for a plan, or broken; a stage that asks none.
+    pub fn texts(&self, stage: usize) -> Known<&TextSize> {
+        let read = || evaluated::texts(self.recipe, self, stage);
+        let texts = self.read.texts[stage].get_or_init(read);
+        texts.as_ref().map_err(Clone::clone)
     }
 
     fn made_by(&self, stage: usize) -> Known<ModelShape> {
@@ -176,7 +189,8 @@ impl<'a> Facts<'a> {
                 let model = self.model(stage, "model")?;
                 let layers = model.config.num_hidden_layers;
                 let keep = prune.keep_layers.as_ref();
-                let kept = keep.map_or(Ok(layers), |keep| keep.count_of(layers))?;
+                let kept = keep.map_or(Ok(layers), |keep| keep.count_of(layers));
+                let kept = kept.map_err(|beyond| beyond.message)?;
                 Ok(model.cut(|config| {
                     config.num_hidden_layers = kept;
                     if let Some(narrower) = &prune.ffn_width {

@@ -3,106 +3,128 @@
 use evals::text_size::TextSize;
 
 use super::disk;
-use super::known::Facts;
+use super::known::{Facts, Known};
 use super::kv_cache;
 use super::requests::{self, Asked};
 use super::shape::ModelShape;
 use super::stage::{ROWS, is_behind_server, is_remote};
 use super::time::{Pace, asked, asking};
 use super::work::Work;
-use crate::recipe::{Action, Eval, KeepLayers, Measure, Prune, Recipe};
+use crate::recipe::{Action, CaptureFrom, Eval, KeepLayers, Measure, Prune, Recipe, Windows};
 use crate::stages::prune::{CALIBRATION_LENGTH, SEQUENCES};
 
 /// Opening a tokenizer and writing it again takes so long; measured with 49 thousand tokens.
 const OPENING: f64 = 0.3;
+const OF_A_SERVER: &str = "it is the server's";
+const NOT_COUNTED: &str = "its work is not counted";
 
-/// Of the whole stage; `None` where something is not known or its work is not counted.
-pub fn seconds(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<f64> {
+/// Of the whole stage; nothing where the machine's pace is not known.
+///
+/// # Errors
+/// What is not known, and what would tell it; work that is not counted.
+pub fn seconds(
+    recipe: &Recipe,
+    facts: &Facts,
+    stage: usize,
+    pace: &mut Pace,
+) -> Known<Option<f64>> {
     let action = &recipe.stages[stage].action;
-    let data = |key: &str| facts.data(stage, key).ok();
     match action {
         Action::Prune(prune) => {
-            let model = facts.model(stage, "model").ok()?;
-            Some(measuring(prune, &model, pace)? + written(recipe, facts, stage, pace)?)
+            let model = facts.model(stage, "model")?;
+            let both = measuring(prune, &model, pace).zip(written(recipe, facts, stage, pace));
+            Ok(both.map(|(measuring, writing)| measuring + writing))
         }
-        Action::Gqa(_) | Action::Export(_) => written(recipe, facts, stage, pace),
-        Action::Eval(eval) if eval.measure.is_written() => {
-            let mut asked = requests::asked(recipe, facts, stage).ok()??;
-            if let Some(Ok(texts)) = facts.texts(stage) {
-                asked.read = texts.read_here;
-            }
-            let mut seconds = 0.0;
-            for model in here(recipe, facts, stage, eval) {
-                let model = model?;
-                seconds += writing(&model, &asked).seconds(&asking(&model, 512, pace)?);
-            }
-            (seconds > 0.0).then_some(seconds)
-        }
-        Action::Eval(eval) if eval.measure.choices().is_some() => {
-            let texts = facts.texts(stage)?.as_ref().ok()?;
-            let mut seconds = 0.0;
-            for model in here(recipe, facts, stage, eval) {
-                seconds += scoring(&model?, texts, pace)?;
-            }
-            (seconds > 0.0).then_some(seconds)
-        }
-        Action::Eval(eval) => {
-            let Measure::Perplexity(windows) = &eval.measure else {
-                return None;
-            };
-            let tokens = data("data")?.tokens();
-            let mut seconds = 0.0;
-            for model in here(recipe, facts, stage, eval) {
-                let model = model?;
-                let context = model.config.max_position_embeddings;
-                let window = windows.window.unwrap_or(2048).min(context);
-                let stride = windows.stride.unwrap_or(window / 2).max(1);
-                let positions = tokens.saturating_mul(window as u64) / stride as u64;
-                let mut work = asked(&model.config, positions, window);
-                work.head *= stride as f64 / window as f64;
-                seconds += work.seconds(&asking(&model, window, pace)?);
-            }
-            (seconds > 0.0).then_some(seconds)
-        }
-        Action::Capture(capture) if !is_remote(recipe, action) => {
-            let model = facts.model(stage, "teacher").ok()?;
-            let data = facts.mixture(stage, &capture.data).ok()?;
+        Action::Gqa(_) | Action::Export(_) => Ok(written(recipe, facts, stage, pace)),
+        Action::Eval(eval) => evaluating(recipe, facts, stage, eval, pace),
+        _ if is_remote(recipe, action) => Err(OF_A_SERVER.into()),
+        Action::Capture(capture) if capture.from == CaptureFrom::Teacher => {
+            let model = facts.model(stage, "teacher")?;
+            let data = facts.mixture(stage, &capture.data)?;
             let mut work = asked(&model.config, data.tokens(), capture.sequence_length);
             work.head *= data.learned_share();
-            Some(work.seconds(&asking(&model, capture.sequence_length, pace)?))
+            let rates = asking(&model, capture.sequence_length, pace);
+            Ok(rates.map(|rates| work.seconds(&rates)))
         }
-        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_)
-            if !is_remote(recipe, action) =>
-        {
-            let model = facts.model(stage, "teacher").ok()?;
-            let asked = requests::asked(recipe, facts, stage).ok()??;
-            Some(writing(&model, &asked).seconds(&asking(&model, 512, pace)?))
+        Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
+            let model = facts.model(stage, "teacher")?;
+            let asked = requests::asked(recipe, facts, stage)?.ok_or(NOT_COUNTED)?;
+            Ok(writing(&model, &asked, pace))
         }
-        _ => None,
+        _ => Err(NOT_COUNTED.into()),
     }
 }
 
-/// Answers as long as they may be, so many at a time.
-fn writing(model: &ModelShape, wanted: &Asked) -> Work {
-    let (texts, new) = (wanted.texts as f64, wanted.new as f64);
-    let steps = wanted.texts.div_ceil(ROWS as u64) as f64 * new;
-    asked(&model.config, wanted.read as u64, 256).plus(Work {
-        decode_bytes: steps * model.frozen_bytes(model.form()) as f64,
-        ask: texts * new * 2.0 * model.parameters() as f64,
-        ..Work::default()
-    })
-}
-
-/// The models of an evaluation that are on this machine; `None` for one of unknown shape.
-fn here(
+/// The models on this machine, one after the other.
+fn evaluating(
     recipe: &Recipe,
     facts: &Facts,
     stage: usize,
     eval: &Eval,
-) -> impl Iterator<Item = Option<ModelShape>> {
+    pace: &mut Pace,
+) -> Known<Option<f64>> {
     let models = eval.inputs.models.iter().enumerate();
-    let local = models.filter(move |(_, name)| !is_behind_server(recipe, name));
-    local.map(move |(number, _)| facts.model(stage, &format!("models.{number}")).ok())
+    let local = models.filter(|(_, name)| !is_behind_server(recipe, name));
+    let keys: Vec<String> = local
+        .map(|(number, _)| format!("models.{number}"))
+        .collect();
+    if keys.is_empty() {
+        return Err(OF_A_SERVER.into());
+    }
+    let mut of_all = |seconds: &mut dyn FnMut(&ModelShape, &mut Pace) -> Option<f64>| {
+        let mut sum = Some(0.0);
+        for key in &keys {
+            let of_one = seconds(&facts.model(stage, key)?, pace);
+            sum = sum.zip(of_one).map(|(sum, of_one)| sum + of_one);
+        }
+        Ok(sum)
+    };
+    match &eval.measure {
+        Measure::Perplexity(windows) => {
+            let tokens = facts.data(stage, "data")?.tokens();
+            of_all(&mut |model, pace| windows_read(windows, tokens, model, pace))
+        }
+        measure if measure.choices().is_some() => {
+            let texts = facts.texts(stage)?;
+            of_all(&mut |model, pace| scoring(model, texts, pace))
+        }
+        measure if measure.is_written() => {
+            let mut asked = requests::asked(recipe, facts, stage)?.ok_or(NOT_COUNTED)?;
+            if let Ok(texts) = facts.texts(stage) {
+                asked.read = texts.read_here;
+            }
+            of_all(&mut |model, pace| writing(model, &asked, pace))
+        }
+        _ => Err(NOT_COUNTED.into()),
+    }
+}
+
+/// Answers as long as they may be, so many at a time.
+fn writing(model: &ModelShape, wanted: &Asked, pace: &mut Pace) -> Option<f64> {
+    let (texts, new) = (wanted.texts as f64, wanted.new as f64);
+    let steps = wanted.texts.div_ceil(ROWS as u64) as f64 * new;
+    let work = asked(&model.config, wanted.read as u64, 256).plus(Work {
+        decode_bytes: steps * model.frozen_bytes(model.form()) as f64,
+        ask: texts * new * 2.0 * model.parameters() as f64,
+        ..Work::default()
+    });
+    Some(work.seconds(&asking(model, 512, pace)?))
+}
+
+/// Windows over a text, of each the last stride scored.
+fn windows_read(
+    windows: &Windows,
+    tokens: u64,
+    model: &ModelShape,
+    pace: &mut Pace,
+) -> Option<f64> {
+    let context = model.config.max_position_embeddings;
+    let window = windows.window.unwrap_or(2048).min(context);
+    let stride = windows.stride.unwrap_or(window / 2).max(1);
+    let positions = tokens.saturating_mul(window as u64) / stride as u64;
+    let mut work = asked(&model.config, positions, window);
+    work.head *= stride as f64 / window as f64;
+    Some(work.seconds(&asking(model, window, pace)?))
 }
 
 /// Reads texts and scores some of their tokens. Keys and values of what a group begins with are copied for each row.

@@ -110,8 +110,8 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
                         reading.forward(&model, positions, stride, Part::Activations);
                     }
                     _ => match facts.texts(stage) {
-                        Some(Ok(texts)) => reading.score(&model, texts),
-                        _ => reading.forward(&model, POSITIONS, POSITIONS, Part::Activations),
+                        Ok(texts) => reading.score(&model, texts),
+                        Err(_) => reading.forward(&model, POSITIONS, POSITIONS, Part::Activations),
                     },
                 }
                 let found = reading.ledger.memory();

@@ -110,22 +110,30 @@ impl Pace {
 }
 
 /// Seconds of a stage and of one of its steps, and steps where they are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Times {
     pub seconds: Option<f64>,
     pub step_seconds: Option<f64>,
     pub steps: Option<u64>,
     /// Whether the number of steps was estimated from bytes of text.
     pub steps_estimated: bool,
+    /// Why there is no time, where it is not the machine's pace that is missing.
+    pub unknown: Option<String>,
 }
 
 pub fn times(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Times {
     let action = &recipe.stages[stage].action;
     match action.training() {
         Some(_) => training(recipe, facts, stage, pace).unwrap_or_default(),
-        None => Times {
-            seconds: once::seconds(recipe, facts, stage, pace),
-            ..Times::default()
+        None => match once::seconds(recipe, facts, stage, pace) {
+            Ok(seconds) => Times {
+                seconds,
+                ..Times::default()
+            },
+            Err(reason) => Times {
+                unknown: Some(reason),
+                ..Times::default()
+            },
         },
     }
 }
@@ -174,6 +182,7 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
         step_seconds,
         steps,
         steps_estimated: config.steps.is_none(),
+        unknown: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use evals::AcceptanceConfig;
 use evals::human_eval::HumanEvalConfig;
-use evals::multiple_choice::ChoiceTask;
+use evals::multiple_choice::{ChoiceConfig, ChoiceTask};
 use evals::written_answers::{AnswerConfig, AnswerTask};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -243,6 +243,17 @@ impl Drafts {
             prompts: self.prompts.unwrap_or(open.prompts),
             max_tokens: self.max_tokens.unwrap_or(open.max_tokens),
             temperature: self.temperature.unwrap_or(open.temperature),
+        }
+    }
+}
+
+impl Subjects {
+    /// `seed` is the recipe's.
+    pub fn config(&self, seed: u64) -> ChoiceConfig {
+        ChoiceConfig {
+            shots: self.shots.unwrap_or(0),
+            limit: self.limit,
+            seed,
         }
     }
 }

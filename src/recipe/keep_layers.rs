@@ -48,16 +48,25 @@ impl KeepLayers {
     /// How many of so many layers stay.
     ///
     /// # Errors
-    /// Layers that there are not.
-    pub fn count_of(&self, layers: usize) -> Result<usize, String> {
-        let (count, last) = match self {
-            Self::Every(n) => return Ok(layers.div_ceil(*n)),
-            Self::These(these) => (these.len(), these.iter().max().map_or(0, |last| last + 1)),
-            Self::Best(best) => (best.count, best.count),
-        };
-        match last > layers {
-            true => Err(format!("the model has {layers} layers")),
-            false => Ok(count),
+    /// Layers that there are not, below `keep_layers`.
+    pub fn count_of(&self, layers: usize) -> Result<usize, Invalid> {
+        let beyond = |key: &str, says| Err(Invalid::new(key, says).under("keep_layers"));
+        match self {
+            Self::Every(n) => Ok(layers.div_ceil(*n)),
+            Self::These(kept) => match kept.iter().position(|layer| *layer >= layers) {
+                Some(at) => beyond(
+                    &at.to_string(),
+                    format!(
+                        "the model has {layers} layers, 0 to {}",
+                        layers.saturating_sub(1)
+                    ),
+                ),
+                None => Ok(kept.len()),
+            },
+            Self::Best(best) if best.count > layers => {
+                beyond("count", format!("the model has {layers} layers"))
+            }
+            Self::Best(best) => Ok(best.count),
         }
     }
 

@@ -7,7 +7,6 @@ use super::Recipe;
 use super::distill::TeacherChoice;
 use super::eval::Measure;
 use super::invalid::Invalid;
-use super::keep_layers::KeepLayers;
 use super::stage::{Action, Stage};
 use crate::source::ModelSource;
 
@@ -120,8 +119,11 @@ impl Recipe {
         }
         match &stage.action {
             Action::Prune(prune) => {
-                if let Some(shape) = self.shape(&prune.model, at) {
-                    found.extend(beyond_layers(prune.keep_layers.as_ref(), shape.layers));
+                let shape = self.shape(&prune.model, at);
+                if let (Some(shape), Some(keep)) = (shape, &prune.keep_layers)
+                    && let Err(beyond) = keep.count_of(shape.layers)
+                {
+                    found.push(beyond);
                 }
             }
             Action::Gqa(gqa) => {
@@ -160,22 +162,4 @@ impl Recipe {
             Invalid::new("adapter", says).hint("leave out `adapter`")
         })
     }
-}
-
-fn beyond_layers(keep: Option<&KeepLayers>, layers: usize) -> Option<Invalid> {
-    let (key, says) = match keep? {
-        KeepLayers::These(kept) => {
-            let at = kept.iter().position(|layer| *layer >= layers)?;
-            (
-                at.to_string(),
-                format!("the model has {layers} layers, 0 to {}", layers - 1),
-            )
-        }
-        KeepLayers::Best(best) if best.count > layers => (
-            "count".to_string(),
-            format!("the model has {layers} layers"),
-        ),
-        _ => return None,
-    };
-    Some(Invalid::new(key, says).under("keep_layers"))
 }

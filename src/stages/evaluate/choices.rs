@@ -1,7 +1,7 @@
 //! Questions with choices.
 
 use anyhow::{Context, Result};
-use evals::multiple_choice::{Asked, ChoiceConfig, ChoiceTask, Question};
+use evals::multiple_choice::{Asked, ChoiceTask, Question};
 use evals::sample_records::SampleRecords;
 
 use super::subject::Measuring;
@@ -40,11 +40,7 @@ impl Chain<'_> {
             Some(_) => read("shots_data")?,
             None => Vec::new(),
         };
-        let settings = ChoiceConfig {
-            shots: config.shots.unwrap_or(0),
-            limit: config.limit,
-            seed: self.recipe.seed,
-        };
+        let settings = config.config(self.recipe.seed);
         Ok(Asked::new(task, read("data")?, &examples, &settings)?)
     }
 }
