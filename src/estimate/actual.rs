@@ -59,7 +59,7 @@ fn requests(ledger: &Path) -> Option<u64> {
     ledger["all_runs"]["requests"].as_u64()
 }
 
-/// The first step of a process pays for its memory, so it is left out where there are others.
+/// The first step of a process pays for its memory, so it is left out: one step alone tells nothing.
 fn median_step(metrics: &Path) -> Option<f64> {
     #[derive(Deserialize)]
     struct Line {
@@ -70,9 +70,10 @@ fn median_step(metrics: &Path) -> Option<f64> {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     let mut seconds: Vec<f64> = lines.filter_map(|line: Line| line.seconds).collect();
-    if seconds.len() > 1 {
-        seconds.remove(0);
+    if seconds.is_empty() {
+        return None;
     }
+    seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     seconds.get(seconds.len() / 2).copied()
 }
@@ -85,6 +86,8 @@ mod tests {
     fn the_median_step_leaves_out_the_first_and_what_is_no_step() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("metrics.jsonl");
+        assert_eq!(median_step(&path), None);
+        fs::write(&path, "{\"seconds\":9}\n").unwrap();
         assert_eq!(median_step(&path), None);
         let lines =
             "{\"heldout\":1}\n{\"seconds\":9}\n{\"seconds\":1}\n{\"seconds\":3}\n{\"seconds\":2}\n";

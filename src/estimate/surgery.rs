@@ -1,5 +1,6 @@
 //! What a stage holds that makes one model of another: `prune`, `quantize`, `export`.
 
+use model::linear::lora::BaseForm;
 use model::weights::gguf_types::plan_tensors;
 use model::weights::names::is_linear;
 
@@ -138,17 +139,16 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
         let _held = reading.ledger.take(Part::Weights, codes);
     }
     if model.adapter.is_some() && reading.setting.numbers.packs {
-        // All of the base's file is mapped before its first and largest tensor is read, where one is.
-        let read = match export.format {
-            ExportFormat::Peft { .. } => 0,
-            _ => ModelShape {
-                adapter: None,
-                ..model.clone()
-            }
-            .mapped_bytes(),
+        let base = ModelShape {
+            adapter: None,
+            ..model.clone()
         };
-        let others = model.mapped_bytes() - read;
-        reading.ledger.fix(Part::Weights, others);
+        // All of the base's file is mapped before its first and largest tensor is read, where one is.
+        let mapped = match export.format {
+            ExportFormat::Peft { .. } => model.mapped_bytes(),
+            _ => base.frozen_bytes(BaseForm::AsStored) as usize - base.mapped_bytes(),
+        };
+        reading.ledger.fix(Part::Weights, mapped);
     }
     match (&export.format, &model.adapter) {
         (ExportFormat::Peft { .. }, Some(lora)) => {
