@@ -13,9 +13,11 @@ mod evaluated;
 pub mod fit;
 pub mod known;
 pub mod kv_cache;
+mod layout;
 mod ledger;
 mod loss;
 pub mod machine;
+mod made_data;
 mod once;
 mod probe;
 mod reading;
@@ -129,7 +131,13 @@ fn of_stage(
         notes.push("the server's time is not in it".to_string());
     }
     if times.steps_estimated && times.steps.is_some() {
-        notes.push("steps are estimated: nobody has counted the tokens yet".to_string());
+        let of_answers = times.steps_at_most;
+        notes.push(match of_answers {
+            true => {
+                "steps are at most so many: if all answers are as long as they may be".to_string()
+            }
+            false => "steps are estimated: nobody has counted the tokens yet".to_string(),
+        });
     }
     let trained = stage.action.training().and_then(|config| {
         let trained = Trained::of(recipe, facts, number).ok()?;

@@ -39,7 +39,7 @@ impl Tokenizer {
             eos: id("eos_token")?.into_iter().collect(),
             pad: id("pad_token")?,
             unk: id("unk_token")?,
-            chat_template: chat_template(directory, &config)?,
+            chat_template: chat_template_in(directory, &config)?,
         };
         result.special = special;
         let generation = read_json(&directory.join("generation_config.json"))?.unwrap_or_default();
@@ -121,8 +121,17 @@ fn ids(value: Option<&Value>) -> Vec<u32> {
     }
 }
 
+/// The chat template of a model's directory, without its tokenizer.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn chat_template(directory: &Path) -> Result<Option<String>, DataError> {
+    let config = read_json(&directory.join("tokenizer_config.json"))?.unwrap_or_default();
+    chat_template_in(directory, &config)
+}
+
 /// `chat_template.jinja` wins over the config, which holds one template or a list of named ones.
-fn chat_template(directory: &Path, config: &Value) -> Result<Option<String>, DataError> {
+fn chat_template_in(directory: &Path, config: &Value) -> Result<Option<String>, DataError> {
     let path = directory.join("chat_template.jinja");
     match fs::read_to_string(&path) {
         Ok(text) => return Ok(Some(text)),

@@ -47,8 +47,8 @@ pub fn run(arguments: PlanArgs) -> Result<()> {
         PlanDevice::Here(_) => done_stages(&recipe, &out, &cache),
     };
     let stages = estimate(&recipe, &facts, setting, &done, &mut pace);
-    if let (Pace::Probed { .. }, Some(rates)) = (&pace, pace.rates())
-        && let Err(error) = store(&cache, rates)
+    if let Some(measured) = pace.measured()
+        && let Err(error) = store(&cache, measured)
     {
         tracing::warn!("the measured rates cannot be kept: {error:#}");
     }

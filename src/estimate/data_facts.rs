@@ -1,10 +1,14 @@
 //! How much a data set holds, from its file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use datasets::config::DataConfig;
+use datasets::packing::SampleShape;
+use datasets::preference::read_preferences;
 use datasets::read::read_prompts;
-use datasets::sample::Sample;
+use datasets::sample::{Message, Sample};
+use datasets::template_tokens::TemplateTokens;
 use datasets::token_estimate::estimated_tokens;
 
 use super::known::Known;
@@ -14,27 +18,61 @@ const READ_AT_MOST: u64 = 4 << 20;
 /// Of larger ones with a `limit` so many samples are read, which tell how long the others are.
 const SAMPLED: usize = 256;
 /// Bytes of text a token, about, where it is not read: English in vocabularies of 30 to 150 thousand tokens.
-pub const BYTES_PER_TOKEN: f64 = 4.0;
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+const BYTES_PER_TOKEN: f64 = 4.0;
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DataFacts {
     pub bytes: u64,
-    /// Where the file was read, or a `limit` tells.
+    /// Where the file was read, or a `limit` tells; of pairs a pair each.
     pub samples: Option<u64>,
-    /// Of the text, and of what is learned of it, where it was read: estimated.
+    /// Of all samples, and of what is learned of them, where they were read: estimated.
     pub text_tokens: Option<f64>,
     pub learned_tokens: Option<f64>,
+    /// Of the samples that were read; of pairs both sides, one behind the other.
+    pub sizes: Arc<[SampleSize]>,
+    pub pairs: bool,
+    /// Whether there may be less of it: an earlier stage will make it.
+    pub at_most: bool,
+}
+
+/// Tokens of a sample, estimated, without what a template adds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleSize {
+    /// Only read, before what is learned.
+    pub read: f64,
+    pub learned: f64,
+    /// Of a conversation.
+    pub turns: usize,
+    /// Plain text, that may be cut anywhere.
+    pub splittable: bool,
+}
+
+impl SampleSize {
+    pub fn tokens(&self) -> f64 {
+        self.read + self.learned
+    }
+
+    /// As a template shows it, which ends what is learned with a token.
+    pub fn shape(&self, template: TemplateTokens) -> SampleShape {
+        let read = self.read + template.around(self.turns);
+        let first_target = (read.round() as u32).max(1);
+        SampleShape {
+            length: first_target.saturating_add(self.learned.round() as u32),
+            first_target,
+            splittable: self.splittable,
+        }
+    }
 }
 
 impl DataFacts {
     /// # Errors
     /// What the system says of the file.
-    pub fn of(config: &DataConfig<PathBuf>) -> Known<Self> {
+    pub fn of(config: &DataConfig<PathBuf>, pairs: bool) -> Known<Self> {
         let bytes = size_of(&config.source).map_err(|error| error.to_string())?;
         let (is_small, limit) = (bytes <= READ_AT_MOST, config.limit);
         let mut facts = Self {
             bytes,
             samples: limit.map(|limit| limit as u64),
+            pairs,
             ..Self::default()
         };
         let wanted = match is_small {
@@ -47,20 +85,19 @@ impl DataFacts {
         };
         let is_read = is_small || wanted.is_some();
         // Questions of evaluations are read elsewhere: they are no samples.
-        let Some(read) = is_read.then(|| read_prompts(&config).ok()).flatten() else {
+        let Some(sizes) = is_read.then(|| sizes(&config, pairs)).flatten() else {
             return Ok(facts);
         };
-        let sizes = read.samples.iter().map(sample_tokens);
-        let (all, learned) = sizes.fold((0.0, 0.0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        let found = read.samples.len();
+        let found = sizes.len() / (1 + usize::from(pairs));
         let samples = match wanted == Some(found) {
             true => limit.unwrap_or(found),
             false => found,
         };
-        let scaled = |tokens: f64| tokens * samples as f64 / found.max(1) as f64;
+        let scale = samples as f64 / found.max(1) as f64;
         facts.samples = Some(samples as u64);
-        facts.text_tokens = Some(scaled(all));
-        facts.learned_tokens = Some(scaled(learned));
+        facts.text_tokens = Some(scale * sizes.iter().map(SampleSize::tokens).sum::<f64>());
+        facts.learned_tokens = Some(scale * sizes.iter().map(|size| size.learned).sum::<f64>());
+        facts.sizes = sizes;
         Ok(facts)
     }
 
@@ -72,6 +109,9 @@ impl DataFacts {
             samples: (self.samples.zip(other.samples)).map(|(a, b)| a.saturating_add(b)),
             text_tokens: Some(self.text() + other.text()),
             learned_tokens: Some(learned(&self) + learned(&other)),
+            sizes: self.sizes.iter().chain(&*other.sizes).copied().collect(),
+            pairs: self.pairs,
+            at_most: self.at_most || other.at_most,
         }
     }
 
@@ -105,26 +145,53 @@ impl DataFacts {
     }
 }
 
-/// Tokens of a sample's text, and of what is learned of it.
-fn sample_tokens(sample: &Sample) -> (f64, f64) {
+/// The samples of a file, or the sides of its pairs; nothing where it holds none.
+fn sizes(config: &DataConfig<PathBuf>, pairs: bool) -> Option<Arc<[SampleSize]>> {
+    if !pairs {
+        let read = read_prompts(config).ok()?;
+        return Some(read.samples.iter().map(sample_size).collect());
+    }
+    let read = read_preferences(config).ok()?;
+    let sides = read.pairs.iter().flat_map(|pair| {
+        [&pair.chosen, &pair.rejected].map(|side| SampleSize {
+            read: tokens_of(&pair.prompt),
+            learned: tokens_of(side),
+            turns: pair.prompt.len() + side.len(),
+            splittable: false,
+        })
+    });
+    Some(sides.collect())
+}
+
+fn sample_size(sample: &Sample) -> SampleSize {
+    let size = |read, learned| SampleSize {
+        read,
+        learned,
+        turns: 0,
+        splittable: false,
+    };
     match sample {
-        Sample::Text(text) => {
-            let all = estimated_tokens(text);
-            (all, all)
-        }
+        Sample::Text(text) => SampleSize {
+            splittable: true,
+            ..size(0.0, estimated_tokens(text))
+        },
         Sample::Completion { prompt, completion } => {
-            let learned = estimated_tokens(completion);
-            (estimated_tokens(prompt) + learned, learned)
+            size(estimated_tokens(prompt), estimated_tokens(completion))
         }
         Sample::Conversation(turns) => {
-            let tokens = |only: Option<&str>| -> f64 {
-                let turns = turns.iter();
-                let wanted = turns.filter(|turn| only.is_none_or(|role| turn.role == role));
-                wanted.map(|turn| estimated_tokens(&turn.content)).sum()
-            };
-            (tokens(None), tokens(Some("assistant")))
+            let answers = turns.iter().filter(|turn| turn.role == "assistant");
+            let learned = answers.map(|turn| estimated_tokens(&turn.content)).sum();
+            SampleSize {
+                turns: turns.len(),
+                ..size(tokens_of(turns) - learned, learned)
+            }
         }
     }
+}
+
+fn tokens_of(turns: &[Message]) -> f64 {
+    let each = turns.iter().map(|turn| estimated_tokens(&turn.content));
+    each.sum()
 }
 
 /// Bytes of a file, or of all files below a directory.
@@ -155,7 +222,7 @@ mod tests {
                 limit,
                 ..DataConfig::new(path.clone())
             };
-            DataFacts::of(&config).unwrap()
+            DataFacts::of(&config, false).unwrap()
         };
         assert!(of(None).bytes > READ_AT_MOST);
         assert_eq!((of(None).samples, of(None).text_tokens), (None, None));

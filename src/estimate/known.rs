@@ -9,6 +9,7 @@ use evals::text_size::TextSize;
 
 use super::data_facts::DataFacts;
 use super::evaluated;
+use super::made_data::made_data;
 use super::shape::{LoraShape, ModelShape};
 use crate::recipe::{Action, DataMix, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, Source};
@@ -28,7 +29,8 @@ pub struct Facts<'a> {
 /// What is read when it is first asked for, and then kept.
 #[derive(Clone, Default)]
 struct Read<'a> {
-    data: BTreeMap<&'a str, OnceCell<Known<DataFacts>>>,
+    /// As samples, and as pairs.
+    data: BTreeMap<&'a str, [OnceCell<Known<DataFacts>>; 2]>,
     /// Of each stage.
     texts: Vec<OnceCell<Known<TextSize>>>,
 }
@@ -43,7 +45,7 @@ impl<'a> Facts<'a> {
         });
         let names = recipe.data.keys();
         let read = Read {
-            data: (names.map(|name| (name.as_str(), OnceCell::new()))).collect(),
+            data: (names.map(|name| (name.as_str(), Default::default()))).collect(),
             texts: vec![OnceCell::new(); recipe.stages.len()],
         };
         Self::with_models(recipe, models, files.collect(), read)
@@ -85,9 +87,12 @@ impl<'a> Facts<'a> {
                 .tokenizer
                 .as_ref()
                 .and_then(|other| facts.models.get(other.as_str()));
-            let lent = lender.and_then(|lender| Some(lender.as_ref().ok()?.gguf_tokenizer));
+            let lent = lender.and_then(|lender| {
+                let lender = lender.as_ref().ok()?;
+                Some((lender.gguf_tokenizer, lender.template))
+            });
             if let (Some(lent), Some(Ok(shape))) = (lent, facts.models.get_mut(name.as_str())) {
-                shape.gguf_tokenizer = lent;
+                (shape.gguf_tokenizer, shape.template) = lent;
             }
         }
         for stage in 0..recipe.stages.len() {
@@ -142,15 +147,14 @@ impl<'a> Facts<'a> {
         match self.input(stage, key).map(|input| &input.origin) {
             Some(Origin::Data(name)) => {
                 let name = name.as_str();
-                let read =
-                    || (self.files[name].as_ref().map_err(Clone::clone)).and_then(DataFacts::of);
-                let facts = self.read.data[name].get_or_init(read).clone();
+                let pairs = matches!(self.recipe.stages[stage].action, Action::Dpo(_));
+                let files = self.files[name].as_ref().map_err(Clone::clone);
+                let facts = self.read.data[name][usize::from(pairs)]
+                    .get_or_init(|| files.and_then(|files| DataFacts::of(files, pairs)))
+                    .clone();
                 facts.map_err(|reason| format!("`{name}`: {reason}"))
             }
-            Some(Origin::Stage(maker)) => Err(format!(
-                "stage {} makes its data: how much that is, is not known before",
-                maker + 1
-            )),
+            Some(Origin::Stage(maker)) => made_data(self.recipe, self, *maker),
             _ => Err(format!("`{key}` names no data")),
         }
     }

@@ -21,6 +21,7 @@ use trainer::loss::linear_loss::{AlignedStates, TeacherSignal, TeacherStates, li
 use trainer::loss::{Labels, LossEntries};
 use trainer::optim::adamw::{AdamW, AdamWConfig, GradientScale};
 
+use super::layout::RowLayout;
 use super::machine::free_memory;
 use super::shape::{Form, ModelShape};
 use super::trained::Trained;
@@ -50,7 +51,8 @@ const WRITTEN_BLOCKS: usize = 8;
 fn can_be_timed(model: &ModelShape, length: usize, bytes_a_value: f64) -> bool {
     let held = 3.0 * bytes_a_value * work::block_values(&model.config);
     let free = free_memory().map_or(f64::INFINITY, |free| free as f64);
-    let row = work::block_forward(&model.config, length, length) / GUESSED_RATE;
+    let seen = work::causal(length, length);
+    let row = work::block_forward(&model.config, length, seen) / GUESSED_RATE;
     held < free / 8.0 && row < LONGEST_ROW
 }
 
@@ -63,19 +65,19 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Opt
         return None;
     }
     let shape = &trained.student.config;
-    let (length, checkpoint) = (config.sequence_length, config.checkpoint_blocks);
+    let (layout, checkpoint) = (trained.row, config.checkpoint_blocks);
     let lora = (config.adapter.as_ref()).map(|trainer::adapter::Adapter::Lora(lora)| lora);
     let mut two = student(&trained.student, (2, FEW), lora, &placement);
     let mut one = student(&trained.student, (1, FEW), lora, &placement);
-    let row = once(|| pass(&mut one, &tokens_of(1, length), checkpoint));
+    let row = once(|| pass(&mut one, &tokens_of(1, layout), checkpoint));
     let rows = rows_within(row, Trained::micro(config).0);
-    let tokens = rows * length;
-    let batch = tokens_of(rows, length);
+    let (tokens, seen) = (rows * layout.length, rows as f64 * layout.seen());
+    let batch = tokens_of(rows, layout);
     let block = of_a_block(
         || pass(&mut two, &batch, checkpoint),
         || pass(&mut one, &batch, checkpoint),
     );
-    let train = work::block_train(shape, trained.holding(), tokens, length, checkpoint) / block;
+    let train = work::block_train(shape, trained.holding(), tokens, seen, checkpoint) / block;
 
     let bytes = optimizer(&mut two);
     let mut ask = train;
@@ -83,7 +85,7 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Opt
         let two = frozen(teacher, (2, FEW), &placement);
         let one = frozen(teacher, (1, FEW), &placement);
         let block = of_a_block(|| drop(two.hidden(&batch)), || drop(one.hidden(&batch)));
-        ask = work::block_forward(&teacher.config, tokens, length) / block;
+        ask = work::block_forward(&teacher.config, tokens, seen) / block;
     }
     Some(Rates {
         train,
@@ -109,11 +111,13 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Option<Rate
     let placement = Placement::cpu();
     let two = frozen(model, (2, FEW), &placement);
     let one = frozen(model, (1, MANY), &placement);
-    let row = once(|| drop(one.hidden(&tokens_of(1, length))));
+    let layout = RowLayout::full(length);
+    let row = once(|| drop(one.hidden(&tokens_of(1, layout))));
     let rows = rows_within(row, (ASKED_TOKENS / length.max(1)).max(1));
-    let batch = tokens_of(rows, length);
+    let batch = tokens_of(rows, layout);
     let block = of_a_block(|| drop(two.hidden(&batch)), || drop(one.hidden(&batch)));
-    let ask = work::block_forward(&model.config, rows * length, length) / block;
+    let (tokens, seen) = (rows * length, rows as f64 * layout.seen());
+    let ask = work::block_forward(&model.config, tokens, seen) / block;
     let positions = 256;
     let states = constant([positions, model.config.hidden_size]);
     let [seconds] = usual([&mut || drop(one.logits(&states))]);
@@ -157,14 +161,19 @@ fn rows_within(seconds: f64, most: usize) -> usize {
     ((LONGEST / seconds) as usize).clamp(1, most.max(1))
 }
 
-fn tokens_of(rows: usize, length: usize) -> TokenBatch {
-    let tokens = rows * length;
+/// Rows of texts of one length, and of padding behind them.
+fn tokens_of(rows: usize, layout: RowLayout) -> TokenBatch {
+    let segment_of = |at: usize| match at < layout.tokens {
+        true => 1 + (at / layout.segment) as u32,
+        false => 0,
+    };
+    let all = || (0..rows).flat_map(|_| 0..layout.length);
     TokenBatch {
         rows,
-        length,
-        ids: vec![0; tokens],
-        positions: (0..rows).flat_map(|_| 0..length as u32).collect(),
-        segments: vec![1; tokens],
+        length: layout.length,
+        ids: vec![0; rows * layout.length],
+        positions: all().map(|at| (at % layout.segment) as u32).collect(),
+        segments: all().map(segment_of).collect(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a stage asks of a model, and of a server: requests, tokens, money.
 
+use datasets::token_estimate::estimated_tokens;
 use serde::Serialize;
 use teacher::synth::prompt::PromptFile;
 
-use super::data_facts::BYTES_PER_TOKEN;
 use super::evaluated;
 use super::known::{Facts, Known};
 use super::stage::is_remote;
@@ -11,8 +11,8 @@ use super::trained::Trained;
 use crate::recipe::{Action, Mode, Recipe};
 use crate::source::ModelSource;
 
-/// Tokens that a template and a system prompt add to a question, about.
-pub const TEMPLATE_TOKENS: f64 = 60.0;
+/// Tokens that a chat template and a system prompt add to a question, about, where no file tells.
+pub const TEMPLATE_TOKENS: f64 = 30.0;
 /// Tokens of a record where nothing tells.
 pub const RECORD_TOKENS: f64 = 256.0;
 
@@ -121,6 +121,10 @@ pub fn requests(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Re
 pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked>> {
     let action = &recipe.stages[stage].action;
     let data = |key: &str| facts.data(stage, key);
+    let teacher = facts.model(stage, "teacher").ok();
+    let chat = teacher.and_then(|teacher| teacher.template);
+    let chat = chat.map_or(TEMPLATE_TOKENS, |template| template.around(2));
+    let template = |prompt: Option<&PromptFile>| chat + prompt_tokens(prompt);
     let asked = match action {
         Action::Generate(generate) => {
             let new = u64::from(generate.sampling.max_tokens);
@@ -163,7 +167,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
                         text + template(Some(&mode.depth)).max(template(Some(&mode.breadth)));
                     let judging = (mode.judge.as_ref())
                         .map(|judge| text + new as f64 + template(Some(judge)));
-                    let answering = mode.answerable.then_some(new as f64 + TEMPLATE_TOKENS);
+                    let answering = mode.answerable.then_some(new as f64 + chat);
                     let each = [Some(evolving), judging, answering];
                     let each = each.into_iter().flatten();
                     Asked {
@@ -229,7 +233,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
             }
             Asked {
                 texts: pieces,
-                read: tokens + pieces as f64 * TEMPLATE_TOKENS,
+                read: tokens + pieces as f64 * chat,
                 prompt: capture.sequence_length,
                 shared: 0,
                 new: 1,
@@ -240,7 +244,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
             let trained = Trained::of(recipe, facts, stage)?;
             let steps = trained.steps(train).ok_or("how much data there is")?;
             let rows = steps.saturating_mul(train.rows_per_step() as u64);
-            let prompt = train.sequence_length as f64 + TEMPLATE_TOKENS;
+            let prompt = train.sequence_length as f64 + chat;
             Asked::alike(rows, prompt, 1_u64)
         }
         Action::Eval(eval) => return evaluated::asked(recipe, facts, stage, eval),
@@ -249,11 +253,11 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
     Ok(Some(asked))
 }
 
-/// Tokens that a template has beside what it shows, about.
-fn template(prompt: Option<&PromptFile>) -> f64 {
+/// Tokens that a prompt has beside what it shows, about.
+pub fn prompt_tokens(prompt: Option<&PromptFile>) -> f64 {
     let nothing = serde_json::json!({ "prompt": "", "completion": "", "messages": [] });
     let text = prompt.and_then(|prompt| prompt.render(&nothing).ok());
-    TEMPLATE_TOKENS + text.map_or(0.0, |text| text.len() as f64 / BYTES_PER_TOKEN)
+    text.map_or(0.0, |text| estimated_tokens(&text))
 }
 
 #[cfg(test)]

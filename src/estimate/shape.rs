@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use datasets::template_tokens::TemplateTokens;
+use datasets::tokenizer_files::chat_template;
 use model::config::DecoderConfig;
 use model::linear::lora::{BaseForm, LoraConfig, matches_module};
 use model::quant::block_type::GgmlType;
@@ -22,6 +24,8 @@ pub struct ModelShape {
     pub held_as: Option<BaseForm>,
     /// Whether the tokenizer is read from a GGUF file, not from a `tokenizer.json`.
     pub gguf_tokenizer: bool,
+    /// What its chat template adds, where it has one.
+    pub template: Option<TemplateTokens>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +110,7 @@ impl ModelShape {
             adapter: None,
             held_as: None,
             gguf_tokenizer: false,
+            template: None,
         }
     }
 
@@ -141,6 +146,7 @@ impl ModelShape {
     fn of(checkpoint: &Checkpoint, adapter: Option<&PeftAdapter>) -> Self {
         let mut shape = Self::dense(checkpoint.config().clone());
         shape.gguf_tokenizer = checkpoint.gguf().is_some();
+        shape.template = template_of(checkpoint);
         for tensor in &mut shape.tensors {
             tensor.kind = checkpoint.base_block_type(&tensor.name);
         }
@@ -208,13 +214,16 @@ impl ModelShape {
         config.sliding_windows = (0..layers)
             .map(|layer| full.get(layer).copied().flatten())
             .collect();
-        Self::dense(config)
+        Self {
+            template: self.template,
+            ..Self::dense(config)
+        }
     }
 
     /// After training: dense, or the same beside an adapter.
     pub fn trained(&self, lora: Option<&LoraShape>) -> Self {
         match lora {
-            None => Self::dense(self.config.clone()),
+            None => self.cut(|_| {}),
             Some(lora) => Self {
                 adapter: Some(lora.clone()),
                 held_as: None,
@@ -223,4 +232,13 @@ impl ModelShape {
             },
         }
     }
+}
+
+/// What the chat template in a model's files adds; nothing where there is none, or it cannot be read.
+fn template_of(checkpoint: &Checkpoint) -> Option<TemplateTokens> {
+    let source = match checkpoint.gguf() {
+        Some(gguf) => gguf.string("tokenizer.chat_template").ok()??.to_owned(),
+        None => chat_template(checkpoint.path()).ok()??,
+    };
+    TemplateTokens::of(&source)
 }

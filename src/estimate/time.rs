@@ -1,19 +1,22 @@
 //! How long a stage takes: what there is to compute, over what a machine does in a second.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::config::DecoderConfig;
 use model::linear::lora::BaseForm;
+use trainer::config::TrainConfig;
 
 use super::disk;
 use super::known::Facts;
+use super::layout::RowLayout;
 use super::machine::Device;
 use super::once;
 use super::probe;
 use super::shape::ModelShape;
 use super::stage::ROWS;
+use super::stored_rates::Measured;
 use super::trained::Trained;
 use super::work::{self, Rates, Work};
 use crate::recipe::Recipe;
@@ -30,11 +33,11 @@ pub enum Pace {
     /// Nothing was ever measured here.
     Unknown,
     /// Measured earlier, or a device's.
-    Given(Rates),
+    Given(Measured),
     /// Measured now, at each stage's shapes.
     Probed {
         until: Instant,
-        found: HashMap<String, Rates>,
+        found: BTreeMap<String, Rates>,
         last: Option<Rates>,
         /// Bytes a second.
         disk: f64,
@@ -49,19 +52,22 @@ impl Pace {
         Self::Probed {
             disk: disk.unwrap_or(ASSUMED_DISK),
             until: Instant::now() + PROBE_AT_MOST,
-            found: HashMap::new(),
+            found: BTreeMap::new(),
             last: None,
         }
     }
 
     pub fn of(device: &Device) -> Self {
         let flops = UTILISATION * device.flops;
-        Self::Given(Rates {
-            train: flops,
-            head: flops,
-            ask: flops,
-            bytes: device.bytes,
-            disk: ASSUMED_DISK,
+        Self::Given(Measured {
+            last: Rates {
+                train: flops,
+                head: flops,
+                ask: flops,
+                bytes: device.bytes,
+                disk: ASSUMED_DISK,
+            },
+            shapes: BTreeMap::new(),
         })
     }
 
@@ -69,8 +75,23 @@ impl Pace {
     pub fn rates(&self) -> Option<Rates> {
         match self {
             Self::Unknown => None,
-            Self::Given(rates) => Some(*rates),
+            Self::Given(measured) => Some(measured.last),
             Self::Probed { last, .. } => *last,
+        }
+    }
+
+    /// What a probe has measured, to be kept.
+    pub fn measured(&self) -> Option<Measured> {
+        match self {
+            Self::Probed {
+                found,
+                last: Some(last),
+                ..
+            } => Some(Measured {
+                last: *last,
+                shapes: found.clone(),
+            }),
+            _ => None,
         }
     }
 
@@ -78,21 +99,22 @@ impl Pace {
     pub fn disk(&self) -> Option<f64> {
         match self {
             Self::Unknown => None,
-            Self::Given(rates) => Some(rates.disk),
+            Self::Given(measured) => Some(measured.last.disk),
             Self::Probed { disk, .. } => Some(*disk),
         }
     }
 
     /// The rates for shapes that `key` tells apart. When the time is used up, or they are too large, the last ones serve.
     fn at(&mut self, key: String, measure: impl FnOnce(f64) -> Option<Rates>) -> Option<Rates> {
-        let Self::Probed {
-            until,
-            found,
-            last,
-            disk,
-        } = self
-        else {
-            return self.rates();
+        let (until, found, last, disk) = match self {
+            Self::Unknown => return None,
+            Self::Given(measured) => return Some(measured.at(&key)),
+            Self::Probed {
+                until,
+                found,
+                last,
+                disk,
+            } => (until, found, last, disk),
         };
         if let Some(rates) = found.get(&key) {
             return Some(*rates);
@@ -117,6 +139,8 @@ pub struct Times {
     pub steps: Option<u64>,
     /// Whether the number of steps was estimated from bytes of text.
     pub steps_estimated: bool,
+    /// Whether there may be fewer: their data will be made by answers, which may be shorter than they may be.
+    pub steps_at_most: bool,
     /// Why there is no time, where it is not the machine's pace that is missing.
     pub unknown: Option<String>,
 }
@@ -143,11 +167,11 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
     let trained = Trained::of(recipe, facts, stage).ok()?;
     let steps = trained.steps(config);
     let key = format!(
-        "{:?} {:?} {:?} {} {:?} {} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {} {:?}",
         shape_key(&trained.student),
         trained.teacher.as_ref().map(shape_key),
         config.adapter,
-        config.sequence_length,
+        trained.row,
         config.micro_batch,
         config.checkpoint_blocks,
         trained.losses,
@@ -155,19 +179,7 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
     let rates = pace.at(key, |disk| probe::training_rates(&trained, config, disk));
     let step = step_work(&trained, config);
     let step_seconds = rates.map(|rates| step.seconds(&rates));
-    let heldout = facts.data(stage, "heldout").ok();
-    let evaluations = heldout.map_or(0.0, |data| {
-        let passes = config
-            .evaluate_every
-            .map_or(0, |every| steps.unwrap_or(0) / every)
-            + 2;
-        let forward = asked(
-            &trained.student.config,
-            data.tokens(),
-            config.sequence_length,
-        );
-        rates.map_or(0.0, |rates| passes as f64 * forward.seconds(&rates))
-    });
+    let evaluated = evaluation_work(&trained, config, steps);
     let saved = Work {
         disk_bytes: steps.map_or(0.0, |steps| {
             let saves = steps.div_ceil(config.checkpoint_every.max(1));
@@ -176,39 +188,69 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
         }),
         ..Work::default()
     };
-    let beside = evaluations + rates.map_or(0.0, |rates| saved.seconds(&rates));
+    let beside = rates.map_or(0.0, |rates| evaluated.plus(saved).seconds(&rates));
     Some(Times {
         seconds: (step_seconds.zip(steps)).map(|(seconds, steps)| steps as f64 * seconds + beside),
         step_seconds,
         steps,
         steps_estimated: config.steps.is_none(),
+        steps_at_most: trained.data.as_ref().is_ok_and(|data| data.at_most),
         unknown: None,
     })
 }
 
+/// Forward over held-out data, before the first step, between and after the last; and what a reference says of all pairs.
+fn evaluation_work(trained: &Trained, config: &TrainConfig, steps: Option<u64>) -> Work {
+    let over = |model: &DecoderConfig, (row, rows): (RowLayout, u64)| {
+        let each = Work {
+            ask: model.num_hidden_layers as f64
+                * work::block_forward(model, row.length, row.seen()),
+            head: work::head_forward(model, row.learned),
+            ..Work::default()
+        };
+        each.times(rows as f64)
+    };
+    let between = (config.evaluate_every).map_or(0, |every| steps.unwrap_or(0) / every.max(1));
+    let heldout = trained.heldout.map_or(Work::default(), |heldout| {
+        over(&trained.student.config, heldout).times((between + 2) as f64)
+    });
+    if !trained.asks_reference {
+        return heldout;
+    }
+    let reference = trained.reference.as_ref().unwrap_or(&trained.student);
+    let trained_on = steps.map_or(u64::MAX, |steps| {
+        steps.saturating_mul(config.rows_per_step() as u64)
+    });
+    let rows = trained.rows.map_or(0, |rows| rows.min(trained_on));
+    let said = [Some((trained.row, rows)), trained.heldout];
+    let said = said.into_iter().flatten();
+    said.fold(heldout, |sum, rows| sum.plus(over(&reference.config, rows)))
+}
+
 /// What a step of training computes.
-pub fn step_work(trained: &Trained, config: &trainer::config::TrainConfig) -> Work {
+pub fn step_work(trained: &Trained, config: &TrainConfig) -> Work {
     let (rows, batches) = Trained::micro(config);
-    let (length, student) = (config.sequence_length, &trained.student.config);
-    let tokens = rows * length;
+    let student = &trained.student.config;
+    let row = trained.row;
+    let (positions, seen) = (rows * row.length, rows as f64 * row.seen());
     let layers = student.num_hidden_layers as f64;
     let block = work::block_train(
         student,
         trained.holding(),
-        tokens,
-        length,
+        positions,
+        seen,
         config.checkpoint_blocks,
     );
-    let positions = trained.positions(config);
+    let learned = trained.positions(config);
     let mut micro = Work {
         train: layers * block,
-        head: work::head_train(student, trained.lora.is_none(), positions, trained.pairs),
+        head: work::head_train(student, trained.lora.is_none(), learned, trained.pairs),
         ..Work::default()
     };
     if let Some(teacher) = &trained.teacher {
         let blocks = teacher.config.num_hidden_layers as f64;
-        micro.ask += blocks * work::block_forward(&teacher.config, tokens, length);
-        micro.head += work::head_forward(&teacher.config, positions);
+        micro.ask += blocks * work::block_forward(&teacher.config, positions, seen);
+        micro.head += work::head_forward(&teacher.config, learned);
     }
     let optimizer = Work {
         // The norm of the gradients reads them once more.
@@ -228,7 +270,8 @@ pub fn step_work(trained: &Trained, config: &trainer::config::TrainConfig) -> Wo
 pub fn asked(config: &DecoderConfig, tokens: u64, length: usize) -> Work {
     let rows = tokens as f64 / length.max(1) as f64;
     let row = Work {
-        ask: config.num_hidden_layers as f64 * work::block_forward(config, length, length),
+        ask: config.num_hidden_layers as f64
+            * work::block_forward(config, length, work::causal(length, length)),
         head: work::head_forward(config, length),
         ..Work::default()
     };

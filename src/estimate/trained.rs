@@ -1,5 +1,6 @@
 //! What is known of a stage that trains: its models, its losses, its data.
 
+use datasets::template_tokens::TemplateTokens;
 use trainer::config::TrainConfig;
 use trainer::loss::{LossConfig, LossEntries};
 
@@ -7,6 +8,7 @@ use super::activations::Holding;
 use super::data_facts::DataFacts;
 use super::disk::target_bytes;
 use super::known::{Facts, Known, lora_of, student_key};
+use super::layout::RowLayout;
 use super::loss::LossShape;
 use super::shape::{LoraShape, ModelShape};
 use super::stage::{ROWS, Setting};
@@ -26,6 +28,14 @@ pub struct Trained {
     /// Bytes of a stored target.
     pub target_bytes: f64,
     pub data: Known<DataFacts>,
+    /// Full where the data is not known.
+    pub row: RowLayout,
+    /// Of an epoch.
+    pub rows: Option<u64>,
+    /// What is held out: a row of it, and how many.
+    pub heldout: Option<(RowLayout, u64)>,
+    /// Whether pairs are compared with what a reference says of them.
+    pub asks_reference: bool,
 }
 
 impl Trained {
@@ -35,6 +45,7 @@ impl Trained {
     /// What is not known, and what would tell it.
     pub fn of(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Self> {
         let action = &recipe.stages[stage].action;
+        let config = action.training().ok_or("it trains nothing")?;
         let lora = lora_of(action);
         let student = facts.model(stage, student_key(action))?;
         let (mut teacher, mut reference) = (None, None);
@@ -60,6 +71,14 @@ impl Trained {
             }
             _ => return Err("it trains nothing".into()),
         };
+        let data = facts.mixture(stage, mix);
+        let own = config.chat_template.as_deref().and_then(TemplateTokens::of);
+        let template = own.or(student.template).unwrap_or(TemplateTokens::USUAL);
+        let laid_out = |data: &DataFacts| {
+            RowLayout::of(data, template, config.packing, config.sequence_length)
+        };
+        let heldout = facts.data(stage, "heldout").ok();
+        let laid = data.as_ref().map(laid_out);
         Ok(Self {
             student,
             teacher,
@@ -69,17 +88,21 @@ impl Trained {
             pairs: matches!(action, Action::Dpo(_)),
             writing,
             target_bytes,
-            data: facts.mixture(stage, mix),
+            row: laid.map_or(RowLayout::full(config.sequence_length), |(row, _)| row),
+            rows: laid.map(|(_, rows)| rows).ok(),
+            heldout: heldout.as_ref().map(laid_out),
+            asks_reference: matches!(action, Action::Dpo(dpo) if !dpo.inputs.loss.reference_free()),
+            data,
         })
     }
 
     /// Of the stage; estimated from its data where `epochs` are given.
     pub fn steps(&self, config: &TrainConfig) -> Option<u64> {
-        let estimated = || {
-            let tokens = config.epochs? * self.data.as_ref().ok()?.tokens() as f64;
-            Some((tokens / config.tokens_per_step as f64).ceil().max(1.0) as u64)
+        let of_batches = || {
+            let batches = self.rows?.div_ceil(config.rows_per_step().max(1) as u64);
+            Some(config.total_steps(batches))
         };
-        config.steps.or_else(estimated)
+        config.steps.or_else(of_batches)
     }
 
     pub fn holding(&self) -> Holding<'_> {
@@ -96,13 +119,6 @@ impl Trained {
         }
     }
 
-    fn learned_share(&self) -> f64 {
-        match &self.data {
-            Ok(data) if !self.pairs => data.learned_share(),
-            _ => 1.0,
-        }
-    }
-
     /// Rows of a microbatch, and how many of them a step has.
     pub fn micro(config: &TrainConfig) -> (usize, usize) {
         let rows = config.rows_per_step().max(1);
@@ -112,8 +128,7 @@ impl Trained {
 
     /// Supervised positions of a microbatch, about.
     pub fn positions(&self, config: &TrainConfig) -> usize {
-        let tokens = Self::micro(config).0 * config.sequence_length;
-        ((tokens as f64 * self.learned_share()).ceil() as usize).clamp(1, tokens.max(1))
+        Self::micro(config).0 * self.row.learned
     }
 
     pub fn training(&self, config: &TrainConfig, setting: Setting) -> Training<'_> {
@@ -157,10 +172,12 @@ impl Trained {
 
     /// Of the shards what the steps read.
     fn mapped_targets(&self, config: &TrainConfig) -> usize {
-        let held = self.data.as_ref().map_or(0, DataFacts::tokens);
+        let Ok(data) = &self.data else {
+            return 0;
+        };
         let steps = config.steps.unwrap_or(u64::MAX);
-        let read = held.min(steps.saturating_mul(config.tokens_per_step as u64));
-        (read as f64 * self.learned_share() * self.target_bytes) as usize
+        let read = (data.tokens()).min(steps.saturating_mul(config.tokens_per_step as u64));
+        (read as f64 * data.learned_share() * self.target_bytes) as usize
     }
 
     fn token_bytes(&self, config: &TrainConfig) -> usize {

@@ -72,15 +72,19 @@ pub fn block_values(config: &DecoderConfig) -> f64 {
     (hidden * (2 * queries + 2 * keys + 3 * ffn)) as f64
 }
 
-/// The products of scores and of values in a block: each query with the keys up to its own, in rows of `length`.
-fn attention(config: &DecoderConfig, tokens: usize, length: usize) -> f64 {
-    let pairs = tokens as f64 * (length as f64 + 1.0) / 2.0;
-    4.0 * pairs * (config.num_attention_heads * config.head_dim) as f64
+/// Queries and keys that meet where tokens see those before them in texts of one length.
+pub fn causal(tokens: usize, length: usize) -> f64 {
+    tokens as f64 * (length as f64 + 1.0) / 2.0
 }
 
-/// One block forward.
-pub fn block_forward(config: &DecoderConfig, tokens: usize, length: usize) -> f64 {
-    2.0 * tokens as f64 * block_values(config) + attention(config, tokens, length)
+/// The products of scores and of values in a block.
+fn attention(config: &DecoderConfig, seen: f64) -> f64 {
+    4.0 * seen * (config.num_attention_heads * config.head_dim) as f64
+}
+
+/// One block forward, over positions of which so many queries and keys meet.
+pub fn block_forward(config: &DecoderConfig, positions: usize, seen: f64) -> f64 {
+    2.0 * positions as f64 * block_values(config) + attention(config, seen)
 }
 
 /// One block forward and backward. Backward every matrix is taken once for its input's gradient and, where it is trained,
@@ -89,23 +93,23 @@ pub fn block_forward(config: &DecoderConfig, tokens: usize, length: usize) -> f6
 pub fn block_train(
     config: &DecoderConfig,
     holding: Holding,
-    tokens: usize,
-    length: usize,
+    positions: usize,
+    seen: f64,
     checkpoint: bool,
 ) -> f64 {
-    let forward = 2.0 * tokens as f64 * block_values(config);
+    let forward = 2.0 * positions as f64 * block_values(config);
     let passes = match holding {
         Holding::Trained => 3.0,
         _ => 2.0,
     };
     let again = match checkpoint {
         true => {
-            let last = 2 * tokens * config.hidden_size * config.intermediate_size;
-            block_forward(config, tokens, length) - last as f64
+            let last = 2 * positions * config.hidden_size * config.intermediate_size;
+            block_forward(config, positions, seen) - last as f64
         }
         false => 0.0,
     };
-    passes * forward + 3.5 * attention(config, tokens, length) + again
+    passes * forward + 3.5 * attention(config, seen) + again
 }
 
 /// Logits of `positions` positions, and their way back through the head; of pairs with a trained head the logits come twice.
@@ -148,10 +152,11 @@ mod tests {
         assert_eq!(block_values(&config), 16.0 * 2.0 + 8.0 * 2.0 + 24.0 * 3.0);
         // 3 tokens see 1 + 2 + 3 keys; 4 operations a pair and column.
         let scores = 4.0 * 6.0 * 4.0;
-        assert_eq!(block_forward(&config, 3, 3), 2.0 * 3.0 * 120.0 + scores);
-        let full = block_train(&config, Holding::Trained, 3, 3, false);
+        let seen = causal(3, 3);
+        assert_eq!(block_forward(&config, 3, seen), 2.0 * 3.0 * 120.0 + scores);
+        let full = block_train(&config, Holding::Trained, 3, seen, false);
         assert_eq!(full, 3.0 * 720.0 + 3.5 * scores);
-        let again = block_train(&config, Holding::Trained, 3, 3, true);
+        let again = block_train(&config, Holding::Trained, 3, seen, true);
         assert_eq!(again - full, 720.0 + scores - 2.0 * 3.0 * 24.0);
         assert_eq!(head_train(&config, true, 5, false), 3.0 * 2.0 * 5.0 * 40.0);
         assert_eq!(optimizer_bytes(10), 280.0);
