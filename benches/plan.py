@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,9 +205,12 @@ def main():
                 continue
             extra = [] if recipe == "quickstart" else ["--preset", "short"]
             path = ROOT / "recipes" / f"{recipe}.toml"
+            if 'kind = "generate"' in path.read_text():
+                # A seed that nobody has used: answers that are stored already would be asked for by none.
+                extra += ["--set", f"seed={time.time_ns() % 10**9}"]
             rows += told(measure(args, recipe, path, extra, Path(home) / recipe))
-    memory, time = show(rows)
-    return 1 if memory > 0.10 or time > 0.15 and not args.memory_only else 0
+    memory, step = show(rows)
+    return 1 if memory > 0.10 or step > 0.15 and not args.memory_only else 0
 
 
 if __name__ == "__main__":

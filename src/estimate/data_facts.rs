@@ -32,6 +32,8 @@ pub struct DataFacts {
     pub pairs: bool,
     /// Whether there may be less of it: an earlier stage will make it.
     pub at_most: bool,
+    /// Answers to one prompt that stand side by side; 0 where that is not said.
+    pub candidates: usize,
 }
 
 /// Tokens of a sample, estimated, without what a template adds.
@@ -49,6 +51,14 @@ pub struct SampleSize {
 impl SampleSize {
     pub fn tokens(&self) -> f64 {
         self.read + self.learned
+    }
+
+    /// What is asked where it is a prompt: a text is one as a whole.
+    pub fn prompt(&self) -> f64 {
+        match self.splittable {
+            true => self.tokens(),
+            false => self.read,
+        }
     }
 
     /// As a template shows it, which ends what is learned with a token.
@@ -69,12 +79,6 @@ impl DataFacts {
     pub fn of(config: &DataConfig<PathBuf>, pairs: bool) -> Known<Self> {
         let bytes = size_of(&config.source).map_err(|error| error.to_string())?;
         let (is_small, limit) = (bytes <= READ_AT_MOST, config.limit);
-        let mut facts = Self {
-            bytes,
-            samples: limit.map(|limit| limit as u64),
-            pairs,
-            ..Self::default()
-        };
         let wanted = match is_small {
             true => limit,
             false => limit.map(|limit| limit.min(SAMPLED)),
@@ -86,19 +90,35 @@ impl DataFacts {
         let is_read = is_small || wanted.is_some();
         // Questions of evaluations are read elsewhere: they are no samples.
         let Some(sizes) = is_read.then(|| sizes(&config, pairs)).flatten() else {
-            return Ok(facts);
+            return Ok(Self {
+                bytes,
+                samples: limit.map(|limit| limit as u64),
+                pairs,
+                ..Self::default()
+            });
         };
         let found = sizes.len() / (1 + usize::from(pairs));
         let samples = match wanted == Some(found) {
             true => limit.unwrap_or(found),
             false => found,
         };
+        let read = Self::of_sizes(sizes, samples as u64, pairs);
+        Ok(Self { bytes, ..read })
+    }
+
+    /// So many samples, of which some have these sizes and the others are alike; of pairs both sides of each.
+    pub fn of_sizes(sizes: impl Into<Arc<[SampleSize]>>, samples: u64, pairs: bool) -> Self {
+        let sizes = sizes.into();
+        let found = sizes.len() / (1 + usize::from(pairs));
         let scale = samples as f64 / found.max(1) as f64;
-        facts.samples = Some(samples as u64);
-        facts.text_tokens = Some(scale * sizes.iter().map(SampleSize::tokens).sum::<f64>());
-        facts.learned_tokens = Some(scale * sizes.iter().map(|size| size.learned).sum::<f64>());
-        facts.sizes = sizes;
-        Ok(facts)
+        Self {
+            samples: Some(samples),
+            text_tokens: Some(scale * sizes.iter().map(SampleSize::tokens).sum::<f64>()),
+            learned_tokens: Some(scale * sizes.iter().map(|size| size.learned).sum::<f64>()),
+            sizes,
+            pairs,
+            ..Self::default()
+        }
     }
 
     /// Both together.
@@ -112,6 +132,7 @@ impl DataFacts {
             sizes: self.sizes.iter().chain(&*other.sizes).copied().collect(),
             pairs: self.pairs,
             at_most: self.at_most || other.at_most,
+            candidates: 0,
         }
     }
 

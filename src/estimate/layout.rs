@@ -75,6 +75,17 @@ impl RowLayout {
         (layout, (rows as f64 * all).ceil() as u64)
     }
 
+    /// The mean of `rows` such rows in a batch of more.
+    pub fn in_batch_of(self, rows: u64, batch: usize) -> Self {
+        let share = (rows as f64 / batch.max(1) as f64).min(1.0);
+        let part = |tokens: usize| (tokens as f64 * share).ceil() as usize;
+        Self {
+            tokens: part(self.tokens),
+            learned: part(self.learned),
+            ..self
+        }
+    }
+
     /// Queries and keys that meet in a row.
     pub fn seen(&self) -> f64 {
         work::causal(self.tokens, self.segment)

@@ -6,59 +6,108 @@ use datasets::token_estimate::estimated_tokens;
 
 use super::data_facts::{DataFacts, SampleSize};
 use super::known::{Facts, Known};
-use super::requests::prompt_tokens;
-use crate::recipe::{Action, Generate, Mode, Recipe};
+use super::requests::{TOKENS_PER_WORD, prompt_tokens};
+use crate::recipe::{Action, Generate, Keep, Mode, Recipe};
+
+/// Samples whose sizes are kept one by one.
+const SIZES_AT_MOST: usize = 1 << 16;
 
 /// What stage `maker` leaves.
 ///
 /// # Errors
 /// A stage that makes something else, or of which that is not known before.
 pub fn made_data(recipe: &Recipe, facts: &Facts, maker: usize) -> Known<DataFacts> {
-    match &recipe.stages[maker].action {
-        Action::Generate(generate) if generate.mode == Mode::Answer => {
-            Ok(answered(generate, &facts.data(maker, "prompts")?))
+    let made = match &recipe.stages[maker].action {
+        Action::Generate(generate) => written(generate, &facts.data(maker, "prompts")?)?,
+        Action::Exercises(exercises) => {
+            let topics = facts.data(maker, "topics")?.records()?;
+            let text = SampleSize {
+                splittable: true,
+                ..talk(0.0, f64::from(exercises.sampling.max_tokens), 0)
+            };
+            let samples = topics.saturating_mul(u64::from(exercises.candidates));
+            DataFacts::of_sizes([text], samples, false)
         }
-        Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => Ok(DataFacts {
-            at_most: true,
-            ..facts.data(maker, "data")?
-        }),
-        _ => Err(format!(
-            "stage {} makes its data: how much that is, is not known before",
-            maker + 1
-        )),
+        Action::Rate(rate) => {
+            let answers = facts.data(maker, "answers.0")?;
+            let candidates = answers.candidates.max(1);
+            let prompts = answers.records()? / candidates as u64;
+            let firsts = answers.sizes.iter().step_by(candidates);
+            let sides = match rate.keep {
+                Keep::Pairs => 2,
+                Keep::Best => 1,
+            };
+            let sizes = firsts.flat_map(|size| repeat_n(*size, sides));
+            DataFacts::of_sizes(sizes.collect::<Vec<_>>(), prompts, sides == 2)
+        }
+        Action::Filter(_)
+        | Action::Dedup(_)
+        | Action::Decontaminate(_)
+        | Action::CodeQuality(_) => facts.data(maker, "data")?,
+        _ => {
+            return Err(format!(
+                "stage {} makes its data: how much that is, is not known before",
+                maker + 1
+            ));
+        }
+    };
+    Ok(DataFacts {
+        at_most: true,
+        ..made
+    })
+}
+
+fn talk(read: f64, learned: f64, turns: usize) -> SampleSize {
+    SampleSize {
+        read,
+        learned,
+        turns,
+        splittable: false,
     }
 }
 
-/// A conversation a prompt and candidate.
-fn answered(generate: &Generate, prompts: &DataFacts) -> DataFacts {
-    let (turns, candidates) = (generate.turns as usize, generate.candidates as usize);
+/// What a teacher makes of prompts.
+fn written(generate: &Generate, prompts: &DataFacts) -> Known<DataFacts> {
     let new = f64::from(generate.sampling.max_tokens);
-    let system = generate.system.as_deref().map(estimated_tokens);
-    let around = prompt_tokens(generate.prompt.as_ref()) + system.unwrap_or(0.0);
-    let talk = |prompt: f64| SampleSize {
-        read: around + prompt + turns.saturating_sub(1) as f64 * new,
-        learned: turns as f64 * new,
-        turns: 2 * turns + usize::from(system.is_some()),
-        splittable: false,
+    let asked: Vec<f64> = match prompts.sizes.is_empty() {
+        true => vec![prompts.tokens_each()],
+        false => (prompts.sizes.iter()).map(SampleSize::prompt).collect(),
     };
-    let sizes = prompts.sizes.iter().map(|size| match size.splittable {
-        true => talk(size.tokens()),
-        false => talk(size.read),
-    });
-    let talks = prompts
-        .samples
-        .map(|samples| samples.saturating_mul(candidates as u64));
-    let each = talk(prompts.tokens_each());
-    let of_all = |tokens: f64| talks.map(|talks| talks as f64 * tokens);
-    DataFacts {
-        bytes: 0,
-        samples: talks,
-        text_tokens: of_all(each.tokens()),
-        learned_tokens: of_all(each.learned),
-        sizes: sizes.flat_map(|size| repeat_n(size, candidates)).collect(),
-        pairs: false,
-        at_most: true,
-    }
+    let (sizes, each): (Vec<SampleSize>, u64) = match &generate.mode {
+        Mode::Answer => {
+            let turns = generate.turns as usize;
+            let system = generate.system.as_deref().map(estimated_tokens);
+            let around = prompt_tokens(generate.prompt.as_ref()) + system.unwrap_or(0.0);
+            // What the user says between is as long as an answer may be.
+            let between = turns.saturating_sub(1) as f64 * new;
+            let of_prompt = |prompt: f64| {
+                let all = 2 * turns + usize::from(system.is_some());
+                talk(around + prompt + between, turns as f64 * new, all)
+            };
+            let candidates = generate.candidates as usize;
+            let talks = asked.into_iter().map(of_prompt);
+            let talks = talks.flat_map(|talk| repeat_n(talk, candidates));
+            (talks.take(SIZES_AT_MOST).collect(), candidates as u64)
+        }
+        Mode::SelfInstruct(mode) => {
+            let made = talk(mode.max_words as f64 * TOKENS_PER_WORD, 0.0, 1);
+            return Ok(DataFacts::of_sizes([made], mode.instructions as u64, false));
+        }
+        // Each prompt, and what each round makes of it.
+        Mode::EvolInstruct(mode) => {
+            let of_prompt = |prompt: f64| {
+                let evolved = repeat_n(talk(prompt.max(new), 0.0, 1), mode.rounds);
+                [talk(prompt, 0.0, 1)].into_iter().chain(evolved)
+            };
+            let made = asked.into_iter().flat_map(of_prompt);
+            (made.take(SIZES_AT_MOST).collect(), mode.rounds as u64 + 1)
+        }
+    };
+    let samples = prompts.records()?.saturating_mul(each);
+    Ok(DataFacts {
+        candidates: each as usize,
+        ..DataFacts::of_sizes(sizes, samples, false)
+    })
 }
 
 #[cfg(test)]
@@ -68,15 +117,26 @@ mod tests {
     use super::*;
     use crate::source::Cache;
 
-    #[test]
-    fn answers_are_as_long_as_they_may_be_and_a_sieve_leaves_no_more_than_it_gets() {
-        let text = r#"
+    fn of(stages: &str) -> Vec<Known<DataFacts>> {
+        let text = format!(
+            r#"
 [models.server]
-source = { kind = "remote", model = "m", endpoints = ["http://127.0.0.1:1/v1"] }
+source = {{ kind = "remote", model = "m", endpoints = ["http://127.0.0.1:1/v1"] }}
 [data.four]
 source = "recipes/data/questions.txt"
 chunk = "lines"
 limit = 4
+{stages}"#
+        );
+        let recipe = Recipe::parse(Path::new("r.toml"), &text, None, &[]).unwrap();
+        let facts = Facts::new(&recipe, &Cache::at("not-there".into()), false);
+        let stages = 0..recipe.stages.len();
+        stages
+            .map(|stage| made_data(&recipe, &facts, stage))
+            .collect()
+    }
+
+    const ANSWERS: &str = r#"
 [[stage]]
 kind = "generate"
 teacher = "server"
@@ -84,26 +144,60 @@ prompts = "four"
 candidates = 3
 sampling = { temperature = 1.0, max_tokens = 32 }
 as = "answers"
+"#;
+
+    #[test]
+    fn answers_are_as_long_as_they_may_be_and_a_sieve_leaves_no_more_than_it_gets() {
+        let sieve = r#"
 [[stage]]
 kind = "dedup"
 data = "answers"
 method = { kind = "exact" }
 as = "kept"
-[[stage]]
-kind = "judge"
-teacher = "server"
-a = "kept"
-b = "answers"
-as = "judged"
 "#;
-        let recipe = Recipe::parse(Path::new("r.toml"), text, None, &[]).unwrap();
-        let facts = Facts::new(&recipe, &Cache::at("not-there".into()), false);
-        let prompts = facts.data(0, "prompts").unwrap();
-        let answers = facts.data(1, "data").unwrap();
-        assert_eq!((prompts.samples, answers.samples), (Some(4), Some(12)));
+        let made = of(&format!("{ANSWERS}{sieve}"));
+        let answers = made[0].as_ref().unwrap();
+        assert_eq!(answers.samples, Some(12));
         assert_eq!(answers.learned_tokens, Some(12.0 * 32.0));
-        let asked = answers.tokens() - 12 * 32;
-        assert!(asked.abs_diff(3 * prompts.tokens()) < 4, "{asked}");
-        assert_eq!(facts.data(2, "a").unwrap(), answers);
+        assert!(answers.at_most && answers.tokens() > 12 * 36);
+        assert_eq!(made[1].as_ref().unwrap(), answers);
+    }
+
+    #[test]
+    fn ratings_leave_a_pair_or_an_answer_of_each_prompt() {
+        let rate = |keep: &str| {
+            let stage = "[[stage]]\nkind = \"rate\"\nteacher = \"server\"\nanswers = [\"answers\"]";
+            let made = of(&format!("{ANSWERS}{stage}\n{keep}\nas = \"rated\""));
+            made[1].clone().unwrap()
+        };
+        let pairs = rate("");
+        assert_eq!(
+            (pairs.samples, pairs.sizes.len(), pairs.pairs),
+            (Some(4), 8, true)
+        );
+        let best = rate("keep = \"best\"");
+        assert_eq!(
+            (best.samples, best.sizes.len(), best.pairs),
+            (Some(4), 4, false)
+        );
+    }
+
+    #[test]
+    fn instructions_are_as_many_as_are_wanted_or_as_rounds_make() {
+        let mode = |mode: &str| {
+            let made = of(&ANSWERS.replace("candidates = 3", &format!("mode = {{ {mode} }}")));
+            made[0].clone().unwrap()
+        };
+        let own = mode(
+            "kind = \"self_instruct\", instructions = 40, max_words = 30, prompt = \"recipes/prompts/self_instruct.jinja\"",
+        );
+        assert_eq!((own.samples, own.tokens()), (Some(40), 1600));
+        let evolved = mode(
+            "kind = \"evol_instruct\", rounds = 2, depth = \"recipes/prompts/evol_depth.jinja\", breadth = \"recipes/prompts/evol_breadth.jinja\"",
+        );
+        assert_eq!(
+            (evolved.samples, evolved.learned_tokens),
+            (Some(12), Some(0.0))
+        );
     }
 }

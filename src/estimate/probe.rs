@@ -12,8 +12,9 @@ use burn::tensor::{DType, Tensor, TensorData};
 use model::batch::TokenBatch;
 use model::build::{Found, Placement, build};
 use model::decoder::Decoder;
-use model::linear::Packed;
+use model::fake_quantization::QuantizationTarget;
 use model::linear::lora::{DropoutDraw, LoraConfig};
+use model::linear::{Packed, Weight};
 use model::load::ADAPTER;
 use model::score::chunk_rows;
 use trainer::config::TrainConfig;
@@ -29,6 +30,8 @@ use super::work::{self, Rates};
 
 /// Operations a second where nothing can be measured.
 const GUESSED_RATE: f64 = 2e10;
+/// Values a second where nothing is rounded.
+const GUESSED_ROUNDING: f64 = 1e9;
 /// Seconds that one pass may take. A microbatch that takes longer is cut: what it pays once, as unpacking quantised blocks,
 /// weighs little in it.
 const LONGEST: f64 = 0.8;
@@ -67,8 +70,10 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Opt
     let shape = &trained.student.config;
     let (layout, checkpoint) = (trained.row, config.checkpoint_blocks);
     let lora = (config.adapter.as_ref()).map(|trainer::adapter::Adapter::Lora(lora)| lora);
-    let mut two = student(&trained.student, (2, FEW), lora, &placement);
-    let mut one = student(&trained.student, (1, FEW), lora, &placement);
+    let aware = config.quantization_aware.as_ref();
+    let aware = aware.map(|aware| aware.target());
+    let mut two = student(&trained.student, (2, FEW), (lora, aware), &placement);
+    let mut one = student(&trained.student, (1, FEW), (lora, aware), &placement);
     let row = once(|| pass(&mut one, &tokens_of(1, layout), checkpoint));
     let rows = rows_within(row, Trained::micro(config).0);
     let (tokens, seen) = (rows * layout.length, rows as f64 * layout.seen());
@@ -80,6 +85,7 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Opt
     let train = work::block_train(shape, trained.holding(), tokens, seen, checkpoint) / block;
 
     let bytes = optimizer(&mut two);
+    let round = rounding(&mut two);
     let mut ask = train;
     if let Some(teacher) = &trained.teacher {
         let two = frozen(teacher, (2, FEW), &placement);
@@ -89,10 +95,11 @@ pub fn training_rates(trained: &Trained, config: &TrainConfig, disk: f64) -> Opt
     }
     Some(Rates {
         train,
-        head: head(trained, lora, tokens),
+        head: head(trained, (lora, aware), tokens),
         ask,
         bytes,
         disk,
+        round,
     })
 }
 
@@ -127,6 +134,7 @@ pub fn asking_rates(model: &ModelShape, length: usize, disk: f64) -> Option<Rate
         ask,
         bytes: reading(),
         disk,
+        round: GUESSED_ROUNDING,
     })
 }
 
@@ -232,11 +240,16 @@ fn frozen(model: &ModelShape, size: (usize, usize), placement: &Placement) -> De
 fn student(
     model: &ModelShape,
     size: (usize, usize),
-    lora: Option<&LoraConfig>,
+    (lora, aware): (Option<&LoraConfig>, Option<QuantizationTarget>),
     placement: &Placement,
 ) -> Decoder {
     match lora {
-        None => decoder(model, size, placement, |_| Form::Dense),
+        None => {
+            let mut decoder = decoder(model, size, placement, |_| Form::Dense);
+            // Where groups do not divide its rows the stage itself will say so.
+            let _ = aware.map(|target| decoder.fake_quantize(target));
+            decoder
+        }
         Some(lora) => {
             let mut decoder = decoder(model, size, placement, |t| t.frozen_form(lora.base));
             decoder.freeze();
@@ -256,7 +269,11 @@ fn pass(decoder: &mut Decoder, batch: &TokenBatch, checkpoint: bool) {
 }
 
 /// Logits, losses and the head's way back.
-fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
+fn head(
+    trained: &Trained,
+    changes: (Option<&LoraConfig>, Option<QuantizationTarget>),
+    tokens: usize,
+) -> f64 {
     let cross_entropy = [trainer::loss::LossConfig::CrossEntropy(Default::default())];
     let entries = LossEntries::new(&trained.losses)
         .ok()
@@ -266,7 +283,7 @@ fn head(trained: &Trained, lora: Option<&LoraConfig>, tokens: usize) -> f64 {
     let Some(entries) = entries else {
         return GUESSED_RATE;
     };
-    let mut own = student(&trained.student, (0, MANY), lora, &Placement::cpu());
+    let mut own = student(&trained.student, (0, MANY), changes, &Placement::cpu());
     let config = own.config.clone();
     let positions = tokens.min(chunk_rows(config.vocab_size));
     let hidden = constant([positions, config.hidden_size]);
@@ -328,6 +345,21 @@ fn optimizer(decoder: &mut Decoder) -> f64 {
     adamw.step(decoder.parameters_mut(), 1e-6, GradientScale::Known(1.0));
     let seconds = clock.elapsed().as_secs_f64().max(1e-7);
     work::optimizer_bytes(values as u64) / seconds
+}
+
+/// Values a second that are rounded anew.
+fn rounding(decoder: &mut Decoder) -> f64 {
+    let linears = decoder
+        .linears()
+        .filter(|linear| matches!(linear.weight, Weight::FakeQuant(_)));
+    let values: usize = linears
+        .map(|linear| linear.weight.rows() * linear.weight.columns())
+        .sum();
+    if values == 0 {
+        return GUESSED_ROUNDING;
+    }
+    let [seconds] = usual([&mut || drop(decoder.refresh_fake_quantization())]);
+    values as f64 / seconds
 }
 
 /// Bytes a second that are read and written in order.

@@ -3,15 +3,18 @@
 use evals::likelihood::{CACHED_BYTES, LEAST_SHARED};
 use evals::text_size::{GroupSize, TextSize};
 
+use model::linear::lora::BaseForm;
+
 use super::activations::{Holding, Pass};
 use super::kv_cache;
 use super::ledger::{Array, Ledger, Part};
 use super::loss;
-use super::shape::ModelShape;
+use super::shape::{ModelShape, TensorShape};
 use super::stage::Setting;
 
 /// Positions that evaluations compute together (`evals::perplexity`, `evals::likelihood`).
 pub const POSITIONS: usize = 2048;
+
 /// Bytes of a tensor that are encoded together (`model::weights::safetensors_writer`).
 const PIECE: usize = 256 << 10;
 
@@ -149,15 +152,25 @@ impl Reading {
         self.ledger.give_all(held.into_iter().flatten());
     }
 
-    /// Tensor after tensor, each in `f32` and, in pieces, as it is written.
-    pub fn write(&mut self, model: &ModelShape) {
-        let sizes = model.tensors.iter().map(|tensor| tensor.elements());
-        let largest = 4 * sizes.max().unwrap_or(0);
-        let values = self.ledger.take(Part::Activations, largest);
-        let pieces: Vec<Array> = (0..largest.div_ceil(PIECE))
+    /// Tensor after tensor: each is read from its file, becomes `f32`, and then what is written, of `bytes` a tensor.
+    pub fn write(&mut self, model: &ModelShape, bytes: impl Fn(&TensorShape) -> usize) {
+        let beside = |tensor: &TensorShape| {
+            let stored = tensor.bytes(tensor.frozen_form(BaseForm::AsStored), 4);
+            (4 * tensor.elements(), stored.max(bytes(tensor)))
+        };
+        let most = model.tensors.iter().map(beside);
+        let (values, beside) = most.max_by_key(|(a, b)| a + b).unwrap_or_default();
+        let values = self.ledger.take(Part::Activations, values);
+        // In pieces, which find room where no tensor does.
+        let pieces: Vec<Array> = (0..beside.div_ceil(PIECE))
             .map(|_| self.ledger.take(Part::Activations, PIECE))
             .collect();
         self.ledger.give_all(pieces);
         self.ledger.give(values);
     }
+}
+
+/// In `f32`.
+pub fn as_f32(tensor: &TensorShape) -> usize {
+    4 * tensor.elements()
 }

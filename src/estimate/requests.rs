@@ -13,6 +13,8 @@ use crate::source::ModelSource;
 
 /// Tokens that a chat template and a system prompt add to a question, about, where no file tells.
 pub const TEMPLATE_TOKENS: f64 = 30.0;
+/// In English, about.
+pub const TOKENS_PER_WORD: f64 = 4.0 / 3.0;
 /// Tokens of a record where nothing tells.
 pub const RECORD_TOKENS: f64 = 256.0;
 
@@ -148,8 +150,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
                 }
                 Mode::SelfInstruct(mode) => {
                     let each = data("prompts").map_or(RECORD_TOKENS, |data| data.tokens_each());
-                    // A word is a token and a third, about.
-                    let made = each.max(mode.max_words as f64 * 4.0 / 3.0);
+                    let made = each.max(mode.max_words as f64 * TOKENS_PER_WORD);
                     let of_made = mode.generated_shots.min(mode.shots) as f64;
                     let shown = of_made * made + (mode.shots as f64 - of_made) * each;
                     let requests = mode.max_requests.unwrap_or(mode.instructions) as u64;

@@ -170,6 +170,12 @@ impl ModelShape {
         counts.sum::<usize>() as u64
     }
 
+    /// The values of all matrices.
+    pub fn matrix_values(&self) -> u64 {
+        let matrices = self.tensors.iter().filter(|tensor| tensor.shape.len() == 2);
+        matrices.map(TensorShape::elements).sum::<usize>() as u64
+    }
+
     /// The values of A and B on all layers that `lora` names.
     pub fn lora_parameters(&self, lora: &LoraShape) -> u64 {
         let adapted = (self.tensors.iter()).filter(|tensor| lora.adapts(&tensor.name));

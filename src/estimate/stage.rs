@@ -5,7 +5,7 @@ use super::known::{Facts, Known};
 use super::kv_cache;
 use super::ledger::{Memory, Part};
 use super::machine::{self, Backend};
-use super::reading::{POSITIONS, Reading, Written};
+use super::reading::{POSITIONS, Reading, Written, as_f32};
 use super::requests::{self, Asked};
 use super::shape::ModelShape;
 use super::surgery;
@@ -67,14 +67,14 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
         Action::Gqa(_) => {
             let model = changed()?;
             let _held = reading.load(&model, Part::Weights);
-            reading.write(&model);
+            reading.write(&model, as_f32);
         }
         Action::Export(export) => {
             let model = changed()?;
             // What is not stored is made as a whole first.
             let _made =
                 (facts.is_random(stage, "model")).then(|| reading.load(&model, Part::Weights));
-            surgery::export(&mut reading, export, &model);
+            surgery::export(&mut reading, export, &model, stage > 0);
         }
         Action::Quantize(quantize) => surgery::quantize(&mut reading, quantize, &changed()?),
         Action::Eval(eval) => {

@@ -41,8 +41,9 @@ impl Measured {
                 ask,
                 bytes,
                 disk,
+                round,
             } = *rates;
-            [train, head, ask, bytes, disk]
+            [train, head, ask, bytes, disk, round]
         });
         all.all(|rate| rate.is_finite() && rate > 0.0)
     }
@@ -91,6 +92,7 @@ mod tests {
             ask: 1.0,
             bytes: 1.0,
             disk: 1.0,
+            round: 1.0,
         };
         let measured = |shape: &str, train| Measured {
             last: rates(train),

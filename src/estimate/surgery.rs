@@ -7,17 +7,17 @@ use model::weights::names::is_linear;
 use super::known::Known;
 use super::ledger::{Array, Part};
 use super::loss;
-use super::reading::{POSITIONS, Reading};
+use super::reading::{POSITIONS, Reading, as_f32};
 use super::shape::{ModelShape, TensorShape};
-use crate::recipe::{Export, ExportFormat, KeepLayers, Prune, Quantize, QuantizeMethod};
+use crate::recipe::{Export, ExportFormat, FloatType, KeepLayers, Prune, Quantize, QuantizeMethod};
 use crate::stages::prune::CALIBRATION_LENGTH;
 
 /// Tokens of the calibration rows that go through a model together.
 const CALIBRATION_TOKENS: usize = 4 * CALIBRATION_LENGTH;
 
-/// Of a token of a `tokenizer.json`: what reading it leaves free in pieces too small for a tensor. Measured between nothing
-/// and 790, by what the stages before have left.
-const JSON_LEFTOVER_BYTES: usize = 320;
+/// Of a token of a `tokenizer.json`: what reading it in stages before leaves free in pieces too small for a tensor. Measured
+/// up to 790.
+const JSON_LEFTOVER_BYTES: usize = 512;
 
 /// Measures what the choice needs, then drops blocks and copies the channels that stay, and writes.
 pub fn prune(reading: &mut Reading, prune: &Prune, model: &ModelShape, made: Known<ModelShape>) {
@@ -64,7 +64,7 @@ pub fn prune(reading: &mut Reading, prune: &Prune, model: &ModelShape, made: Kno
             }
         }
     }
-    reading.write(model);
+    reading.write(model, as_f32);
 }
 
 /// The model as it was beside the rounded one, both asked for logits, then the rounded one is written.
@@ -118,13 +118,13 @@ pub fn quantize(reading: &mut Reading, quantize: &Quantize, model: &ModelShape) 
     let copied = reading.ledger.take(Part::LossChunks, logits);
     loss::score(&mut reading.ledger, scored, hidden, vocabulary);
     reading.ledger.give_all([copied, held, first]);
-    reading.write(model);
+    reading.write(model, as_f32);
 }
 
 /// Tensor after tensor; what is verified is loaded before and after.
-pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
+pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape, is_later: bool) {
     reading.process(model);
-    if !model.gguf_tokenizer && reading.setting.numbers.packs {
+    if is_later && !model.gguf_tokenizer && reading.setting.numbers.packs {
         let left = model.config.vocab_size * JSON_LEFTOVER_BYTES;
         reading.ledger.fix(Part::Process, left);
     }
@@ -156,7 +156,17 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
             // As values and as they are written.
             reading.ledger.pass(Part::Weights, 2 * values);
         }
-        _ => reading.write(model),
+        (format, _) => reading.write(model, |tensor| match format {
+            ExportFormat::Gguf { kind } => kind
+                .bytes_of(tensor.elements())
+                .unwrap_or_else(|| as_f32(tensor)),
+            ExportFormat::Safetensors { dtype }
+            | ExportFormat::Peft { dtype }
+            | ExportFormat::Gptq { dtype } => match dtype {
+                FloatType::F32 => as_f32(tensor),
+                FloatType::F16 | FloatType::Bf16 => 2 * tensor.elements(),
+            },
+        }),
     }
     if export.inputs.verify.is_some() {
         // Before and after, side by side.

@@ -66,6 +66,8 @@ impl Pace {
                 ask: flops,
                 bytes: device.bytes,
                 disk: ASSUMED_DISK,
+                // Read, and written in a byte.
+                round: device.bytes / 5.0,
             },
             shapes: BTreeMap::new(),
         })
@@ -210,9 +212,11 @@ fn evaluation_work(trained: &Trained, config: &TrainConfig, steps: Option<u64>) 
         };
         each.times(rows as f64)
     };
-    let between = (config.evaluate_every).map_or(0, |every| steps.unwrap_or(0) / every.max(1));
+    let behind = config
+        .evaluate_every
+        .map_or(1, |every| steps.unwrap_or(1).div_ceil(every.max(1)));
     let heldout = trained.heldout.map_or(Work::default(), |heldout| {
-        over(&trained.student.config, heldout).times((between + 2) as f64)
+        over(&trained.student.config, heldout).times((1 + behind) as f64)
     });
     if !trained.asks_reference {
         return heldout;
@@ -252,7 +256,7 @@ pub fn step_work(trained: &Trained, config: &TrainConfig) -> Work {
         micro.ask += blocks * work::block_forward(&teacher.config, positions, seen);
         micro.head += work::head_forward(&teacher.config, learned);
     }
-    let optimizer = Work {
+    let after = Work {
         // The norm of the gradients reads them once more.
         optimizer_bytes: work::optimizer_bytes(trained.trainable())
             + 4.0 * trained.trainable() as f64,
@@ -261,9 +265,13 @@ pub fn step_work(trained: &Trained, config: &TrainConfig) -> Work {
             let written = (share * config.rows_per_step() as f64 / ROWS as f64).ceil();
             written * new as f64 * 4.0 * trained.student.parameters() as f64
         }),
+        rounded: match config.quantization_aware {
+            Some(_) => trained.student.matrix_values() as f64,
+            None => 0.0,
+        },
         ..Work::default()
     };
-    micro.times(batches as f64).plus(optimizer)
+    micro.times(batches as f64).plus(after)
 }
 
 /// Forward with logits at every position, in rows of `length`.

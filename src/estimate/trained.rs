@@ -88,7 +88,9 @@ impl Trained {
             pairs: matches!(action, Action::Dpo(_)),
             writing,
             target_bytes,
-            row: laid.map_or(RowLayout::full(config.sequence_length), |(row, _)| row),
+            row: laid.map_or(RowLayout::full(config.sequence_length), |(row, rows)| {
+                row.in_batch_of(rows, config.rows_per_step())
+            }),
             rows: laid.map(|(_, rows)| rows).ok(),
             heldout: heldout.as_ref().map(laid_out),
             asks_reference: matches!(action, Action::Dpo(dpo) if !dpo.inputs.loss.reference_free()),

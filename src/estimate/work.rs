@@ -20,6 +20,8 @@ pub struct Work {
     pub decode_bytes: f64,
     /// Written and waited for.
     pub disk_bytes: f64,
+    /// Weights that are rounded anew.
+    pub rounded: f64,
 }
 
 /// What a machine does of each in a second.
@@ -30,6 +32,7 @@ pub struct Rates {
     pub ask: f64,
     pub bytes: f64,
     pub disk: f64,
+    pub round: f64,
 }
 
 impl Work {
@@ -41,6 +44,7 @@ impl Work {
             optimizer_bytes: self.optimizer_bytes * factor,
             decode_bytes: self.decode_bytes * factor,
             disk_bytes: self.disk_bytes * factor,
+            rounded: self.rounded * factor,
         }
     }
 
@@ -52,6 +56,7 @@ impl Work {
             optimizer_bytes: self.optimizer_bytes + other.optimizer_bytes,
             decode_bytes: self.decode_bytes + other.decode_bytes,
             disk_bytes: self.disk_bytes + other.disk_bytes,
+            rounded: self.rounded + other.rounded,
         }
     }
 
@@ -61,6 +66,7 @@ impl Work {
             + self.ask / rates.ask
             + (self.optimizer_bytes + self.decode_bytes) / rates.bytes
             + self.disk_bytes / rates.disk
+            + self.rounded / rates.round
     }
 }
 
