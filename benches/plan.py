@@ -5,6 +5,7 @@
     python benches/plan.py --memory-only   without the probe, for a machine that has other work
     python benches/plan.py --only lora     settings whose name holds this
     python benches/plan.py --recipes       the short presets of all recipes that need no server, too
+    python benches/plan.py --server        those that ask a server, which each of them describes
 
 The plan is probed before a run and after it, and the mean of both is held against what the run took: the pace of a machine
 that is shared drifts by more than the bound within minutes, which the two probes show.
@@ -44,6 +45,7 @@ source = "recipes/data/heldout.txt"
 """
 RECIPES = ["quickstart", "answers-sft", "capture-distill", "cross-tokenizer", "distillm", "dpo", "evaluate", "gkd", "gqa-uptrain",
            "prune-distill", "qat-q4_0", "qlora-sft", "quantize-compare", "qwen-coder-distill", "smollm2-distill"]
+SERVED = ["instructions", "zephyr-data", "zephyr", "phi-data", "phi"]
 PRUNE = """
 [[stage]]
 kind = "prune"
@@ -104,6 +106,7 @@ def arguments():
     parser.add_argument("--only", default="", help="settings whose name holds this")
     parser.add_argument("--memory-only", action="store_true", help="no probe, and no bound on time")
     parser.add_argument("--recipes", action="store_true", help="the short presets of the recipes, too")
+    parser.add_argument("--server", action="store_true", help="those of recipes that ask the server on port 8080, too")
     args = parser.parse_args()
     if not args.distill.is_file():
         parser.error(f"there is no {args.distill}: build it, or say --distill PATH")
@@ -200,7 +203,7 @@ def main():
             recipe = Path(home) / f"setting{number}.toml"
             recipe.write_text(text)
             rows += told(measure(args, name, recipe, [], Path(home) / f"runs{number}"))
-        for recipe in RECIPES * args.recipes:
+        for recipe in RECIPES * args.recipes + SERVED * args.server:
             if args.only not in recipe:
                 continue
             extra = [] if recipe == "quickstart" else ["--preset", "short"]

@@ -133,9 +133,7 @@ fn of_stage(
     if times.steps_estimated && times.steps.is_some() {
         let of_answers = times.steps_at_most;
         notes.push(match of_answers {
-            true => {
-                "steps are at most so many: if all answers are as long as they may be".to_string()
-            }
+            true => "steps are at most so many, about: an earlier stage makes the data".to_string(),
             false => "steps are estimated: nobody has counted the tokens yet".to_string(),
         });
     }

@@ -28,6 +28,26 @@ pub struct GroupSize {
     pub longest: f64,
 }
 
+impl TextSize {
+    /// Of prompts that are answered.
+    pub fn of_prompts<'a>(prompts: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let shared = shared_tokens(prompts.clone());
+        let lengths: Vec<f64> = prompts.map(estimated_tokens).collect();
+        let (rows, tokens) = (lengths.len(), lengths.iter().sum::<f64>());
+        Self {
+            sequences: rows as u64,
+            tokens,
+            read_here: tokens - shared * rows.saturating_sub(1) as f64,
+            scored_here: 0.0,
+            groups: vec![GroupSize {
+                rows,
+                shared,
+                longest: lengths.into_iter().fold(0.0, f64::max),
+            }],
+        }
+    }
+}
+
 /// Tokens that all texts begin with.
 pub(crate) fn shared_tokens<'a>(mut texts: impl Iterator<Item = &'a str>) -> f64 {
     let first = texts.next().unwrap_or_default();

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use datasets::config::DataConfig;
 use datasets::error::DataError;
 use datasets::random::Random;
-use datasets::token_estimate::estimated_tokens;
 use model::generate::sampling::SamplingConfig;
 use serde::{Deserialize, Serialize};
 use teacher::{FinishReason, GenerationRequest};
@@ -22,7 +21,7 @@ use thiserror::Error;
 
 use crate::sample_records::{RecordsError, SampleRecords};
 use crate::subject::{Asked, Subject, SubjectError, Written};
-use crate::text_size::{GroupSize, TextSize, shared_tokens};
+use crate::text_size::TextSize;
 pub use config::AnswerConfig;
 pub use problem::Problem;
 use problem::read_problems;
@@ -191,21 +190,8 @@ impl AskedProblems {
 
     /// How much text the prompts are.
     pub fn size(&self) -> TextSize {
-        let prompts = || self.problems.iter().map(|(_, _, prompt)| prompt.as_str());
-        let (rows, shared) = (self.problems.len(), shared_tokens(prompts()));
-        let lengths: Vec<f64> = prompts().map(estimated_tokens).collect();
-        let tokens: f64 = lengths.iter().sum();
-        TextSize {
-            sequences: rows as u64,
-            tokens,
-            read_here: tokens - shared * rows.saturating_sub(1) as f64,
-            scored_here: 0.0,
-            groups: vec![GroupSize {
-                rows,
-                shared,
-                longest: lengths.into_iter().fold(0.0, f64::max),
-            }],
-        }
+        let prompts = self.problems.iter().map(|(_, _, prompt)| prompt.as_str());
+        TextSize::of_prompts(prompts)
     }
 
     /// Has a model answer. What is in `records` already is not asked again. `progress` hears how many questions are done,

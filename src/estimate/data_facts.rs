@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datasets::config::DataConfig;
+use datasets::error::DataError;
 use datasets::packing::SampleShape;
 use datasets::preference::read_preferences;
 use datasets::read::read_prompts;
@@ -15,6 +16,8 @@ use super::known::Known;
 
 /// Files up to this size are read to count what is in them.
 const READ_AT_MOST: u64 = 4 << 20;
+/// Of a mixture so many sizes are kept.
+const MIXED_SIZES: usize = 4096;
 /// Of larger ones with a `limit` so many samples are read, which tell how long the others are.
 const SAMPLED: usize = 256;
 /// Bytes of text a token, about, where it is not read: English in vocabularies of 30 to 150 thousand tokens.
@@ -34,14 +37,18 @@ pub struct DataFacts {
     pub at_most: bool,
     /// Answers to one prompt that stand side by side; 0 where that is not said.
     pub candidates: usize,
+    /// Why a file that is small enough to be read could not be.
+    pub problem: Option<Arc<str>>,
 }
 
 /// Tokens of a sample, estimated, without what a template adds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SampleSize {
     /// Only read, before what is learned.
     pub read: f64,
     pub learned: f64,
+    /// Only read, between what is learned.
+    pub between: f64,
     /// Of a conversation.
     pub turns: usize,
     /// Plain text, that may be cut anywhere.
@@ -50,7 +57,7 @@ pub struct SampleSize {
 
 impl SampleSize {
     pub fn tokens(&self) -> f64 {
-        self.read + self.learned
+        self.read + self.learned + self.between
     }
 
     /// What is asked where it is a prompt: a text is one as a whole.
@@ -61,14 +68,28 @@ impl SampleSize {
         }
     }
 
-    /// As a template shows it, which ends what is learned with a token.
+    /// As a template shows it. What opens the first answer is read before it; where turns end is taken to be read, too.
     pub fn shape(&self, template: TemplateTokens) -> SampleShape {
-        let read = self.read + template.around(self.turns);
+        let read = self.read + template.around(self.turns.min(2));
+        let behind = self.learned + self.behind(template);
         let first_target = (read.round() as u32).max(1);
         SampleShape {
-            length: first_target.saturating_add(self.learned.round() as u32),
+            length: ((read + behind).round() as u32).max(first_target),
             first_target,
             splittable: self.splittable,
+        }
+    }
+
+    /// Read and not learned behind the first answer.
+    fn behind(&self, template: TemplateTokens) -> f64 {
+        self.between + self.turns.saturating_sub(2) as f64 * template.turn
+    }
+
+    /// Of what stands behind where the first answer begins the share that is learned.
+    pub fn share_behind(&self, template: TemplateTokens) -> f64 {
+        match self.learned > 0.0 {
+            true => self.learned / (self.learned + self.behind(template)),
+            false => 0.0,
         }
     }
 }
@@ -89,13 +110,18 @@ impl DataFacts {
         };
         let is_read = is_small || wanted.is_some();
         // Questions of evaluations are read elsewhere: they are no samples.
-        let Some(sizes) = is_read.then(|| sizes(&config, pairs)).flatten() else {
-            return Ok(Self {
-                bytes,
-                samples: limit.map(|limit| limit as u64),
-                pairs,
-                ..Self::default()
-            });
+        let read = is_read.then(|| sizes(&config, pairs).map_err(|error| error.to_string()));
+        let sizes = match read {
+            Some(Ok(sizes)) => sizes,
+            unread => {
+                return Ok(Self {
+                    bytes,
+                    samples: limit.map(|limit| limit as u64),
+                    pairs,
+                    problem: unread.and_then(|read| read.err().map(Arc::from)),
+                    ..Self::default()
+                });
+            }
         };
         let found = sizes.len() / (1 + usize::from(pairs));
         let samples = match wanted == Some(found) {
@@ -121,8 +147,57 @@ impl DataFacts {
         }
     }
 
+    /// So many of the sizes at most, from all over the data; of pairs both sides. A text that may be cut counts as one of
+    /// `longest` tokens at most.
+    pub fn some_sizes(&self, most: usize, longest: f64) -> Vec<SampleSize> {
+        let unit = 1 + usize::from(self.pairs);
+        let every = (self.sizes.len() / unit).div_ceil(most.max(1)).max(1);
+        let units = self.sizes.chunks(unit).step_by(every).flatten();
+        let clipped = |size: &SampleSize| match size.splittable {
+            true => SampleSize {
+                learned: size.learned.min(longest),
+                ..*size
+            },
+            false => *size,
+        };
+        units.map(clipped).collect()
+    }
+
+    /// As many samples as there are in all parts, of each its share.
+    pub fn mixed(parts: &[(Self, f64)]) -> Self {
+        let samples: Option<u64> = parts.iter().map(|(part, _)| part.samples).sum();
+        let weights: f64 = parts.iter().map(|(_, weight)| weight).sum();
+        let (Some(samples), [(_, _), (_, _), ..]) = (samples, parts) else {
+            let mut parts = parts.iter().map(|(part, _)| part.clone());
+            let first = parts.next().unwrap_or_default();
+            return parts.fold(first, Self::plus);
+        };
+        let (mut text, mut learned, mut sizes) = (0.0, 0.0, Vec::new());
+        let pairs = parts.iter().all(|(part, _)| part.pairs);
+        for (part, weight) in parts {
+            let share = weight / weights;
+            let of_part = share * samples as f64 * part.tokens_each();
+            text += of_part;
+            learned += of_part * part.learned_share();
+            let unit = 1 + usize::from(pairs);
+            let drawn = (share * MIXED_SIZES as f64).ceil() as usize * unit;
+            let some = part.some_sizes(drawn, f64::INFINITY);
+            sizes.extend(some.iter().cycle().take(drawn).copied());
+        }
+        Self {
+            bytes: parts.iter().map(|(part, _)| part.bytes).sum(),
+            samples: Some(samples),
+            text_tokens: Some(text),
+            learned_tokens: Some(learned),
+            sizes: sizes.into(),
+            pairs,
+            at_most: parts.iter().any(|(part, _)| part.at_most),
+            ..Self::default()
+        }
+    }
+
     /// Both together.
-    pub fn plus(self, other: Self) -> Self {
+    fn plus(self, other: Self) -> Self {
         let learned = |facts: &Self| facts.learned_tokens.unwrap_or(facts.text());
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
@@ -133,6 +208,7 @@ impl DataFacts {
             pairs: self.pairs,
             at_most: self.at_most || other.at_most,
             candidates: 0,
+            problem: self.problem.or(other.problem),
         }
     }
 
@@ -166,45 +242,48 @@ impl DataFacts {
     }
 }
 
-/// The samples of a file, or the sides of its pairs; nothing where it holds none.
-fn sizes(config: &DataConfig<PathBuf>, pairs: bool) -> Option<Arc<[SampleSize]>> {
+/// The samples of a file, or the sides of its pairs.
+fn sizes(config: &DataConfig<PathBuf>, pairs: bool) -> Result<Arc<[SampleSize]>, DataError> {
     if !pairs {
-        let read = read_prompts(config).ok()?;
-        return Some(read.samples.iter().map(sample_size).collect());
+        let read = read_prompts(config)?;
+        return Ok(read.samples.iter().map(sample_size).collect());
     }
-    let read = read_preferences(config).ok()?;
+    let read = read_preferences(config)?;
     let sides = read.pairs.iter().flat_map(|pair| {
         [&pair.chosen, &pair.rejected].map(|side| SampleSize {
             read: tokens_of(&pair.prompt),
             learned: tokens_of(side),
             turns: pair.prompt.len() + side.len(),
-            splittable: false,
+            ..SampleSize::default()
         })
     });
-    Some(sides.collect())
+    Ok(sides.collect())
 }
 
 fn sample_size(sample: &Sample) -> SampleSize {
-    let size = |read, learned| SampleSize {
-        read,
-        learned,
-        turns: 0,
-        splittable: false,
-    };
     match sample {
         Sample::Text(text) => SampleSize {
+            learned: estimated_tokens(text),
             splittable: true,
-            ..size(0.0, estimated_tokens(text))
+            ..SampleSize::default()
         },
-        Sample::Completion { prompt, completion } => {
-            size(estimated_tokens(prompt), estimated_tokens(completion))
-        }
+        Sample::Completion { prompt, completion } => SampleSize {
+            read: estimated_tokens(prompt),
+            learned: estimated_tokens(completion),
+            ..SampleSize::default()
+        },
         Sample::Conversation(turns) => {
-            let answers = turns.iter().filter(|turn| turn.role == "assistant");
-            let learned = answers.map(|turn| estimated_tokens(&turn.content)).sum();
+            let is_answer = |turn: &&Message| turn.role == "assistant";
+            let first = turns.iter().position(|turn| is_answer(&turn));
+            let (before, behind) = turns.split_at(first.unwrap_or(turns.len()));
+            let answers = behind.iter().filter(is_answer);
+            let learned: f64 = answers.map(|turn| estimated_tokens(&turn.content)).sum();
             SampleSize {
+                read: tokens_of(before),
+                learned,
+                between: (tokens_of(behind) - learned).max(0.0),
                 turns: turns.len(),
-                ..size(tokens_of(turns) - learned, learned)
+                splittable: false,
             }
         }
     }
@@ -252,7 +331,36 @@ mod tests {
             assert_eq!(found.samples, Some(limit as u64));
             assert_eq!(found.tokens(), 200 * limit as u64);
         }
-        let both = of(Some(10)).plus(of(Some(20)));
+        let both = DataFacts::mixed(&[(of(Some(10)), 1.0), (of(Some(20)), 1.0)]);
         assert_eq!((both.samples, both.tokens()), (Some(30), 6000));
+    }
+
+    #[test]
+    fn parts_of_a_mixture_count_by_their_weights() {
+        let text = |learned| SampleSize {
+            learned,
+            splittable: true,
+            ..SampleSize::default()
+        };
+        let part = |tokens| DataFacts::of_sizes([text(tokens)], 10, false);
+        let mixed = |a, b| DataFacts::mixed(&[(part(100.0), a), (part(10.0), b)]);
+        assert_eq!(
+            (mixed(1.0, 1.0).samples, mixed(1.0, 1.0).tokens()),
+            (Some(20), 1100)
+        );
+        assert_eq!(mixed(9.0, 1.0).tokens(), 1820);
+        let long = |data: DataFacts| data.sizes.iter().filter(|size| size.learned > 50.0).count();
+        assert!(long(mixed(9.0, 1.0)) > 8 * long(mixed(1.0, 9.0)));
+        let alone = DataFacts::mixed(&[(part(100.0), 3.0)]);
+        assert_eq!(alone, part(100.0));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_why() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("broken.jsonl");
+        std::fs::write(&path, "{\"text\": ").unwrap();
+        let found = DataFacts::of(&DataConfig::new(path), false).unwrap();
+        assert!(found.problem.is_some() && found.sizes.is_empty());
     }
 }

@@ -1,5 +1,8 @@
 //! What evaluations ask of a model: texts that it writes, choices and windows that it scores.
 
+use std::iter::repeat_n;
+
+use evals::human_eval::read_tasks;
 use evals::multiple_choice::{Asked as Questions, ChoiceTask};
 use evals::text_size::TextSize;
 use evals::written_answers::AskedProblems;
@@ -29,7 +32,11 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize, eval: &Eval) -> Known
         }
         (measure, Ok(size)) => {
             let longest = size.groups.iter().map(|group| group.longest);
-            let new = (measure.answers()).map_or(1, |(_, answers)| answers.config().max_tokens);
+            let new = match (measure, measure.answers()) {
+                (Measure::HumanEval(config), _) => config.max_tokens,
+                (_, Some((_, answers))) => answers.config().max_tokens,
+                _ => 1,
+            };
             Asked {
                 texts: size.sequences,
                 read: size.tokens,
@@ -71,6 +78,11 @@ pub fn texts(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<TextSize> {
         let examples = shots.map_or(Ok(Vec::new()), read)?;
         let asked = AskedProblems::new(task, read("data")?, &examples, &answers.config(), seed);
         Ok(asked.map_err(told)?.size())
+    } else if let Measure::HumanEval(config) = &eval.measure {
+        let tasks = read_tasks(files("data")?, config.limit).map_err(told)?;
+        // Each task so often.
+        let tasks = tasks.iter().flat_map(|task| repeat_n(task, config.samples));
+        Ok(TextSize::of_prompts(tasks.map(|task| task.prompt.as_str())))
     } else {
         Err(not_read())
     }

@@ -144,28 +144,32 @@ impl<'a> Facts<'a> {
 
     /// The data that `key` of a stage names: a recipe's, or what an earlier stage will make.
     pub fn data(&self, stage: usize, key: &str) -> Known<DataFacts> {
+        let pairs = matches!(self.recipe.stages[stage].action, Action::Dpo(_));
+        self.data_as(stage, key, pairs)
+    }
+
+    /// The same, as pairs or as samples.
+    pub fn data_as(&self, stage: usize, key: &str, pairs: bool) -> Known<DataFacts> {
         match self.input(stage, key).map(|input| &input.origin) {
             Some(Origin::Data(name)) => {
                 let name = name.as_str();
-                let pairs = matches!(self.recipe.stages[stage].action, Action::Dpo(_));
                 let files = self.files[name].as_ref().map_err(Clone::clone);
                 let facts = self.read.data[name][usize::from(pairs)]
                     .get_or_init(|| files.and_then(|files| DataFacts::of(files, pairs)))
                     .clone();
                 facts.map_err(|reason| format!("`{name}`: {reason}"))
             }
-            Some(Origin::Stage(maker)) => made_data(self.recipe, self, *maker),
+            Some(Origin::Stage(maker)) => made_data(self.recipe, self, *maker, pairs),
             _ => Err(format!("`{key}` names no data")),
         }
     }
 
-    /// All data of a mixture together, as an epoch has it.
+    /// All data of a mixture together, as an epoch draws from it.
     pub fn mixture(&self, stage: usize, mix: &DataMix) -> Known<DataFacts> {
-        let mut parts = mix.names().map(|(key, _)| self.data(stage, &key));
-        let first = parts
-            .next()
-            .unwrap_or_else(|| Err("`data` names nothing".into()))?;
-        parts.try_fold(first, |sum, part| Ok(sum.plus(part?)))
+        let weights = mix.0.iter().map(|share| share.weight);
+        let parts = mix.names().zip(weights);
+        let parts = parts.map(|((key, _), weight)| Ok((self.data(stage, &key)?, weight)));
+        Ok(DataFacts::mixed(&parts.collect::<Known<Vec<_>>>()?))
     }
 
     /// Where the data is that `key` of a stage names, and how it is read; only what the recipe declares has a place yet.

@@ -7,14 +7,19 @@ use datasets::template_tokens::TemplateTokens;
 use super::data_facts::{DataFacts, SampleSize};
 use super::work;
 
+/// Samples that are laid out: others are alike. And rows that one of them is cut into at most.
+const LAID_OUT: usize = 4096;
+const LONGEST_ROWS: usize = 64;
+
 /// A row of training data, in the mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowLayout {
     /// Positions, with those of padding.
     pub length: usize,
     pub tokens: usize,
-    /// Tokens that count in the loss.
+    /// Tokens that count in the loss, and of the row that has most of them.
     pub learned: usize,
+    pub most_learned: usize,
     /// Tokens that see one another: of samples of one length, as costly as those that are there.
     pub segment: usize,
 }
@@ -26,6 +31,7 @@ impl RowLayout {
             length,
             tokens: length,
             learned: length,
+            most_learned: length,
             segment: length,
         }
     }
@@ -37,53 +43,43 @@ impl RowLayout {
         packing: Packing,
         length: usize,
     ) -> (Self, u64) {
-        let full = (
-            Self::full(length),
-            data.tokens().div_ceil(length.max(1) as u64),
-        );
-        if !(2..=1 << 30).contains(&length) {
-            return full;
+        let full = Self::full(length);
+        let some = data.some_sizes(LAID_OUT, (LONGEST_ROWS * length.max(1)) as f64);
+        if some.is_empty() || !(2..=1 << 30).contains(&length) {
+            return (full, data.tokens().div_ceil(length.max(1) as u64));
         }
-        let shapes = data.sizes.iter().map(|size| size.shape(template));
-        let shapes: Vec<SampleShape> = shapes.collect();
+        let shapes: Vec<SampleShape> = some.iter().map(|size| size.shape(template)).collect();
         let plan = laid(&shapes, data.pairs, packing, length);
         let rows = plan.rows();
         if rows == 0 {
-            return full;
+            return (full, 0);
         }
-        let (mut tokens, mut learned, mut seen) = (0_usize, 0_usize, 0.0);
-        for piece in (0..rows).flat_map(|row| plan.row(row)) {
-            let shape = shapes[piece.sample as usize];
-            let predicted = piece.predicted();
-            tokens += piece.length as usize;
-            learned += predicted.end
-                - predicted
-                    .start
-                    .max(shape.first_target as usize)
-                    .min(predicted.end);
-            seen += work::causal(piece.length as usize, piece.length as usize);
+        let (mut tokens, mut learned, mut seen, mut most) = (0_usize, 0.0, 0.0, 0.0_f64);
+        for row in 0..rows {
+            let mut of_row = 0.0;
+            for piece in plan.row(row) {
+                let (number, predicted) = (piece.sample as usize, piece.predicted());
+                let first = shapes[number].first_target as usize;
+                let behind = predicted.end.saturating_sub(predicted.start.max(first));
+                tokens += piece.length as usize;
+                of_row += behind as f64 * some[number].share_behind(template);
+                seen += work::causal(piece.length as usize, piece.length as usize);
+            }
+            learned += of_row;
+            most = most.max(of_row);
         }
-        let layout = Self {
+        let whole = |tokens: f64| (tokens.ceil() as usize).clamp(1, length);
+        let row = Self {
             length,
             tokens: tokens.div_ceil(rows).min(length),
-            learned: learned.div_ceil(rows).clamp(1, length),
-            segment: ((2.0 * seen / tokens.max(1) as f64 - 1.0).round() as usize).clamp(1, length),
+            learned: whole(learned / rows as f64),
+            most_learned: whole(most),
+            segment: whole((2.0 * seen / tokens.max(1) as f64 - 1.0).round()),
         };
-        // Of a large file only some samples were read.
-        let read: f64 = data.sizes.iter().map(SampleSize::tokens).sum();
-        let all = (data.tokens() as f64 / read.max(1.0)).max(1.0);
-        (layout, (rows as f64 * all).ceil() as u64)
-    }
-
-    /// The mean of `rows` such rows in a batch of more.
-    pub fn in_batch_of(self, rows: u64, batch: usize) -> Self {
-        let share = (rows as f64 / batch.max(1) as f64).min(1.0);
-        let part = |tokens: usize| (tokens as f64 * share).ceil() as usize;
-        Self {
-            tokens: part(self.tokens),
-            learned: part(self.learned),
-            ..self
-        }
+        // Only some samples were read, or laid out.
+        let here: f64 = some.iter().map(SampleSize::tokens).sum();
+        let all = (data.tokens() as f64 / here.max(1.0)).max(1.0);
+        (row, (rows as f64 * all).ceil() as u64)
     }
 
     /// Queries and keys that meet in a row.
@@ -116,13 +112,11 @@ mod tests {
             read,
             learned,
             turns: 2,
-            splittable: false,
+            ..SampleSize::default()
         });
-        DataFacts {
-            sizes: sizes.collect(),
-            pairs,
-            ..DataFacts::default()
-        }
+        let sizes: Vec<SampleSize> = sizes.collect();
+        let samples = sizes.len() / (1 + usize::from(pairs));
+        DataFacts::of_sizes(sizes, samples as u64, pairs)
     }
 
     #[test]
@@ -133,6 +127,7 @@ mod tests {
         assert_eq!(rows, 2);
         // 25 tokens, of which 6 + 5 + 1 are learned; 55 + 21 + 45 meet.
         assert_eq!((row.tokens, row.learned, row.segment), (13, 6, 9));
+        assert_eq!(row.most_learned, 11);
         let (alone, rows) = RowLayout::of(&found, NONE, Packing::None, 16);
         assert_eq!((alone.tokens, rows), (9, 3));
         // A template that takes 2 tokens and 1 a turn leaves no two of them beside each other.
@@ -149,6 +144,39 @@ mod tests {
         let found = data(&[(2.0, 4.0), (2.0, 2.0), (2.0, 4.0), (2.0, 1.0)], true);
         let (row, rows) = RowLayout::of(&found, NONE, Packing::Pack, 16);
         assert_eq!((rows, row.tokens, row.learned), (2, 10, 6));
+    }
+
+    #[test]
+    fn a_conversation_of_many_turns_is_cut_and_not_left_out() {
+        // Five times 15 tokens of a question and 15 of its answer, in rows of 64.
+        let talk = SampleSize {
+            read: 15.0,
+            learned: 75.0,
+            between: 60.0,
+            turns: 10,
+            splittable: false,
+        };
+        let found = DataFacts::of_sizes(vec![talk; 40], 40, false);
+        let (row, rows) = RowLayout::of(&found, NONE, Packing::Pack, 64);
+        assert_eq!((rows, row.tokens), (40, 64));
+        // Of what follows the first question 75 of 135 are answers.
+        assert_eq!(row.learned, (49.0 * 75.0 / 135.0_f64).ceil() as usize);
+    }
+
+    #[test]
+    fn what_is_large_is_laid_out_in_part() {
+        let text = |tokens| SampleSize {
+            learned: tokens,
+            splittable: true,
+            ..SampleSize::default()
+        };
+        let long = DataFacts::of_sizes([text(4e9)], 1, false);
+        let (row, rows) = RowLayout::of(&long, NONE, Packing::Pack, 512);
+        assert!((7_800_000..7_950_000).contains(&rows), "{rows}");
+        assert!(row.tokens > 500);
+        let many = DataFacts::of_sizes(vec![text(128.0); 100_000], 100_000, false);
+        let (_, rows) = RowLayout::of(&many, NONE, Packing::Pack, 512);
+        assert!((25_000..25_100).contains(&rows), "{rows}");
     }
 
     #[test]

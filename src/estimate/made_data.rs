@@ -10,13 +10,13 @@ use super::requests::{TOKENS_PER_WORD, prompt_tokens};
 use crate::recipe::{Action, Generate, Keep, Mode, Recipe};
 
 /// Samples whose sizes are kept one by one.
-const SIZES_AT_MOST: usize = 1 << 16;
+const SIZES_AT_MOST: usize = 1 << 12;
 
-/// What stage `maker` leaves.
+/// What stage `maker` leaves, read as pairs or as samples.
 ///
 /// # Errors
 /// A stage that makes something else, or of which that is not known before.
-pub fn made_data(recipe: &Recipe, facts: &Facts, maker: usize) -> Known<DataFacts> {
+pub fn made_data(recipe: &Recipe, facts: &Facts, maker: usize, pairs: bool) -> Known<DataFacts> {
     let made = match &recipe.stages[maker].action {
         Action::Generate(generate) => written(generate, &facts.data(maker, "prompts")?)?,
         Action::Exercises(exercises) => {
@@ -29,21 +29,33 @@ pub fn made_data(recipe: &Recipe, facts: &Facts, maker: usize) -> Known<DataFact
             DataFacts::of_sizes([text], samples, false)
         }
         Action::Rate(rate) => {
-            let answers = facts.data(maker, "answers.0")?;
-            let candidates = answers.candidates.max(1);
-            let prompts = answers.records()? / candidates as u64;
-            let firsts = answers.sizes.iter().step_by(candidates);
+            // Of each prompt the longest that may be its best.
+            let answers = (0..rate.answers.len())
+                .map(|number| facts.data(maker, &format!("answers.{number}")))
+                .collect::<Known<Vec<_>>>()?;
+            let candidates = |data: &DataFacts| data.candidates.max(1);
+            let prompts = answers.iter().map(|data| {
+                let records = data.records();
+                records.map(|records| records / candidates(data) as u64)
+            });
+            let prompts = prompts.collect::<Known<Vec<_>>>()?;
+            let longest =
+                (answers.iter()).max_by(|a, b| a.tokens_each().total_cmp(&b.tokens_each()));
+            let longest = longest.ok_or("`answers` names nothing")?;
+            let firsts = longest.sizes.iter().step_by(candidates(longest));
             let sides = match rate.keep {
                 Keep::Pairs => 2,
                 Keep::Best => 1,
             };
             let sizes = firsts.flat_map(|size| repeat_n(*size, sides));
-            DataFacts::of_sizes(sizes.collect::<Vec<_>>(), prompts, sides == 2)
+            let sizes: Vec<SampleSize> = sizes.collect();
+            let most = prompts.into_iter().max().unwrap_or(0);
+            DataFacts::of_sizes(sizes, most, sides == 2)
         }
         Action::Filter(_)
         | Action::Dedup(_)
         | Action::Decontaminate(_)
-        | Action::CodeQuality(_) => facts.data(maker, "data")?,
+        | Action::CodeQuality(_) => facts.data_as(maker, "data", pairs)?,
         _ => {
             return Err(format!(
                 "stage {} makes its data: how much that is, is not known before",
@@ -62,7 +74,7 @@ fn talk(read: f64, learned: f64, turns: usize) -> SampleSize {
         read,
         learned,
         turns,
-        splittable: false,
+        ..SampleSize::default()
     }
 }
 
@@ -82,7 +94,10 @@ fn written(generate: &Generate, prompts: &DataFacts) -> Known<DataFacts> {
             let between = turns.saturating_sub(1) as f64 * new;
             let of_prompt = |prompt: f64| {
                 let all = 2 * turns + usize::from(system.is_some());
-                talk(around + prompt + between, turns as f64 * new, all)
+                SampleSize {
+                    between,
+                    ..talk(around + prompt, turns as f64 * new, all)
+                }
             };
             let candidates = generate.candidates as usize;
             let talks = asked.into_iter().map(of_prompt);
@@ -132,7 +147,7 @@ limit = 4
         let facts = Facts::new(&recipe, &Cache::at("not-there".into()), false);
         let stages = 0..recipe.stages.len();
         stages
-            .map(|stage| made_data(&recipe, &facts, stage))
+            .map(|stage| made_data(&recipe, &facts, stage, false))
             .collect()
     }
 
@@ -165,16 +180,18 @@ as = "kept"
 
     #[test]
     fn ratings_leave_a_pair_or_an_answer_of_each_prompt() {
+        let longer = ANSWERS.replace("32", "64").replace("answers", "longer");
         let rate = |keep: &str| {
-            let stage = "[[stage]]\nkind = \"rate\"\nteacher = \"server\"\nanswers = [\"answers\"]";
-            let made = of(&format!("{ANSWERS}{stage}\n{keep}\nas = \"rated\""));
-            made[1].clone().unwrap()
+            let stage = "[[stage]]\nkind = \"rate\"\nteacher = \"server\"\nanswers = [\"answers\", \"longer\"]";
+            let made = of(&format!("{ANSWERS}{longer}{stage}\n{keep}\nas = \"rated\""));
+            made[2].clone().unwrap()
         };
         let pairs = rate("");
         assert_eq!(
             (pairs.samples, pairs.sizes.len(), pairs.pairs),
             (Some(4), 8, true)
         );
+        assert_eq!(pairs.learned_tokens, Some(8.0 * 64.0));
         let best = rate("keep = \"best\"");
         assert_eq!(
             (best.samples, best.sizes.len(), best.pairs),

@@ -19,6 +19,10 @@ const EVALUATED_CACHE: usize = 2 << 30;
 const READERS_BYTES: usize = 12 << 20;
 /// Tokens of a prompt where nothing tells.
 const PROMPT_TOKENS: usize = 256;
+/// Of a token: what reading it from a GGUF file leaves free in pieces that later stages find no use for, and what a
+/// `tokenizer.json` does, measured up to 790.
+const GGUF_LEFTOVER_BYTES: usize = 380;
+const JSON_LEFTOVER_BYTES: usize = 640;
 /// Sequences that a local model writes together (`teacher::synth::local_queue`).
 pub const ROWS: usize = 16;
 
@@ -61,6 +65,10 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             ..model
         })
     };
+    let left = match setting.numbers.packs {
+        true => left_behind(recipe, facts, stage),
+        false => 0,
+    };
     let mut reading = Reading::new(setting);
     match action {
         Action::Prune(prune) => surgery::prune(&mut reading, prune, &changed()?, facts.made(stage)),
@@ -74,7 +82,8 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             // What is not stored is made as a whole first.
             let _made =
                 (facts.is_random(stage, "model")).then(|| reading.load(&model, Part::Weights));
-            surgery::export(&mut reading, export, &model, stage > 0);
+            reading.left_behind(left);
+            surgery::export(&mut reading, export, &model);
         }
         Action::Quantize(quantize) => surgery::quantize(&mut reading, quantize, &changed()?),
         Action::Eval(eval) => {
@@ -157,15 +166,35 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             return Ok(larger(asking, found));
         }
         Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
-            reading.ledger.fix(Part::Process, READERS_BYTES);
+            reading.ledger.fix(Part::Process, READERS_BYTES.max(left));
         }
-        _ if is_remote(recipe, action) => {}
+        _ if is_remote(recipe, action) => reading.left_behind(left),
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
             return writing(recipe, facts, stage, setting);
         }
         _ => {}
     }
     Ok(reading.ledger.memory())
+}
+
+/// What the tokenizers of the stages before leave in the heap.
+fn left_behind(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
+    let inputs = recipe.inputs[..stage].iter().enumerate();
+    let keys = inputs.flat_map(|(before, inputs)| {
+        let keys = inputs.iter().map(|input| input.reference.key.as_str());
+        keys.map(move |key| (before, key))
+    });
+    let left = keys.filter_map(|(before, key)| {
+        let model = facts.model(before, key).ok()?;
+        // What trains writes a `tokenizer.json`, too.
+        let trains = recipe.stages[before].action.training().is_some();
+        let each = match model.gguf_tokenizer && !trains {
+            true => GGUF_LEFTOVER_BYTES,
+            false => JSON_LEFTOVER_BYTES,
+        };
+        Some(model.config.vocab_size * each)
+    });
+    left.max().unwrap_or(0)
 }
 
 fn larger(a: Memory, b: Memory) -> Memory {

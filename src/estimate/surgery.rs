@@ -15,10 +15,6 @@ use crate::stages::prune::CALIBRATION_LENGTH;
 /// Tokens of the calibration rows that go through a model together.
 const CALIBRATION_TOKENS: usize = 4 * CALIBRATION_LENGTH;
 
-/// Of a token of a `tokenizer.json`: what reading it in stages before leaves free in pieces too small for a tensor. Measured
-/// up to 790.
-const JSON_LEFTOVER_BYTES: usize = 512;
-
 /// Measures what the choice needs, then drops blocks and copies the channels that stay, and writes.
 pub fn prune(reading: &mut Reading, prune: &Prune, model: &ModelShape, made: Known<ModelShape>) {
     let arrays = reading.load(model, Part::Weights);
@@ -122,12 +118,8 @@ pub fn quantize(reading: &mut Reading, quantize: &Quantize, model: &ModelShape) 
 }
 
 /// Tensor after tensor; what is verified is loaded before and after.
-pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape, is_later: bool) {
+pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
     reading.process(model);
-    if is_later && !model.gguf_tokenizer && reading.setting.numbers.packs {
-        let left = model.config.vocab_size * JSON_LEFTOVER_BYTES;
-        reading.ledger.fix(Part::Process, left);
-    }
     if let ExportFormat::Gptq { .. } = export.format {
         // A byte a code, in the file that is mapped and in the matrices that are checked first.
         let linear = model

@@ -139,9 +139,9 @@ pub struct Times {
     pub seconds: Option<f64>,
     pub step_seconds: Option<f64>,
     pub steps: Option<u64>,
-    /// Whether the number of steps was estimated from bytes of text.
+    /// Whether the number of steps was estimated from lengths of text.
     pub steps_estimated: bool,
-    /// Whether there may be fewer: their data will be made by answers, which may be shorter than they may be.
+    /// Whether there may be fewer: an earlier stage will make the data, and no more than that.
     pub steps_at_most: bool,
     /// Why there is no time, where it is not the machine's pace that is missing.
     pub unknown: Option<String>,
@@ -168,16 +168,7 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
     let config = recipe.stages[stage].action.training()?;
     let trained = Trained::of(recipe, facts, stage).ok()?;
     let steps = trained.steps(config);
-    let key = format!(
-        "{:?} {:?} {:?} {:?} {:?} {} {:?}",
-        shape_key(&trained.student),
-        trained.teacher.as_ref().map(shape_key),
-        config.adapter,
-        trained.row,
-        config.micro_batch,
-        config.checkpoint_blocks,
-        trained.losses,
-    );
+    let key = training_key(&trained, config);
     let rates = pace.at(key, |disk| probe::training_rates(&trained, config, disk));
     let step = step_work(&trained, config);
     let step_seconds = rates.map(|rates| step.seconds(&rates));
@@ -197,8 +188,28 @@ fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Op
         steps,
         steps_estimated: config.steps.is_none(),
         steps_at_most: trained.data.as_ref().is_ok_and(|data| data.at_most),
-        unknown: None,
+        unknown: match steps {
+            Some(_) => None,
+            None => trained.data.as_ref().err().cloned(),
+        },
     })
+}
+
+/// What the rates of a training stage depend on; of how its rows are filled roughly.
+fn training_key(trained: &Trained, config: &TrainConfig) -> String {
+    format!(
+        "{:?} {:?} {} {:?} {:?} {} {} {} {} {:?}",
+        shape_key(&trained.student),
+        trained.teacher.as_ref().map(shape_key),
+        trained.student.config.vocab_size,
+        config.adapter,
+        config.quantization_aware,
+        config.sequence_length,
+        trained.row.segment.next_power_of_two(),
+        Trained::micro(config).0,
+        config.checkpoint_blocks,
+        trained.losses,
+    )
 }
 
 /// Forward over held-out data, before the first step, between and after the last; and what a reference says of all pairs.
@@ -231,12 +242,13 @@ fn evaluation_work(trained: &Trained, config: &TrainConfig, steps: Option<u64>) 
     said.fold(heldout, |sum, rows| sum.plus(over(&reference.config, rows)))
 }
 
-/// What a step of training computes.
+/// What a step of training computes. Microbatches of padding alone are left out.
 pub fn step_work(trained: &Trained, config: &TrainConfig) -> Work {
-    let (rows, batches) = Trained::micro(config);
-    let student = &trained.student.config;
-    let row = trained.row;
-    let (positions, seen) = (rows * row.length, rows as f64 * row.seen());
+    let (micro, batches) = Trained::micro(config);
+    let (student, row) = (&trained.student.config, trained.row);
+    let filled = trained.filled_rows(config);
+    let positions = batches.min(filled.div_ceil(micro)) * micro * row.length;
+    let (learned, seen) = (filled * row.learned, filled as f64 * row.seen());
     let layers = student.num_hidden_layers as f64;
     let block = work::block_train(
         student,
@@ -245,16 +257,15 @@ pub fn step_work(trained: &Trained, config: &TrainConfig) -> Work {
         seen,
         config.checkpoint_blocks,
     );
-    let learned = trained.positions(config);
-    let mut micro = Work {
+    let mut work = Work {
         train: layers * block,
         head: work::head_train(student, trained.lora.is_none(), learned, trained.pairs),
         ..Work::default()
     };
     if let Some(teacher) = &trained.teacher {
         let blocks = teacher.config.num_hidden_layers as f64;
-        micro.ask += blocks * work::block_forward(&teacher.config, positions, seen);
-        micro.head += work::head_forward(&teacher.config, learned);
+        work.ask += blocks * work::block_forward(&teacher.config, positions, seen);
+        work.head += work::head_forward(&teacher.config, learned);
     }
     let after = Work {
         // The norm of the gradients reads them once more.
@@ -271,7 +282,7 @@ pub fn step_work(trained: &Trained, config: &TrainConfig) -> Work {
         },
         ..Work::default()
     };
-    micro.times(batches as f64).plus(after)
+    work.plus(after)
 }
 
 /// Forward with logits at every position, in rows of `length`.

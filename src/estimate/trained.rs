@@ -15,6 +15,9 @@ use super::stage::{ROWS, Setting};
 use super::training::Training;
 use crate::recipe::{Action, Origin, Recipe, TeacherChoice};
 
+/// More bytes than any machine has; a sum of such numbers is still one.
+const MOST_BYTES: f64 = (1_u64 << 55) as f64;
+
 /// The models of a training stage, by what they do in it.
 pub struct Trained {
     pub student: ModelShape,
@@ -71,13 +74,16 @@ impl Trained {
             }
             _ => return Err("it trains nothing".into()),
         };
-        let data = facts.mixture(stage, mix);
-        let own = config.chat_template.as_deref().and_then(TemplateTokens::of);
-        let template = own.or(student.template).unwrap_or(TemplateTokens::USUAL);
+        let data = facts.mixture(stage, mix).and_then(readable);
+        let template = match &config.chat_template {
+            Some(own) => TemplateTokens::of(own),
+            None => student.template,
+        };
+        let template = template.unwrap_or(TemplateTokens::USUAL);
         let laid_out = |data: &DataFacts| {
             RowLayout::of(data, template, config.packing, config.sequence_length)
         };
-        let heldout = facts.data(stage, "heldout").ok();
+        let heldout = facts.data(stage, "heldout").and_then(readable).ok();
         let laid = data.as_ref().map(laid_out);
         Ok(Self {
             student,
@@ -88,9 +94,7 @@ impl Trained {
             pairs: matches!(action, Action::Dpo(_)),
             writing,
             target_bytes,
-            row: laid.map_or(RowLayout::full(config.sequence_length), |(row, rows)| {
-                row.in_batch_of(rows, config.rows_per_step())
-            }),
+            row: laid.map_or(RowLayout::full(config.sequence_length), |(row, _)| row),
             rows: laid.map(|(_, rows)| rows).ok(),
             heldout: heldout.as_ref().map(laid_out),
             asks_reference: matches!(action, Action::Dpo(dpo) if !dpo.inputs.loss.reference_free()),
@@ -128,9 +132,16 @@ impl Trained {
         (micro, rows.div_ceil(micro))
     }
 
-    /// Supervised positions of a microbatch, about.
+    /// Rows of a step that hold anything: the last ones of a small data set are padding.
+    pub fn filled_rows(&self, config: &TrainConfig) -> usize {
+        let rows = config.rows_per_step().max(1);
+        self.rows.map_or(rows, |all| (all as usize).clamp(1, rows))
+    }
+
+    /// Supervised positions of a microbatch, at most.
     pub fn positions(&self, config: &TrainConfig) -> usize {
-        Self::micro(config).0 * self.row.learned
+        let rows = Self::micro(config).0.min(self.filled_rows(config));
+        rows * self.row.most_learned
     }
 
     pub fn training(&self, config: &TrainConfig, setting: Setting) -> Training<'_> {
@@ -174,24 +185,32 @@ impl Trained {
 
     /// Of the shards what the steps read.
     fn mapped_targets(&self, config: &TrainConfig) -> usize {
-        let Ok(data) = &self.data else {
-            return 0;
-        };
+        let read = self.rows_read(config).unwrap_or(0);
+        (read as f64 * self.row.learned as f64 * self.target_bytes).min(MOST_BYTES) as usize
+    }
+
+    /// Rows that are read once or more.
+    fn rows_read(&self, config: &TrainConfig) -> Option<u64> {
         let steps = config.steps.unwrap_or(u64::MAX);
-        let read = (data.tokens()).min(steps.saturating_mul(config.tokens_per_step as u64));
-        (read as f64 * data.learned_share() * self.target_bytes) as usize
+        let read = steps.saturating_mul(config.rows_per_step() as u64);
+        Some(self.rows?.min(read))
     }
 
     fn token_bytes(&self, config: &TrainConfig) -> usize {
-        let held = self.data.as_ref().map_or(0, DataFacts::tokens);
-        let steps = config.steps.unwrap_or(u64::MAX);
-        let read = steps.saturating_mul(config.tokens_per_step as u64);
         // The vocabularies are compared over every token.
         let touched = match self.teacher {
-            Some(_) => held,
-            None => held.min(read),
+            Some(_) => self.rows,
+            None => self.rows_read(config),
         };
-        5 * touched as usize
+        (5.0 * touched.unwrap_or(0) as f64 * self.row.tokens as f64).min(MOST_BYTES) as usize
+    }
+}
+
+/// Data whose file was read, or is too large to be.
+fn readable(data: DataFacts) -> Known<DataFacts> {
+    match &data.problem {
+        Some(problem) => Err(problem.to_string()),
+        None => Ok(data),
     }
 }
 
