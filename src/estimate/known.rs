@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use datasets::config::DataConfig;
 use evals::text_size::TextSize;
@@ -23,14 +24,13 @@ pub struct Facts<'a> {
     /// What the stages make, in their order, where that is a model.
     made: Vec<Known<ModelShape>>,
     files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
-    read: Read<'a>,
+    read: Rc<Read>,
 }
 
 /// What is read when it is first asked for, and then kept.
-#[derive(Clone, Default)]
-struct Read<'a> {
+struct Read {
     /// As samples, and as pairs.
-    data: BTreeMap<&'a str, [OnceCell<Known<DataFacts>>; 2]>,
+    data: BTreeMap<String, [OnceCell<Known<DataFacts>>; 2]>,
     /// Of each stage.
     texts: Vec<OnceCell<Known<TextSize>>>,
 }
@@ -45,10 +45,10 @@ impl<'a> Facts<'a> {
         });
         let names = recipe.data.keys();
         let read = Read {
-            data: (names.map(|name| (name.as_str(), Default::default()))).collect(),
+            data: (names.map(|name| (name.clone(), Default::default()))).collect(),
             texts: vec![OnceCell::new(); recipe.stages.len()],
         };
-        Self::with_models(recipe, models, files.collect(), read)
+        Self::with_models(recipe, models, files.collect(), Rc::new(read))
     }
 
     /// Of the same recipe with other models and settings: data is not read again.
@@ -57,23 +57,15 @@ impl<'a> Facts<'a> {
             let files = self.files.get(name.as_str())?;
             Some((name.as_str(), files.clone()))
         });
-        let data = recipe.data.keys().filter_map(|name| {
-            let data = self.read.data.get(name.as_str())?;
-            Some((name.as_str(), data.clone()))
-        });
-        let read = Read {
-            data: data.collect(),
-            texts: self.read.texts.clone(),
-        };
         let models = models_of(recipe, cache, false);
-        Facts::with_models(recipe, models, files.collect(), read)
+        Facts::with_models(recipe, models, files.collect(), self.read.clone())
     }
 
     fn with_models(
         recipe: &'a Recipe,
         models: BTreeMap<&'a str, Known<ModelShape>>,
         files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
-        read: Read<'a>,
+        read: Rc<Read>,
     ) -> Self {
         let mut facts = Self {
             recipe,

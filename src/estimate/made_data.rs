@@ -81,9 +81,10 @@ fn talk(read: f64, learned: f64, turns: usize) -> SampleSize {
 /// What a teacher makes of prompts.
 fn written(generate: &Generate, prompts: &DataFacts) -> Known<DataFacts> {
     let new = f64::from(generate.sampling.max_tokens);
-    let asked: Vec<f64> = match prompts.sizes.is_empty() {
+    let some = prompts.some_sizes(SIZES_AT_MOST, f64::INFINITY);
+    let asked: Vec<f64> = match some.is_empty() {
         true => vec![prompts.tokens_each()],
-        false => (prompts.sizes.iter()).map(SampleSize::prompt).collect(),
+        false => some.iter().map(SampleSize::prompt).collect(),
     };
     let (sizes, each): (Vec<SampleSize>, u64) = match &generate.mode {
         Mode::Answer => {
