@@ -208,8 +208,8 @@ def main():
                 continue
             extra = [] if recipe == "quickstart" else ["--preset", "short"]
             path = ROOT / "recipes" / f"{recipe}.toml"
-            if 'kind = "generate"' in path.read_text():
-                # A seed that nobody has used: answers that are stored already would be asked for by none.
+            if any(f'kind = "{kind}"' in path.read_text() for kind in ("generate", "rate", "exercises", "code_quality")):
+                # A seed that nobody has used: for answers that are stored already nobody is asked.
                 extra += ["--set", f"seed={time.time_ns() % 10**9}"]
             rows += told(measure(args, recipe, path, extra, Path(home) / recipe))
     memory, step = show(rows)

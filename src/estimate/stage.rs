@@ -17,6 +17,8 @@ use crate::source::ModelSource;
 const EVALUATED_CACHE: usize = 2 << 30;
 /// What reads records takes in a stage that only sifts them; measured with files of some MiB.
 const READERS_BYTES: usize = 12 << 20;
+/// What asking a server takes; it finds room in what other stages have left.
+const CLIENT_BYTES: usize = 4 << 20;
 /// Tokens of a prompt where nothing tells.
 const PROMPT_TOKENS: usize = 256;
 /// Of a token: what reading it from a GGUF file leaves free in pieces that later stages find no use for, and what a
@@ -168,7 +170,7 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
         Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
             reading.ledger.fix(Part::Process, READERS_BYTES.max(left));
         }
-        _ if is_remote(recipe, action) => reading.left_behind(left),
+        _ if is_remote(recipe, action) => reading.left_behind(left.max(CLIENT_BYTES)),
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
             return writing(recipe, facts, stage, setting);
         }
