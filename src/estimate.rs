@@ -42,7 +42,6 @@ pub use ledger::Memory;
 use requests::Requests;
 pub use stage::Setting;
 use time::Pace;
-use trained::Trained;
 
 /// What one stage will take.
 #[derive(Clone, Debug, Serialize)]
@@ -131,16 +130,15 @@ fn of_stage(
         notes.push("the server's time is not in it".to_string());
     }
     if times.steps_estimated && times.steps.is_some() {
-        let of_answers = times.steps_at_most;
-        notes.push(match of_answers {
+        notes.push(match times.steps_at_most {
             true => "steps are at most so many, about: an earlier stage makes the data".to_string(),
             false => "steps are estimated: nobody has counted the tokens yet".to_string(),
         });
     }
-    let trained = stage.action.training().and_then(|config| {
-        let trained = Trained::of(recipe, facts, number).ok()?;
-        Some((config, trained))
-    });
+    let trained = stage
+        .action
+        .training()
+        .and_then(|config| Some((config, facts.trained(number).ok()?)));
     let other = |checkpoint: bool| {
         let (config, trained) = trained.as_ref()?;
         let mut training = trained.training(config, setting);

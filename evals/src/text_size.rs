@@ -29,11 +29,12 @@ pub struct GroupSize {
 }
 
 impl TextSize {
-    /// Of prompts that are answered.
-    pub fn of_prompts<'a>(prompts: impl Iterator<Item = &'a str> + Clone) -> Self {
+    /// Of prompts that are answered so often each.
+    pub fn of_prompts<'a>(prompts: impl Iterator<Item = &'a str> + Clone, times: usize) -> Self {
         let shared = shared_tokens(prompts.clone());
         let lengths: Vec<f64> = prompts.map(estimated_tokens).collect();
-        let (rows, tokens) = (lengths.len(), lengths.iter().sum::<f64>());
+        let rows = lengths.len().saturating_mul(times);
+        let tokens = lengths.iter().sum::<f64>() * times as f64;
         Self {
             sequences: rows as u64,
             tokens,

@@ -191,7 +191,7 @@ impl AskedProblems {
     /// How much text the prompts are.
     pub fn size(&self) -> TextSize {
         let prompts = self.problems.iter().map(|(_, _, prompt)| prompt.as_str());
-        TextSize::of_prompts(prompts)
+        TextSize::of_prompts(prompts, 1)
     }
 
     /// Has a model answer. What is in `records` already is not asked again. `progress` hears how many questions are done,

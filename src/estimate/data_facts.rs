@@ -123,7 +123,7 @@ impl DataFacts {
                 });
             }
         };
-        let found = sizes.len() / (1 + usize::from(pairs));
+        let found = sizes.len() / sides(pairs);
         let samples = match wanted == Some(found) {
             true => limit.unwrap_or(found),
             false => found,
@@ -135,7 +135,7 @@ impl DataFacts {
     /// So many samples, of which some have these sizes and the others are alike; of pairs both sides of each.
     pub fn of_sizes(sizes: impl Into<Arc<[SampleSize]>>, samples: u64, pairs: bool) -> Self {
         let sizes = sizes.into();
-        let found = sizes.len() / (1 + usize::from(pairs));
+        let found = sizes.len() / sides(pairs);
         let scale = samples as f64 / found.max(1) as f64;
         Self {
             samples: Some(samples),
@@ -150,9 +150,9 @@ impl DataFacts {
     /// So many of the sizes at most, from all over the data; of pairs both sides. A text that may be cut counts as one of
     /// `longest` tokens at most.
     pub fn some_sizes(&self, most: usize, longest: f64) -> Vec<SampleSize> {
-        let unit = 1 + usize::from(self.pairs);
-        let every = (self.sizes.len() / unit).div_ceil(most.max(1)).max(1);
-        let units = self.sizes.chunks(unit).step_by(every).flatten();
+        let sides = sides(self.pairs);
+        let every = (self.sizes.len() / sides).div_ceil(most.max(1)).max(1);
+        let units = self.sizes.chunks(sides).step_by(every).flatten();
         let clipped = |size: &SampleSize| match size.splittable {
             true => SampleSize {
                 learned: size.learned.min(longest),
@@ -163,52 +163,42 @@ impl DataFacts {
         units.map(clipped).collect()
     }
 
-    /// As many samples as there are in all parts, of each its share.
+    /// As many samples as there are in all parts, of each its share; where they are not counted, all that the parts hold.
     pub fn mixed(parts: &[(Self, f64)]) -> Self {
-        let samples: Option<u64> = parts.iter().map(|(part, _)| part.samples).sum();
+        if let [(alone, _)] = parts {
+            return alone.clone();
+        }
+        let mut counts = parts.iter().map(|(part, _)| part.samples);
+        let samples = counts.try_fold(0_u64, |sum, count| Some(sum.saturating_add(count?)));
         let weights: f64 = parts.iter().map(|(_, weight)| weight).sum();
-        let (Some(samples), [(_, _), (_, _), ..]) = (samples, parts) else {
-            let mut parts = parts.iter().map(|(part, _)| part.clone());
-            let first = parts.next().unwrap_or_default();
-            return parts.fold(first, Self::plus);
-        };
         let (mut text, mut learned, mut sizes) = (0.0, 0.0, Vec::new());
-        let pairs = parts.iter().all(|(part, _)| part.pairs);
         for (part, weight) in parts {
             let share = weight / weights;
-            let of_part = share * samples as f64 * part.tokens_each();
+            let of_part = samples.map_or(part.text(), |samples| {
+                share * samples as f64 * part.tokens_each()
+            });
             text += of_part;
             learned += of_part * part.learned_share();
-            let unit = 1 + usize::from(pairs);
-            let drawn = (share * MIXED_SIZES as f64).ceil() as usize * unit;
-            let some = part.some_sizes(drawn, f64::INFINITY);
-            sizes.extend(some.iter().cycle().take(drawn).copied());
+            match samples {
+                Some(_) => {
+                    let drawn = (share * MIXED_SIZES as f64).ceil() as usize;
+                    let some = part.some_sizes(drawn, f64::INFINITY);
+                    let drawn = drawn * sides(part.pairs);
+                    sizes.extend(some.iter().cycle().take(drawn).copied());
+                }
+                None => sizes.extend_from_slice(&part.sizes),
+            }
         }
         Self {
-            bytes: parts.iter().map(|(part, _)| part.bytes).sum(),
-            samples: Some(samples),
+            bytes: (parts.iter()).fold(0, |sum, (part, _)| sum.saturating_add(part.bytes)),
+            samples,
             text_tokens: Some(text),
             learned_tokens: Some(learned),
             sizes: sizes.into(),
-            pairs,
+            pairs: parts.iter().all(|(part, _)| part.pairs),
             at_most: parts.iter().any(|(part, _)| part.at_most),
-            ..Self::default()
-        }
-    }
-
-    /// Both together.
-    fn plus(self, other: Self) -> Self {
-        let learned = |facts: &Self| facts.learned_tokens.unwrap_or(facts.text());
-        Self {
-            bytes: self.bytes.saturating_add(other.bytes),
-            samples: (self.samples.zip(other.samples)).map(|(a, b)| a.saturating_add(b)),
-            text_tokens: Some(self.text() + other.text()),
-            learned_tokens: Some(learned(&self) + learned(&other)),
-            sizes: self.sizes.iter().chain(&*other.sizes).copied().collect(),
-            pairs: self.pairs,
-            at_most: self.at_most || other.at_most,
             candidates: 0,
-            problem: self.problem.or(other.problem),
+            problem: parts.iter().find_map(|(part, _)| part.problem.clone()),
         }
     }
 
@@ -240,6 +230,11 @@ impl DataFacts {
             _ => 1.0,
         }
     }
+}
+
+/// What stands one behind the other of a pair, or of a sample.
+pub fn sides(pairs: bool) -> usize {
+    1 + usize::from(pairs)
 }
 
 /// The samples of a file, or the sides of its pairs.

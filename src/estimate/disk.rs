@@ -1,13 +1,13 @@
 //! Bytes on disk: what a stage leaves, and what it needs while it runs.
 
 use model::quant::block_type::GgmlType;
+use model::weights::dtype::WeightDtype;
 use model::weights::gguf_types::plan_tensors;
 use serde::Serialize;
 use teacher::shards::Encoding;
 
 use super::known::{Facts, lora_of};
 use super::shape::ModelShape;
-use super::trained::Trained;
 use crate::recipe::{Action, ExportFormat, FloatType, Recipe};
 
 /// One kind of files of a stage.
@@ -47,7 +47,7 @@ pub fn files(recipe: &Recipe, facts: &Facts, stage: usize) -> Vec<Files> {
     let mut add = |what, bytes, lasts| found.push(Files { what, bytes, lasts });
     let model = || facts.model(stage, "model").ok();
     if let Some(config) = action.training() {
-        let Ok(trained) = Trained::of(recipe, facts, stage) else {
+        let Ok(trained) = facts.trained(stage) else {
             return found;
         };
         let values = trained.trainable();
@@ -102,10 +102,7 @@ pub fn files(recipe: &Recipe, facts: &Facts, stage: usize) -> Vec<Files> {
 }
 
 fn exported(model: &ModelShape, format: &ExportFormat) -> u64 {
-    let wide = |dtype: &FloatType| match dtype {
-        FloatType::F32 => 4,
-        FloatType::F16 | FloatType::Bf16 => 2,
-    };
+    let wide = |dtype: &FloatType| WeightDtype::from(*dtype).size() as u64;
     match format {
         ExportFormat::Safetensors { dtype } => wide(dtype) * model.parameters(),
         ExportFormat::Gguf { kind } => gguf_bytes(model, *kind),

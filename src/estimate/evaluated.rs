@@ -1,7 +1,5 @@
 //! What evaluations ask of a model: texts that it writes, choices and windows that it scores.
 
-use std::iter::repeat_n;
-
 use evals::human_eval::read_tasks;
 use evals::multiple_choice::{Asked as Questions, ChoiceTask};
 use evals::text_size::TextSize;
@@ -80,9 +78,8 @@ pub fn texts(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<TextSize> {
         Ok(asked.map_err(told)?.size())
     } else if let Measure::HumanEval(config) = &eval.measure {
         let tasks = read_tasks(files("data")?, config.limit).map_err(told)?;
-        // Each task so often.
-        let tasks = tasks.iter().flat_map(|task| repeat_n(task, config.samples));
-        Ok(TextSize::of_prompts(tasks.map(|task| task.prompt.as_str())))
+        let prompts = tasks.iter().map(|task| task.prompt.as_str());
+        Ok(TextSize::of_prompts(prompts, config.samples))
     } else {
         Err(not_read())
     }

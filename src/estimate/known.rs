@@ -12,6 +12,7 @@ use super::data_facts::DataFacts;
 use super::evaluated;
 use super::made_data::made_data;
 use super::shape::{LoraShape, ModelShape};
+use super::trained::Trained;
 use crate::recipe::{Action, DataMix, Input, Origin, Recipe};
 use crate::source::{Cache, ModelSource, Source};
 
@@ -25,6 +26,9 @@ pub struct Facts<'a> {
     made: Vec<Known<ModelShape>>,
     files: BTreeMap<&'a str, Known<DataConfig<PathBuf>>>,
     read: Rc<Read>,
+    /// Of each stage, worked out when it is first asked for: what trains, and the data it makes, as samples and as pairs.
+    trained: Vec<OnceCell<Known<Trained>>>,
+    made_data: Vec<[OnceCell<Known<DataFacts>>; 2]>,
 }
 
 /// What is read when it is first asked for, and then kept.
@@ -73,6 +77,8 @@ impl<'a> Facts<'a> {
             made: Vec::new(),
             files,
             read,
+            trained: recipe.stages.iter().map(|_| OnceCell::new()).collect(),
+            made_data: recipe.stages.iter().map(|_| Default::default()).collect(),
         };
         for (name, model) in &recipe.models {
             let lender = model
@@ -151,9 +157,23 @@ impl<'a> Facts<'a> {
                     .clone();
                 facts.map_err(|reason| format!("`{name}`: {reason}"))
             }
-            Some(Origin::Stage(maker)) => made_data(self.recipe, self, *maker, pairs),
+            Some(Origin::Stage(maker)) => {
+                let made = || made_data(self.recipe, self, *maker, pairs);
+                let kept = &self.made_data[*maker][usize::from(pairs)];
+                kept.get_or_init(made).clone()
+            }
             _ => Err(format!("`{key}` names no data")),
         }
+    }
+
+    /// The models, the losses and the rows of a stage that trains.
+    ///
+    /// # Errors
+    /// What is not known, and what would tell it; a stage that trains nothing.
+    pub fn trained(&self, stage: usize) -> Known<&Trained> {
+        let of_stage = || Trained::of(self.recipe, self, stage);
+        let trained = self.trained[stage].get_or_init(of_stage);
+        trained.as_ref().map_err(Clone::clone)
     }
 
     /// All data of a mixture together, as an epoch draws from it.

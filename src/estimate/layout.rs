@@ -4,7 +4,7 @@ use datasets::packing::{Packing, PackingPlan, SampleShape};
 use datasets::random::Random;
 use datasets::template_tokens::TemplateTokens;
 
-use super::data_facts::{DataFacts, SampleSize};
+use super::data_facts::{DataFacts, SampleSize, sides};
 use super::work;
 
 /// Samples that are laid out: others are alike. And rows that one of them is cut into at most.
@@ -90,7 +90,7 @@ impl RowLayout {
 
 fn laid(shapes: &[SampleShape], pairs: bool, packing: Packing, length: usize) -> PackingPlan {
     let mut random = Random::new(0, "plan", 0, "rows");
-    let order = (0..shapes.len() as u32).step_by(1 + usize::from(pairs));
+    let order = (0..shapes.len() as u32).step_by(sides(pairs));
     let order: Vec<u32> = order.collect();
     match pairs {
         true => PackingPlan::of_pairs(shapes, &order, length, packing, &mut random),

@@ -7,7 +7,6 @@ use teacher::synth::prompt::PromptFile;
 use super::evaluated;
 use super::known::{Facts, Known};
 use super::stage::is_remote;
-use super::trained::Trained;
 use crate::recipe::{Action, Mode, Recipe};
 use crate::source::ModelSource;
 
@@ -242,7 +241,7 @@ pub fn asked(recipe: &Recipe, facts: &Facts, stage: usize) -> Known<Option<Asked
         }
         Action::Distill(distill) if is_remote(recipe, action) => {
             let train = &distill.train;
-            let trained = Trained::of(recipe, facts, stage)?;
+            let trained = facts.trained(stage)?;
             let steps = trained.steps(train).ok_or("how much data there is")?;
             let rows = steps.saturating_mul(train.rows_per_step() as u64);
             let prompt = train.sequence_length as f64 + chat;

@@ -9,7 +9,6 @@ use super::reading::{POSITIONS, Reading, Written, as_f32};
 use super::requests::{self, Asked};
 use super::shape::ModelShape;
 use super::surgery;
-use super::trained::Trained;
 use crate::recipe::{Action, CaptureFrom, Measure, Recipe};
 use crate::source::ModelSource;
 
@@ -55,7 +54,7 @@ impl Setting {
 pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) -> Known<Memory> {
     let action = &recipe.stages[stage].action;
     if let Some(config) = action.training() {
-        let trained = Trained::of(recipe, facts, stage)?;
+        let trained = facts.trained(stage)?;
         return Ok(trained.training(config, setting).memory());
     }
     let model = |key: &str| facts.model(stage, key);

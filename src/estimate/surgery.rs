@@ -1,6 +1,7 @@
 //! What a stage holds that makes one model of another: `prune`, `quantize`, `export`.
 
 use model::linear::lora::BaseForm;
+use model::weights::dtype::WeightDtype;
 use model::weights::gguf_types::plan_tensors;
 use model::weights::names::is_linear;
 
@@ -9,7 +10,7 @@ use super::ledger::{Array, Part};
 use super::loss;
 use super::reading::{POSITIONS, Reading, as_f32};
 use super::shape::{ModelShape, TensorShape};
-use crate::recipe::{Export, ExportFormat, FloatType, KeepLayers, Prune, Quantize, QuantizeMethod};
+use crate::recipe::{Export, ExportFormat, KeepLayers, Prune, Quantize, QuantizeMethod};
 use crate::stages::prune::CALIBRATION_LENGTH;
 
 /// Tokens of the calibration rows that go through a model together.
@@ -154,10 +155,7 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
                 .unwrap_or_else(|| as_f32(tensor)),
             ExportFormat::Safetensors { dtype }
             | ExportFormat::Peft { dtype }
-            | ExportFormat::Gptq { dtype } => match dtype {
-                FloatType::F32 => as_f32(tensor),
-                FloatType::F16 | FloatType::Bf16 => 2 * tensor.elements(),
-            },
+            | ExportFormat::Gptq { dtype } => WeightDtype::from(*dtype).size() * tensor.elements(),
         }),
     }
     if export.inputs.verify.is_some() {

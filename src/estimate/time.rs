@@ -166,13 +166,13 @@ pub fn times(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> T
 
 fn training(recipe: &Recipe, facts: &Facts, stage: usize, pace: &mut Pace) -> Option<Times> {
     let config = recipe.stages[stage].action.training()?;
-    let trained = Trained::of(recipe, facts, stage).ok()?;
+    let trained = facts.trained(stage).ok()?;
     let steps = trained.steps(config);
-    let key = training_key(&trained, config);
-    let rates = pace.at(key, |disk| probe::training_rates(&trained, config, disk));
-    let step = step_work(&trained, config);
+    let key = training_key(trained, config);
+    let rates = pace.at(key, |disk| probe::training_rates(trained, config, disk));
+    let step = step_work(trained, config);
     let step_seconds = rates.map(|rates| step.seconds(&rates));
-    let evaluated = evaluation_work(&trained, config, steps);
+    let evaluated = evaluation_work(trained, config, steps);
     let saved = Work {
         disk_bytes: steps.map_or(0.0, |steps| {
             let saves = steps.div_ceil(config.checkpoint_every.max(1));
