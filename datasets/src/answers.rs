@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::{ColumnMapping, DataConfig};
@@ -11,7 +10,7 @@ use crate::error::DataError;
 use crate::records::{Record, read_batches};
 use crate::sample::Message;
 use crate::texts::fields;
-use crate::turns::{ROLES, Turn, conversation};
+use crate::turns::turns_of;
 
 /// A conversation up to its last answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,15 +123,7 @@ fn of_turns(
         None | Some(Value::Null) => return Ok(None),
         Some(value) => value,
     };
-    let expected = "a list of {role, content}";
-    let turns: Result<Vec<Turn>, _> = match value {
-        // Tables without nested columns (csv) hold the list as JSON.
-        Value::String(text) => serde_json::from_str(text),
-        other => Vec::deserialize(other),
-    };
-    let turns = turns.map_err(|_| record.unexpected(column, value, expected))?;
-    let read = conversation(turns)
-        .map_err(|role| record.unexpected(column, &Value::String(role), ROLES))?;
+    let read = turns_of(record, column, value)?;
     let Ok(mut messages) = read else {
         return Ok(None);
     };

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::mask::{SampleEncoder, TokenizedSample};
 use crate::packing::SampleShape;
-use crate::preference::{LeftOut, Preference, read_preferences};
-use crate::read::{data_digest, read_samples};
+use crate::preference::{self, LeftOut, Preference};
+use crate::read::{self, TakeSamples, data_digest};
 use crate::sample::Sample;
 
 const MAGIC: [u8; 8] = *b"DSTLTOKS";
@@ -55,7 +56,7 @@ struct Counts {
 }
 
 impl TokenCache {
-    /// Opens the cache of `key` in `directory`, or tokenises the samples that `samples` reads and writes it.
+    /// Opens the cache of `key` in `directory`, or tokenises the samples that `read` hands over and writes it.
     ///
     /// A file of another key or version, or one that is damaged, is written anew. The key has to cover the data, the
     /// tokenizer and the template. Fails when no sample has a token to learn.
@@ -63,11 +64,13 @@ impl TokenCache {
         directory: &Path,
         key: &str,
         encoder: &SampleEncoder<'_>,
-        samples: impl FnOnce() -> Result<Vec<Sample>, DataError>,
+        read: impl FnOnce(TakeSamples) -> Result<(), DataError>,
     ) -> Result<Self, DataError> {
         Self::open_or_write(directory, key, |path, digest| {
             let encode = |sample: &Sample| Ok(vec![encoder.encode(sample)?]);
-            write_cache(path, digest, &samples()?, encode, LeftOut::default())
+            let mut cache = Unfinished::new(path)?;
+            read(&mut |samples| cache.add(&samples, encode))?;
+            cache.finish(digest, LeftOut::default())
         })
     }
 
@@ -98,8 +101,8 @@ impl TokenCache {
         encoder: &SampleEncoder<'_>,
     ) -> Result<Self, DataError> {
         let key = format!("{}:{}", data_digest(config)?, encoder.digest());
-        Self::build_or_open(directory, &key, encoder, || {
-            let report = read_samples(config)?;
+        Self::build_or_open(directory, &key, encoder, |take| {
+            let report = read::read_in_batches(config, take)?;
             if !report.dropped.is_empty() {
                 let source = config.source.display();
                 tracing::warn!(
@@ -108,7 +111,7 @@ impl TokenCache {
                     report.dropped
                 );
             }
-            Ok(report.samples)
+            Ok(())
         })
     }
 
@@ -121,12 +124,14 @@ impl TokenCache {
     ) -> Result<Self, DataError> {
         let key = format!("pairs:{}:{}", data_digest(config)?, encoder.digest());
         Self::open_or_write(directory, &key, |path, digest| {
-            let found = read_preferences(config)?;
             let encode = |pair: &Preference| {
                 let side = |reply| encoder.encode_reply(&pair.prompt, reply);
                 Ok(vec![side(&pair.chosen)?, side(&pair.rejected)?])
             };
-            write_cache(path, digest, &found.pairs, encode, found.left_out)
+            let mut cache = Unfinished::new(path)?;
+            let left_out =
+                preference::read_in_batches(config, &mut |pairs| cache.add(&pairs, encode))?;
+            cache.finish(digest, left_out)
         })
     }
 
@@ -296,78 +301,127 @@ fn read_header(bytes: &[u8], digest: &[u8; 32]) -> Option<Counts> {
         .then_some(counts)
 }
 
-/// Writes aside, syncs and renames, so that no reader ever sees half a file. An item of which some sample has no target is
-/// left out whole.
-fn write_cache<T: Sync>(
-    path: &Path,
-    digest: &[u8; 32],
-    items: &[T],
-    encode: impl Fn(&T) -> Result<Vec<TokenizedSample>, DataError> + Sync,
-    left_out: LeftOut,
-) -> Result<(), DataError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let failed = || DataError::io("write", path);
-    let aside = tempfile::NamedTempFile::new_in(directory).map_err(failed())?;
-    let mut writer = BufWriter::with_capacity(1 << 20, aside);
-    writer.write_all(&[0; HEADER_BYTES]).map_err(failed())?;
-    let mut counts = Counts {
-        left_out,
-        ..Counts::default()
-    };
-    let mut offsets: Vec<u64> = vec![0];
-    let mut masks: Vec<u8> = Vec::new();
-    let mut first_targets: Vec<u32> = Vec::new();
-    let mut splittable: Vec<u8> = Vec::new();
-    for (group, chunk) in items.chunks(SAMPLES_AT_A_TIME).enumerate() {
-        let encoded: Vec<Vec<TokenizedSample>> = chunk
-            .par_iter()
-            .enumerate()
-            .map(|(i, item)| {
+/// A cache that is written aside, so that no reader ever sees half a file.
+struct Unfinished<'a> {
+    path: &'a Path,
+    ids: BufWriter<NamedTempFile>,
+    /// Come behind the ids.
+    masks: BufWriter<File>,
+    counts: Counts,
+    offsets: Vec<u64>,
+    first_targets: Vec<u32>,
+    splittable: Vec<u8>,
+    /// Items that were taken.
+    items: usize,
+}
+
+impl<'a> Unfinished<'a> {
+    fn new(path: &'a Path) -> Result<Self, DataError> {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let failed = || DataError::io("write", path);
+        let ids = NamedTempFile::new_in(directory).map_err(failed())?;
+        let mut ids = BufWriter::with_capacity(1 << 20, ids);
+        ids.write_all(&[0; HEADER_BYTES]).map_err(failed())?;
+        let masks = tempfile::tempfile_in(directory).map_err(failed())?;
+        Ok(Self {
+            path,
+            ids,
+            masks: BufWriter::with_capacity(1 << 18, masks),
+            counts: Counts::default(),
+            offsets: vec![0],
+            first_targets: Vec::new(),
+            splittable: Vec::new(),
+            items: 0,
+        })
+    }
+
+    /// An item of which some sample has no target is left out whole.
+    fn add<T: Sync>(
+        &mut self,
+        items: &[T],
+        encode: impl Fn(&T) -> Result<Vec<TokenizedSample>, DataError> + Sync,
+    ) -> Result<(), DataError> {
+        for group in items.chunks(SAMPLES_AT_A_TIME) {
+            let numbered = group.par_iter().enumerate().map(|(i, item)| {
                 encode(item).map_err(|error| DataError::Sample {
-                    number: group * SAMPLES_AT_A_TIME + i + 1,
+                    number: self.items + i + 1,
                     source: Box::new(error),
                 })
-            })
-            .collect::<Result<_, _>>()?;
-        let is_learned = |sample: &TokenizedSample| sample.supervised.contains(&true);
-        for item in &encoded {
+            });
+            let encoded = numbered.collect::<Result<Vec<_>, _>>()?;
+            self.items += group.len();
+            let failed = |error| DataError::io("write", self.path)(error);
+            self.write(encoded).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, items: Vec<Vec<TokenizedSample>>) -> std::io::Result<()> {
+        for item in items {
+            let is_learned = |sample: &TokenizedSample| sample.supervised.contains(&true);
             if !item.iter().all(is_learned) {
-                counts.without_targets += item.len() as u64;
+                self.counts.without_targets += item.len() as u64;
+                continue;
+            }
+            for sample in item {
+                let first_target = sample.supervised.iter().take_while(|s| !**s).count();
+                let mask: Vec<u8> = sample.supervised.iter().map(|s| u8::from(*s)).collect();
+                self.ids.write_all(bytemuck::cast_slice(&sample.ids))?;
+                self.masks.write_all(&mask)?;
+                self.counts.samples += 1;
+                self.counts.tokens += sample.ids.len() as u64;
+                self.counts.supervised += sample.supervised_count() as u64;
+                self.offsets.push(self.counts.tokens);
+                self.first_targets.push(first_target as u32);
+                self.splittable.push(u8::from(sample.splittable));
             }
         }
-        let whole = encoded.iter().filter(|item| item.iter().all(is_learned));
-        for sample in whole.flatten() {
-            let first_target = sample.supervised.iter().take_while(|s| !**s).count();
-            writer
-                .write_all(bytemuck::cast_slice(&sample.ids))
-                .map_err(failed())?;
-            counts.samples += 1;
-            counts.tokens += sample.ids.len() as u64;
-            counts.supervised += sample.supervised_count() as u64;
-            masks.extend(sample.supervised.iter().map(|s| u8::from(*s)));
-            offsets.push(counts.tokens);
-            first_targets.push(first_target as u32);
-            splittable.push(u8::from(sample.splittable));
+        Ok(())
+    }
+
+    /// Syncs and renames.
+    fn finish(self, digest: &[u8; 32], left_out: LeftOut) -> Result<(), DataError> {
+        let counts = Counts {
+            left_out,
+            ..self.counts
+        };
+        if counts.supervised == 0 {
+            return Err(DataError::NothingSupervised {
+                found: format!(
+                    "none of {} samples has a token to learn",
+                    counts.without_targets
+                ),
+            });
         }
+        let failed = || DataError::io("write", self.path);
+        let mut writer = self.ids;
+        let mut masks = (self.masks.into_inner()).map_err(|error| failed()(error.into_error()))?;
+        masks.rewind().map_err(failed())?;
+        std::io::copy(&mut masks, &mut writer).map_err(failed())?;
+        let layout = Layout::of(&counts);
+        let zeros = layout.offsets - layout.masks - counts.tokens as usize;
+        for part in [
+            &[0; 8][..zeros],
+            bytemuck::cast_slice(&self.offsets),
+            bytemuck::cast_slice(&self.first_targets),
+            &self.splittable,
+        ] {
+            writer.write_all(part).map_err(failed())?;
+        }
+        writer.seek(SeekFrom::Start(0)).map_err(failed())?;
+        writer
+            .write_all(&header(digest, &counts))
+            .map_err(failed())?;
+        let aside = writer.into_inner().map_err(|e| failed()(e.into_error()))?;
+        aside.as_file().sync_all().map_err(failed())?;
+        aside.persist(self.path).map_err(|e| failed()(e.error))?;
+        File::open(self.path.parent().unwrap_or(Path::new(".")))
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed())
     }
-    if counts.supervised == 0 {
-        return Err(DataError::NothingSupervised {
-            found: format!(
-                "none of {} samples has a token to learn",
-                counts.without_targets
-            ),
-        });
-    }
-    let layout = Layout::of(&counts);
-    masks.resize(layout.offsets - layout.masks, 0);
-    for part in [
-        masks.as_slice(),
-        bytemuck::cast_slice(&offsets),
-        bytemuck::cast_slice(&first_targets),
-        &splittable,
-    ] {
-        writer.write_all(part).map_err(failed())?;
-    }
+}
+
+fn header(digest: &[u8; 32], counts: &Counts) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend(MAGIC);
     header.extend(VERSION.to_le_bytes());
@@ -382,12 +436,5 @@ fn write_cache<T: Sync>(
     ] {
         header.extend(count.to_le_bytes());
     }
-    writer.seek(SeekFrom::Start(0)).map_err(failed())?;
-    writer.write_all(&header).map_err(failed())?;
-    let aside = writer.into_inner().map_err(|e| failed()(e.into_error()))?;
-    aside.as_file().sync_all().map_err(failed())?;
-    aside.persist(path).map_err(|e| failed()(e.error))?;
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed())
+    header
 }

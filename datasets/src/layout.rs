@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use polars::prelude::{AnyValue, DataFrame, DataType, Schema, Series};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::config::ColumnMapping;
 use crate::error::DataError;
+use crate::records::Record;
 use crate::sample::Sample;
-use crate::turns::{ROLES, Turn, conversation};
+use crate::turns::turns_of;
 
 /// Why a row gave no sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,120 +40,89 @@ impl DropReason {
 /// The layout of one table.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Layout {
-    Text {
-        text: String,
-    },
-    Completion {
-        prompt: String,
-        completion: String,
-    },
-    Alpaca {
-        input: bool,
-    },
-    Turns {
-        column: String,
-        role: &'static str,
-        content: &'static str,
-    },
+    Text { text: String },
+    Completion { prompt: String, completion: String },
+    Alpaca { input: bool },
+    Turns { column: String },
 }
 
+/// Columns of turns, whatever else a table has.
+const COLUMNS_OF_TURNS: [&str; 2] = ["messages", "conversations"];
+
 impl Layout {
-    /// Recognises the layout of a table, or takes it from the recipe's mapping.
-    pub(crate) fn detect(
-        path: &Path,
-        schema: &Schema,
-        mapping: Option<&ColumnMapping>,
-    ) -> Result<Self, DataError> {
-        let columns = || {
-            schema
-                .iter_names()
-                .map(|n| n.to_string())
-                .collect::<Vec<_>>()
-        };
-        let has = |name: &str| schema.contains(name);
-        if let Some(mapping) = mapping {
-            return Self::from_mapping(path, schema, mapping, &columns());
+    /// Whether further columns would change nothing: with those of the mapping, or with the first of [`COLUMNS_OF_TURNS`].
+    pub(crate) fn is_certain(columns: &[String], mapping: Option<&ColumnMapping>) -> bool {
+        let has = |name: &str| columns.iter().any(|column| column == name);
+        match mapping.map(Self::from_mapping) {
+            Some(Ok(layout)) => layout.columns().iter().all(|name| has(name)),
+            Some(Err(_)) => true,
+            None => has(COLUMNS_OF_TURNS[0]),
         }
-        let layout = if has("messages") {
-            Self::turns("messages", schema)
-        } else if has("conversations") {
-            Self::turns("conversations", schema)
-        } else if has("prompt") && has("completion") {
-            Self::Completion {
-                prompt: "prompt".into(),
-                completion: "completion".into(),
-            }
-        } else if has("instruction") && has("output") {
-            Self::Alpaca {
-                input: has("input"),
-            }
-        } else if has("text") {
-            Self::Text {
-                text: "text".into(),
-            }
-        } else {
-            return Err(DataError::UnknownLayout {
-                path: path.to_path_buf(),
-                columns: columns(),
-            });
-        };
-        Ok(layout)
     }
 
-    fn from_mapping(
+    /// Recognises the layout of a table by its columns, or takes it from the recipe's mapping.
+    pub(crate) fn detect(
         path: &Path,
-        schema: &Schema,
-        mapping: &ColumnMapping,
         columns: &[String],
+        mapping: Option<&ColumnMapping>,
     ) -> Result<Self, DataError> {
-        let layout = match (
+        let has = |name: &str| columns.iter().any(|column| column == name);
+        if let Some(mapping) = mapping {
+            let layout = Self::from_mapping(mapping)?;
+            return match layout.columns().into_iter().find(|name| !has(name)) {
+                None => Ok(layout),
+                Some(column) => Err(DataError::MissingColumn {
+                    path: path.to_path_buf(),
+                    column,
+                    columns: columns.to_vec(),
+                }),
+            };
+        }
+        if let Some(turns) = COLUMNS_OF_TURNS.into_iter().find(|name| has(name)) {
+            Ok(Self::Turns {
+                column: turns.into(),
+            })
+        } else if has("prompt") && has("completion") {
+            Ok(Self::Completion {
+                prompt: "prompt".into(),
+                completion: "completion".into(),
+            })
+        } else if has("instruction") && has("output") {
+            Ok(Self::Alpaca {
+                input: has("input"),
+            })
+        } else if has("text") {
+            Ok(Self::Text {
+                text: "text".into(),
+            })
+        } else {
+            Err(DataError::UnknownLayout {
+                path: path.to_path_buf(),
+                columns: columns.to_vec(),
+            })
+        }
+    }
+
+    fn from_mapping(mapping: &ColumnMapping) -> Result<Self, DataError> {
+        let named = (
             &mapping.text,
             &mapping.prompt,
             &mapping.completion,
             &mapping.messages,
-        ) {
-            (Some(text), None, None, None) => Self::Text { text: text.clone() },
-            (None, Some(prompt), Some(completion), None) => Self::Completion {
+        );
+        match named {
+            (Some(text), None, None, None) => Ok(Self::Text { text: text.clone() }),
+            (None, Some(prompt), Some(completion), None) => Ok(Self::Completion {
                 prompt: prompt.clone(),
                 completion: completion.clone(),
-            },
-            (None, None, None, Some(messages)) => Self::turns(messages, schema),
+            }),
+            (None, None, None, Some(messages)) => Ok(Self::Turns {
+                column: messages.clone(),
+            }),
             _ => {
                 let found = serde_json::to_string(mapping).unwrap_or_default();
-                return Err(DataError::Mapping { found });
+                Err(DataError::Mapping { found })
             }
-        };
-        for column in layout.columns() {
-            if !schema.contains(&column) {
-                return Err(DataError::MissingColumn {
-                    path: path.to_path_buf(),
-                    column,
-                    columns: columns.to_vec(),
-                });
-            }
-        }
-        Ok(layout)
-    }
-
-    /// `{role, content}` unless the turns are ShareGPT's `{from, value}`.
-    fn turns(column: &str, schema: &Schema) -> Self {
-        let share_gpt = match schema.get(column) {
-            Some(DataType::List(inner)) => match inner.as_ref() {
-                DataType::Struct(fields) => fields.iter().any(|f| f.name() == "from"),
-                _ => false,
-            },
-            Some(DataType::String) => column == "conversations",
-            _ => false,
-        };
-        let (role, content) = if share_gpt {
-            ("from", "value")
-        } else {
-            ("role", "content")
-        };
-        Self::Turns {
-            column: column.into(),
-            role,
-            content,
         }
     }
 
@@ -168,47 +138,34 @@ impl Layout {
                 }
                 columns
             }
-            Self::Turns { column, .. } => vec![column.clone()],
+            Self::Turns { column } => vec![column.clone()],
         }
     }
 
-    /// Row `row` of `table`; `first_row` rows of the file came before the table.
-    pub(crate) fn sample(
-        &self,
-        path: &Path,
-        table: &DataFrame,
-        row: usize,
-        first_row: usize,
-    ) -> Result<Result<Sample, DropReason>, DataError> {
-        let cell = Cell {
-            path,
-            table,
-            row,
-            number: first_row + row + 1,
-        };
+    /// The sample of a row, or why it gives none.
+    ///
+    /// # Errors
+    /// Something else than the text or the turns that a column should hold.
+    pub(crate) fn sample(&self, row: &Row) -> Result<Result<Sample, DropReason>, DataError> {
         Ok(match self {
-            Self::Text { text } => cell
-                .text(text)?
-                .and_then(|text| filled(text).map(Sample::Text)),
+            Self::Text { text } => {
+                (row.text(text)?).and_then(|text| filled(text).map(Sample::Text))
+            }
             Self::Completion { prompt, completion } => {
-                completion_sample(cell.text(prompt)?, cell.text(completion)?)
+                completion_sample(row.text(prompt)?, row.text(completion)?)
             }
             Self::Alpaca { input } => {
-                let mut prompt = cell.text("instruction")?;
+                let mut prompt = row.text("instruction")?;
                 if let (true, Ok(instruction)) = (*input, &mut prompt)
-                    && let Ok(input) = cell.text("input")?
+                    && let Ok(input) = row.text("input")?
                     && !input.trim().is_empty()
                 {
                     instruction.push('\n');
                     instruction.push_str(&input);
                 }
-                completion_sample(prompt, cell.text("output")?)
+                completion_sample(prompt, row.text("output")?)
             }
-            Self::Turns {
-                column,
-                role,
-                content,
-            } => cell.turns(column, role, content)?,
+            Self::Turns { column } => row.turns(column)?,
         })
     }
 }
@@ -231,122 +188,25 @@ fn completion_sample(
     })
 }
 
-/// One row of a table, with what its errors have to name.
-struct Cell<'a> {
-    path: &'a Path,
-    table: &'a DataFrame,
-    row: usize,
-    number: usize,
+/// A row of a table; a field that it lacks is null.
+pub(crate) struct Row<'a> {
+    pub record: &'a Record,
+    pub fields: Map<String, Value>,
 }
 
-impl Cell<'_> {
-    fn error(
-        &self,
-        column: &str,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-    ) -> DataError {
-        DataError::Row {
-            path: self.path.to_path_buf(),
-            row: self.number,
-            column: column.to_string(),
-            found: found.into(),
-            expected: expected.into(),
-        }
-    }
-
-    fn value(&self, column: &str) -> Result<AnyValue<'_>, DataError> {
-        self.table
-            .column(column)
-            .and_then(|c| c.get(self.row))
-            .map_err(|e| self.error(column, e.to_string(), "a value"))
-    }
-
+impl Row<'_> {
     fn text(&self, column: &str) -> Result<Result<String, DropReason>, DataError> {
-        match self.value(column)? {
-            AnyValue::Null => Ok(Err(DropReason::Null)),
-            value => match value.get_str() {
-                Some(text) => Ok(Ok(text.to_string())),
-                None => Err(self.error(column, describe(&value), "a string")),
-            },
+        match self.fields.get(column) {
+            None | Some(Value::Null) => Ok(Err(DropReason::Null)),
+            Some(Value::String(text)) => Ok(Ok(text.clone())),
+            Some(other) => Err(self.record.unexpected(column, other, "a string")),
         }
     }
 
-    fn turns(
-        &self,
-        column: &str,
-        role: &str,
-        content: &str,
-    ) -> Result<Result<Sample, DropReason>, DataError> {
-        let value = self.value(column)?;
-        let turns = match (&value, value.get_str()) {
-            (AnyValue::Null, _) => return Ok(Err(DropReason::Null)),
-            (AnyValue::List(series), _) => self.struct_turns(column, series, role, content)?,
-            // Tables without nested columns (csv) hold the list as JSON.
-            (_, Some(text)) => self.json_turns(column, text)?,
-            _ => {
-                return Err(self.error(
-                    column,
-                    describe(&value),
-                    format!("a list of {{{role}, {content}}}"),
-                ));
-            }
-        };
-        let read = conversation(turns)
-            .map_err(|role| self.error(column, format!("role `{role}`"), ROLES))?;
-        Ok(read.map(Sample::Conversation))
-    }
-
-    fn struct_turns(
-        &self,
-        column: &str,
-        series: &Series,
-        role: &str,
-        content: &str,
-    ) -> Result<Vec<Turn>, DataError> {
-        if series.is_empty() {
-            return Ok(Vec::new());
+    fn turns(&self, column: &str) -> Result<Result<Sample, DropReason>, DataError> {
+        match self.fields.get(column) {
+            None | Some(Value::Null) => Ok(Err(DropReason::Null)),
+            Some(turns) => Ok(turns_of(self.record, column, turns)?.map(Sample::Conversation)),
         }
-        let expected = || format!("a list of {{{role}, {content}}}");
-        let turns = series
-            .struct_()
-            .map_err(|_| self.error(column, format!("a list of {}", series.dtype()), expected()))?;
-        let field = |name: &str| -> Result<Vec<Option<String>>, DataError> {
-            let values = turns.field_by_name(name).map_err(|_| {
-                self.error(column, format!("a list of {}", series.dtype()), expected())
-            })?;
-            let values = values.str().map_err(|_| {
-                self.error(
-                    column,
-                    format!("`{name}` of type {}", values.dtype()),
-                    "plain strings",
-                )
-            })?;
-            Ok(values.iter().map(|v| v.map(str::to_string)).collect())
-        };
-        Ok(field(role)?
-            .into_iter()
-            .zip(field(content)?)
-            .map(|(role, content)| Turn { role, content })
-            .collect())
     }
-
-    fn json_turns(&self, column: &str, text: &str) -> Result<Vec<Turn>, DataError> {
-        serde_json::from_str(text).map_err(|e| {
-            self.error(
-                column,
-                format!("text that is no JSON list of turns ({e})"),
-                "a list of turns",
-            )
-        })
-    }
-}
-
-fn describe(value: &AnyValue<'_>) -> String {
-    let mut text = value.to_string();
-    if let Some((cut, _)) = text.char_indices().nth(60) {
-        text.truncate(cut);
-        text.push('…');
-    }
-    format!("{text} of type {}", value.dtype())
 }

@@ -6,7 +6,6 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::{ColumnMapping, DataConfig};
@@ -48,23 +47,45 @@ pub struct Preferences {
 /// # Errors
 /// Data that cannot be read, holds no pairs, or none that differ.
 pub fn read_preferences(config: &DataConfig<PathBuf>) -> Result<Preferences, DataError> {
-    let mut found = Preferences::default();
-    let limit = config.limit.unwrap_or(usize::MAX);
+    let mut pairs = Vec::new();
+    let left_out = read_in_batches(config, &mut |some| {
+        pairs.extend(some);
+        Ok(())
+    })?;
+    Ok(Preferences { pairs, left_out })
+}
+
+/// As [`read_preferences`], but hands the pairs to `take`: memory holds some of them, not the data.
+pub fn read_in_batches(
+    config: &DataConfig<PathBuf>,
+    take: &mut dyn FnMut(Vec<Preference>) -> Result<(), DataError>,
+) -> Result<LeftOut, DataError> {
+    let mut wanted = config.limit.unwrap_or(usize::MAX);
+    let mut none = true;
+    let mut left_out = LeftOut::default();
+    let columns = config.columns.as_ref();
     read_batches(config, &mut |batch| {
+        let mut pairs = Vec::with_capacity(batch.len());
         for record in batch {
-            if found.pairs.len() == limit {
-                return Ok(ControlFlow::Break(()));
+            if pairs.len() == wanted {
+                break;
             }
-            match preference(&record, &fields(&record)?, config.columns.as_ref())? {
-                None => found.left_out.empty += 1,
-                Some(pair) if is_same(&pair.chosen, &pair.rejected) => found.left_out.equal += 1,
-                Some(pair) => found.pairs.push(pair),
+            match preference(&record, &fields(&record)?, columns)? {
+                None => left_out.empty += 1,
+                Some(pair) if is_same(&pair.chosen, &pair.rejected) => left_out.equal += 1,
+                Some(pair) => pairs.push(pair),
             }
         }
-        Ok(ControlFlow::Continue(()))
+        wanted -= pairs.len();
+        none &= pairs.is_empty();
+        take(pairs)?;
+        Ok(match wanted {
+            0 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
     })?;
-    if found.pairs.is_empty() {
-        let LeftOut { equal, empty } = found.left_out;
+    if none {
+        let LeftOut { equal, empty } = left_out;
         return Err(DataError::NothingPreferred {
             found: format!(
                 "{}: of {} records {equal} have two equal answers, and of {empty} a prompt or an answer is empty",
@@ -73,7 +94,7 @@ pub fn read_preferences(config: &DataConfig<PathBuf>) -> Result<Preferences, Dat
             ),
         });
     }
-    Ok(found)
+    Ok(left_out)
 }
 
 fn is_same(a: &[Message], b: &[Message]) -> bool {
@@ -174,12 +195,12 @@ fn said(record: &Record, fields: &Map<String, Value>, column: &str) -> Result<Sa
         Some(Value::String(text)) => return Ok(Said::Text(text.clone())),
         Some(value) => value,
     };
-    let turns: Result<Vec<Turn>, _> = match value {
-        Value::Object(_) => Turn::deserialize(value).map(|turn| vec![turn]),
-        _ => Vec::deserialize(value),
+    let turns: Option<Vec<Turn>> = match value {
+        Value::Array(turns) => turns.iter().map(Turn::of).collect(),
+        turn => Turn::of(turn).map(|turn| vec![turn]),
     };
     let expected = "a text, a turn {role, content} or a list of turns";
-    let turns = turns.map_err(|_| record.unexpected(column, value, expected))?;
+    let turns = turns.ok_or_else(|| record.unexpected(column, value, expected))?;
     let read = conversation(turns)
         .map_err(|role| record.unexpected(column, &Value::String(role), ROLES))?;
     Ok(read.map_or(Said::Nothing, Said::Turns))

@@ -3,23 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
-use polars::prelude::*;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
-use crate::chunks::read_chunks;
-use crate::config::{Chunk, DataConfig, Format};
+use crate::chunks::{Step, read_chunks};
+use crate::config::{Chunk, ColumnMapping, DataConfig, Format};
 use crate::error::DataError;
-use crate::files::{is_packed, list_files};
-use crate::guard::without_panics;
+use crate::files::list_files;
 pub use crate::layout::DropReason;
-use crate::layout::Layout;
+use crate::layout::{Layout, Row};
+use crate::records::{BYTES_OF_A_BATCH, RECORDS_OF_A_BATCH, columns_of, read_table_batches};
 use crate::sample::Sample;
+use crate::texts::fields;
 
 /// What was read, and what was left out.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +33,9 @@ pub struct ReadReport {
     pub skipped_files: Vec<PathBuf>,
 }
 
+/// Takes samples that were read, some at a time.
+pub type TakeSamples<'a> = &'a mut dyn FnMut(Vec<Sample>) -> Result<(), DataError>;
+
 /// Reads all samples of a data set, in file and row order.
 ///
 /// Fails when a file cannot be read, when its layout is not recognised, and when no sample is left.
@@ -48,35 +49,56 @@ pub fn read_prompts(config: &DataConfig<PathBuf>) -> Result<ReadReport, DataErro
 }
 
 fn read(config: &DataConfig<PathBuf>, unanswered: bool) -> Result<ReadReport, DataError> {
+    let mut samples = Vec::new();
+    let report = hand_over(config, unanswered, &mut |some| {
+        samples.extend(some);
+        Ok(())
+    })?;
+    Ok(ReadReport { samples, ..report })
+}
+
+/// As [`read_samples`], but hands the samples to `take`: memory holds some of them, not the data. The report has none.
+pub fn read_in_batches(
+    config: &DataConfig<PathBuf>,
+    take: TakeSamples,
+) -> Result<ReadReport, DataError> {
+    hand_over(config, false, take)
+}
+
+fn hand_over(
+    config: &DataConfig<PathBuf>,
+    unanswered: bool,
+    take: TakeSamples,
+) -> Result<ReadReport, DataError> {
     let (files, skipped_files) = list_files(&config.source, config.format)?;
-    let mut report = ReadReport {
-        skipped_files,
-        ..ReadReport::default()
+    let is_text = files.iter().all(|(_, format)| !format.is_table());
+    let mut reader = Reader {
+        report: ReadReport {
+            skipped_files,
+            ..ReadReport::default()
+        },
+        wanted: config.limit.unwrap_or(usize::MAX),
+        none: true,
+        unanswered,
+        take,
     };
-    let limit = config.limit.unwrap_or(usize::MAX);
-    let mut is_text = true;
     for (path, format) in files {
-        if report.samples.len() >= limit {
+        if reader.wanted == 0 {
             break;
         }
         match format {
-            Format::Text => read_text(&path, config.chunk, limit, &mut report)?,
-            _ => {
-                is_text = false;
-                let unpacked = unpack(&path)?;
-                let table = unpacked.as_ref().map_or(path.as_path(), |file| file.path());
-                read_table(table, format, config, (limit, unanswered), &mut report)?;
-            }
+            Format::Text => reader.text(&path, config.chunk)?,
+            _ => reader.table(&path, format, config.columns.as_ref())?,
         }
-        report.files.push(path);
+        reader.report.files.push(path);
     }
-    if report.samples.is_empty() {
+    if reader.none {
         return Err(DataError::Empty {
             path: config.source.clone(),
-            found: nothing_left(&report, is_text),
+            found: nothing_left(&reader.report, is_text),
         });
     }
-    Ok(report)
+    Ok(reader.report)
 }
 
 /// Why no sample is left, and what to look at.
@@ -130,103 +152,114 @@ pub fn data_digest(config: &DataConfig<PathBuf>) -> Result<String, DataError> {
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn read_text(
-    path: &Path,
-    chunk: Chunk,
-    limit: usize,
-    report: &mut ReadReport,
-) -> Result<(), DataError> {
-    read_chunks(path, chunk, &mut |piece| {
-        report.rows += 1;
-        if piece.trim().is_empty() {
-            *report.dropped.entry(DropReason::EmptyText).or_default() += 1;
-        } else {
-            report.samples.push(Sample::Text(piece.to_string()));
+/// Reads file after file.
+struct Reader<'a> {
+    report: ReadReport,
+    /// Samples that the limit leaves.
+    wanted: usize,
+    /// Whether there was no sample yet.
+    none: bool,
+    unanswered: bool,
+    take: TakeSamples<'a>,
+}
+
+impl Reader<'_> {
+    fn text(&mut self, path: &Path, chunk: Chunk) -> Result<(), DataError> {
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        let flow = read_chunks(path, chunk, &mut |piece| {
+            bytes += piece.len();
+            pieces.push(match piece.trim().is_empty() {
+                true => Err(DropReason::EmptyText),
+                false => Ok(Sample::Text(piece.to_string())),
+            });
+            match pieces.len() >= RECORDS_OF_A_BATCH || bytes >= BYTES_OF_A_BATCH {
+                true => {
+                    bytes = 0;
+                    self.judged(std::mem::take(&mut pieces))
+                }
+                false => Ok(ControlFlow::Continue(())),
+            }
+        })?;
+        match flow {
+            ControlFlow::Continue(()) => self.judged(pieces).map(|_| ()),
+            ControlFlow::Break(()) => Ok(()),
         }
-        Ok(match report.samples.len() < limit {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
+    }
+
+    fn table(
+        &mut self,
+        path: &Path,
+        format: Format,
+        mapping: Option<&ColumnMapping>,
+    ) -> Result<(), DataError> {
+        if fs::metadata(path)
+            .map_err(DataError::io("open", path))?
+            .len()
+            == 0
+        {
+            return Ok(());
+        }
+        // A column that is missing from the first rows must not be lost.
+        let is_certain = |columns: &[String]| Layout::is_certain(columns, mapping);
+        let columns = columns_of(path, format, &is_certain)?;
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let layout = Layout::detect(path, &columns, mapping)?;
+        read_table_batches(path, format, Some(&layout.columns()), &mut |batch| {
+            let samples = batch.par_iter().map(|record| {
+                let fields = fields(record)?;
+                layout.sample(&Row { record, fields })
+            });
+            let samples = samples.collect::<Vec<Result<_, DataError>>>();
+            // Errors behind the limit are nobody's.
+            let mut judged = Vec::with_capacity(samples.len());
+            for sample in samples {
+                match sample {
+                    Ok(sample) => judged.push(sample),
+                    Err(error) => {
+                        return match self.judged(judged)? {
+                            ControlFlow::Continue(()) => Err(error),
+                            ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+                        };
+                    }
+                }
+            }
+            self.judged(judged)
         })
-    })
-    .map(|_| ())
-}
-
-/// A packed file's contents as a file of their own.
-fn unpack(path: &Path) -> Result<Option<NamedTempFile>, DataError> {
-    if !is_packed(path) {
-        return Ok(None);
+        .map(|_| ())
     }
-    let packed = fs::File::open(path).map_err(DataError::io("open", path))?;
-    let unpacked = || -> std::io::Result<NamedTempFile> {
-        let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile()?;
-        std::io::copy(&mut MultiGzDecoder::new(packed), &mut file)?;
-        Ok(file)
-    };
-    unpacked().map(Some).map_err(DataError::io("unpack", path))
-}
 
-fn read_table(
-    path: &Path,
-    format: Format,
-    config: &DataConfig<PathBuf>,
-    (limit, unanswered): (usize, bool),
-    report: &mut ReadReport,
-) -> Result<(), DataError> {
-    let malformed = |found: String| DataError::Malformed {
-        path: path.to_path_buf(),
-        expected: match format {
-            Format::Jsonl => "JSON lines",
-            Format::Json => "a JSON array of objects",
-            Format::Csv => "csv",
-            _ => "parquet",
-        },
-        found,
-    };
-    if fs::metadata(path)
-        .map_err(DataError::io("open", path))?
-        .len()
-        == 0
-    {
-        return Ok(());
-    }
-    let failed = |message: &str| malformed(explain(path, format, message));
-    let (schema, lazy) = without_panics(|| -> PolarsResult<(SchemaRef, LazyFrame)> {
-        let mut lazy = scan(path, format)?;
-        Ok((lazy.collect_schema()?, lazy))
-    })
-    .map_err(|message| failed(&message))?
-    .map_err(|error| failed(&error.to_string()))?;
-    let layout = Layout::detect(path, &schema, config.columns.as_ref())?;
-    let columns: Vec<Expr> = layout.columns().into_iter().map(col).collect();
-    let lazy = lazy.select(columns);
-    let mut first_row = 0;
-    // Rows that give no sample do not count towards the limit, so that more rows than the limit may be needed.
-    let mut wanted = limit - report.samples.len();
-    while report.samples.len() < limit {
-        let rows = IdxSize::try_from(wanted).unwrap_or(IdxSize::MAX);
-        let table = without_panics(|| lazy.clone().slice(first_row as i64, rows).collect())
-            .map_err(|message| failed(&message))?
-            .map_err(|error| failed(&error.to_string()))?;
-        for row in 0..table.height() {
-            if report.samples.len() == limit {
+    /// Counts rows, and hands over the samples among them, as many as are wanted.
+    fn judged(&mut self, rows: Vec<Result<Sample, DropReason>>) -> Step {
+        let mut samples = Vec::with_capacity(rows.len());
+        for row in rows {
+            if samples.len() == self.wanted {
                 break;
             }
-            report.rows += 1;
-            match layout.sample(path, &table, row, first_row)? {
-                Ok(sample) if !unanswered && nothing_to_learn(&sample) => {
-                    *(report.dropped.entry(DropReason::NoAssistantTurn)).or_default() += 1;
+            self.report.rows += 1;
+            let reason = match row {
+                Ok(sample) if !self.unanswered && nothing_to_learn(&sample) => {
+                    DropReason::NoAssistantTurn
                 }
-                Ok(sample) => report.samples.push(sample),
-                Err(reason) => *report.dropped.entry(reason).or_default() += 1,
-            }
+                Ok(sample) => {
+                    samples.push(sample);
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            *self.report.dropped.entry(reason).or_default() += 1;
         }
-        first_row += table.height();
-        if table.height() < rows as usize {
-            break;
+        self.wanted -= samples.len();
+        if !samples.is_empty() {
+            self.none = false;
+            (self.take)(samples)?;
         }
-        wanted = wanted.saturating_mul(2).max(1024);
+        Ok(match self.wanted {
+            0 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
     }
-    Ok(())
 }
 
 fn nothing_to_learn(sample: &Sample) -> bool {
@@ -234,56 +267,4 @@ fn nothing_to_learn(sample: &Sample) -> bool {
         Sample::Conversation(turns) => !turns.iter().any(|turn| turn.role == "assistant"),
         Sample::Text(_) | Sample::Completion { .. } => false,
     }
-}
-
-fn scan(path: &Path, format: Format) -> PolarsResult<LazyFrame> {
-    let Some(name) = path.to_str() else {
-        polars_bail!(ComputeError: "its path is not UTF-8");
-    };
-    let location = PlRefPath::new(name);
-    match format {
-        // Types come from the whole file: a field that is missing from the first rows must not be lost.
-        Format::Jsonl => LazyJsonLineReader::new(location)
-            .with_infer_schema_length(None)
-            .finish(),
-        Format::Csv => LazyCsvReader::new(location)
-            .with_glob(false)
-            // Every column stays text: a completion "42" is no number.
-            .with_infer_schema_length(Some(0))
-            .finish(),
-        Format::Json => {
-            let file = fs::File::open(path)?;
-            let table = JsonReader::new(std::io::BufReader::new(file))
-                .with_json_format(JsonFormat::Json)
-                .infer_schema_len(None::<NonZeroUsize>)
-                .finish()?;
-            Ok(table.lazy())
-        }
-        _ => LazyFrame::scan_parquet(
-            location,
-            ScanArgsParquet {
-                glob: false,
-                ..ScanArgsParquet::default()
-            },
-        ),
-    }
-}
-
-/// For JSON lines, names the first line that is no JSON object, which the reader's own message does not.
-fn explain(path: &Path, format: Format, message: &str) -> String {
-    if format == Format::Jsonl
-        && let Ok(text) = fs::read_to_string(path)
-    {
-        for (number, line) in text.lines().enumerate() {
-            if line.trim().is_empty() {
-                continue;
-            }
-            match serde_json::from_str::<serde_json::Value>(line) {
-                Ok(serde_json::Value::Object(_)) => {}
-                Ok(_) => return format!("line {}: not an object", number + 1),
-                Err(error) => return format!("line {}: {error}", number + 1),
-            }
-        }
-    }
-    message.to_string()
 }

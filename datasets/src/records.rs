@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::*;
+use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
@@ -15,10 +16,11 @@ use crate::config::{DataConfig, Format};
 use crate::error::DataError;
 use crate::files::list_files;
 use crate::guard::without_panics;
+use crate::texts::fields;
 
 /// A batch ends with the record that reaches one of these; results do not depend on them.
-const RECORDS_OF_A_BATCH: usize = 4096;
-const BYTES_OF_A_BATCH: usize = 4 << 20;
+pub(crate) const RECORDS_OF_A_BATCH: usize = 4096;
+pub(crate) const BYTES_OF_A_BATCH: usize = 4 << 20;
 /// Rows of a table that are written as JSON together.
 const ROWS_AT_A_TIME: usize = 1024;
 
@@ -66,22 +68,86 @@ pub fn read_batches(config: &DataConfig<PathBuf>, take: Take) -> Result<(), Data
         let path: Arc<Path> = path.into();
         let flow = match format {
             Format::Text => read_text(&path, config, &mut batch),
-            Format::Jsonl => read_lines(&path, "JSON lines", &mut |row, line| match line
-                .trim()
-                .is_empty()
-            {
-                true => Ok(ControlFlow::Continue(())),
-                false => batch.push(&path, row, line.trim().to_string()),
-            }),
-            Format::Json => read_array(&path, &mut batch),
-            Format::Csv => read_csv(&path, &mut batch),
-            Format::Parquet => read_parquet(&path, &mut batch),
+            table => read_table(&path, table, None, &mut batch),
         }?;
         if flow.is_break() {
             return Ok(());
         }
     }
     batch.flush().map(|_| ())
+}
+
+/// Hands the records of one table to `take`; of parquet only these columns, of other formats all.
+pub(crate) fn read_table_batches(
+    path: &Path,
+    format: Format,
+    columns: Option<&[String]>,
+    take: Take,
+) -> Step {
+    let mut batch = Batch {
+        records: Vec::new(),
+        bytes: 0,
+        number: 0,
+        take,
+    };
+    match read_table(&path.into(), format, columns, &mut batch)? {
+        ControlFlow::Continue(()) => batch.flush(),
+        ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+    }
+}
+
+fn read_table(
+    path: &Arc<Path>,
+    format: Format,
+    columns: Option<&[String]>,
+    batch: &mut Batch,
+) -> Step {
+    match format {
+        Format::Json => read_array(path, batch),
+        Format::Csv => read_csv(path, batch),
+        Format::Parquet => read_parquet(path, columns, batch),
+        Format::Jsonl | Format::Text => {
+            read_lines(path, "JSON lines", &mut |row, line| match line.trim() {
+                "" => Ok(ControlFlow::Continue(())),
+                line => batch.push(path, row, line.to_string()),
+            })
+        }
+    }
+}
+
+/// The columns of a table in their order; of JSON those of all records up to one that leaves nothing open.
+pub(crate) fn columns_of(
+    path: &Path,
+    format: Format,
+    is_enough: &dyn Fn(&[String]) -> bool,
+) -> Result<Vec<String>, DataError> {
+    match format {
+        Format::Parquet => parquet_columns(path),
+        Format::Csv => {
+            let file = File::open(path).map_err(DataError::io("open", path))?;
+            let header = CsvRows::new(BufReader::new(file)).next_row();
+            let header = header.map_err(DataError::io("read", path))?;
+            texts_of_row(path, 0, header.unwrap_or_default())
+        }
+        _ => {
+            let mut columns: Vec<String> = Vec::new();
+            let _ends_early = read_table_batches(path, format, None, &mut |batch| {
+                let records = batch.par_iter().map(fields);
+                for record in records.collect::<Result<Vec<_>, _>>()? {
+                    for (name, _) in record {
+                        if !columns.contains(&name) {
+                            columns.push(name);
+                        }
+                    }
+                    if is_enough(&columns) {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(columns)
+        }
+    }
 }
 
 struct Batch<'a> {
@@ -196,12 +262,15 @@ pub fn csv_rows(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
     let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
     let mut found = Vec::new();
     while let Some(fields) = rows.next_row().map_err(DataError::io("read", path))? {
-        let texts: Result<Vec<String>, _> = fields.into_iter().map(String::from_utf8).collect();
-        let number = found.len() + 1;
-        found
-            .push(texts.map_err(|_| malformed(path, "csv", format!("row {number} is not UTF-8")))?);
+        found.push(texts_of_row(path, found.len() + 1, fields)?);
     }
     Ok(found)
+}
+
+fn texts_of_row(path: &Path, row: usize, fields: Vec<Vec<u8>>) -> Result<Vec<String>, DataError> {
+    let texts = fields.into_iter().map(String::from_utf8);
+    let texts: Result<_, _> = texts.collect();
+    texts.map_err(|_| malformed(path, "csv", format!("row {row} is not UTF-8")))
 }
 
 /// Every column stays text: a completion "42" is no number.
@@ -209,20 +278,15 @@ fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
     let mut next = || rows.next_row().map_err(DataError::io("read", path));
-    let not_text = |row: usize| malformed(path, "csv", format!("row {row} is not UTF-8"));
-    let text = |row: usize, fields: Vec<Vec<u8>>| -> Result<Vec<String>, DataError> {
-        let texts = fields.into_iter().map(String::from_utf8);
-        texts.collect::<Result<_, _>>().map_err(|_| not_text(row))
-    };
     let Some(header) = next()? else {
         return Ok(ControlFlow::Continue(()));
     };
-    let header = text(0, header)?;
+    let header = texts_of_row(path, 0, header)?;
     for row in 1.. {
         let Some(fields) = next()? else {
             break;
         };
-        let fields = text(row, fields)?;
+        let fields = texts_of_row(path, row, fields)?;
         if fields.len() != header.len() {
             let (found, expected) = (fields.len(), header.len());
             let says = format!("row {row} has {found} fields, the header {expected}");
@@ -276,8 +340,17 @@ impl<R: BufRead> CsvRows<R> {
     }
 }
 
+fn parquet_columns(path: &Path) -> Result<Vec<String>, DataError> {
+    let failed = |found: String| malformed(path, "parquet", found);
+    let file = File::open(path).map_err(DataError::io("open", path))?;
+    let schema = without_panics(|| ParquetReader::new(file).schema());
+    let schema = schema.map_err(failed)?;
+    let schema = schema.map_err(|error| failed(error.to_string()))?;
+    Ok(schema.iter_names().map(|name| name.to_string()).collect())
+}
+
 /// A row group at a time, which is what a reader of parquet can skip to.
-fn read_parquet(path: &Arc<Path>, batch: &mut Batch) -> Step {
+fn read_parquet(path: &Arc<Path>, columns: Option<&[String]>, batch: &mut Batch) -> Step {
     let failed = |found: String| malformed(path, "parquet", found);
     let polars = |error: PolarsError| failed(error.to_string());
     let file = File::open(path).map_err(DataError::io("open", path))?;
@@ -293,6 +366,7 @@ fn read_parquet(path: &Arc<Path>, batch: &mut Batch) -> Step {
         let file = File::open(path).map_err(DataError::io("open", path))?;
         let read = || {
             ParquetReader::new(file)
+                .with_columns(columns.map(<[String]>::to_vec))
                 .with_slice(Some((first, rows)))
                 .finish()
         };

@@ -1,21 +1,52 @@
 //! The turns of a conversation as files have them.
 
-use serde::Deserialize;
+use serde_json::Value;
 
+use crate::error::DataError;
 use crate::layout::DropReason;
+use crate::records::Record;
 use crate::sample::Message;
 
 /// What a role may be, for messages.
 pub const ROLES: &str = "system, user, assistant or tool (or ShareGPT's human, gpt, observation)";
 
+const TURNS: &str = "a list of {role, content}, or of {from, value}, of plain strings";
+
 /// `{role, content}`, or ShareGPT's `{from, value}`; either part may be null.
-#[derive(Deserialize)]
 pub struct Turn {
-    #[serde(alias = "from")]
     pub role: Option<String>,
-    #[serde(alias = "value")]
     pub content: Option<String>,
 }
+
+impl Turn {
+    /// None where a value is no turn: it has neither part, or something else than strings in them.
+    pub fn of(value: &Value) -> Option<Self> {
+        let fields = value.as_object()?;
+        if !PARTS
+            .iter()
+            .flatten()
+            .any(|name| fields.contains_key(*name))
+        {
+            return None;
+        }
+        let part = |names: [&str; 2]| {
+            let values = names.into_iter().filter_map(|name| fields.get(name));
+            let text = |value: &Value| value.as_str().map(str::to_string);
+            let mut filled = values.filter(|value| !value.is_null());
+            filled
+                .next()
+                .map_or(Some(None), |value| text(value).map(Some))
+        };
+        let [roles, contents] = PARTS;
+        Some(Self {
+            role: part(roles)?,
+            content: part(contents)?,
+        })
+    }
+}
+
+/// Who speaks, and what, by their names in files.
+const PARTS: [[&str; 2]; 2] = [["from", "role"], ["value", "content"]];
 
 /// The conversation that turns make, or why it is none: a turn that lacks a part, as calls of tools do, changes what the
 /// others answer to.
@@ -37,6 +68,31 @@ pub fn conversation(turns: Vec<Turn>) -> Result<Result<Vec<Message>, DropReason>
         true => Err(DropReason::EmptyConversation),
         false => Ok(messages),
     })
+}
+
+/// The conversation that a list of turns makes, or why it is none. Tables without nested columns (csv) hold the list as JSON.
+///
+/// # Errors
+/// Something else than such a list.
+pub fn turns_of(
+    record: &Record,
+    column: &str,
+    value: &Value,
+) -> Result<Result<Vec<Message>, DropReason>, DataError> {
+    let unexpected = |value: &Value| record.unexpected(column, value, TURNS);
+    let read;
+    let turns = match value {
+        Value::Array(turns) => turns,
+        Value::String(text) => {
+            let turns = serde_json::from_str::<Vec<Value>>(text);
+            read = turns.map_err(|_| unexpected(value))?;
+            &read
+        }
+        other => return Err(unexpected(other)),
+    };
+    let turns = turns.iter().map(|turn| Turn::of(turn).ok_or(turn));
+    let turns = turns.collect::<Result<_, _>>().map_err(unexpected)?;
+    conversation(turns).map_err(|role| record.unexpected(column, &Value::String(role), ROLES))
 }
 
 fn standard_role(role: &str) -> Option<&'static str> {

@@ -54,7 +54,7 @@ fn samples(seed: u64, n: usize) -> Vec<Sample> {
 fn cache(directory: &Path, samples: Vec<Sample>) -> TokenCache {
     let tokenizer = tiny();
     let encoder = SampleEncoder::new(&tokenizer).unwrap();
-    TokenCache::build_or_open(directory, "test", &encoder, || Ok(samples)).unwrap()
+    TokenCache::build_or_open(directory, "test", &encoder, |take| take(samples)).unwrap()
 }
 
 fn config(length: usize, rows: usize, packing: Packing) -> LoaderConfig {
@@ -243,12 +243,9 @@ fn every_batch_of_a_stream_with_long_prompts_has_a_target() {
     let tokenizer = tiny();
     let encoder = SampleEncoder::with_template(&tokenizer, None);
     let open = || {
-        TokenCache::build_or_open(
-            directory.path(),
-            "prompts",
-            &encoder,
-            || Ok(samples.clone()),
-        )
+        TokenCache::build_or_open(directory.path(), "prompts", &encoder, |take| {
+            take(samples.clone())
+        })
         .unwrap()
     };
     let supervised = open().supervised() as usize;
@@ -279,9 +276,10 @@ fn the_border_of_a_completion_is_exact() {
         prompt: "the dog".into(),
         completion: "7777".into(),
     };
-    let cache =
-        TokenCache::build_or_open(directory.path(), "border", &encoder, || Ok(vec![sample]))
-            .unwrap();
+    let cache = TokenCache::build_or_open(directory.path(), "border", &encoder, |take| {
+        take(vec![sample])
+    })
+    .unwrap();
     let loader = BatchLoader::new(cache, config(32, 1, Packing::Pack)).unwrap();
     let batch = loader.batch(0);
     let prompt = tokenizer.encode("the dog", true).unwrap();
@@ -368,9 +366,9 @@ fn a_cache_is_reused_and_a_damaged_one_is_written_anew() {
     let data = samples(5, 50);
     let encoded: Vec<TokenizedSample> = data.iter().map(|s| encoder.encode(s).unwrap()).collect();
     let build = |reads: &mut usize| {
-        TokenCache::build_or_open(directory.path(), "key", &encoder, || {
+        TokenCache::build_or_open(directory.path(), "key", &encoder, |take| {
             *reads += 1;
-            Ok(data.clone())
+            take(data.clone())
         })
         .unwrap()
     };
@@ -455,8 +453,8 @@ fn nothing_to_learn_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let encoder = SampleEncoder::new(&tokenizer).unwrap();
     let only_read = Sample::Conversation(vec![Message::new("user", "hi")]);
-    let error = TokenCache::build_or_open(directory.path(), "k", &encoder, || {
-        Ok(vec![only_read.clone(), only_read])
+    let error = TokenCache::build_or_open(directory.path(), "k", &encoder, |take| {
+        take(vec![only_read.clone(), only_read])
     })
     .unwrap_err();
     assert!(
@@ -469,9 +467,10 @@ fn nothing_to_learn_is_an_error() {
         prompt: "the dog ".repeat(50),
         completion: "x".into(),
     };
-    let cache =
-        TokenCache::build_or_open(directory.path(), "l", &encoder, || Ok(vec![long_prompt]))
-            .unwrap();
+    let cache = TokenCache::build_or_open(directory.path(), "l", &encoder, |take| {
+        take(vec![long_prompt])
+    })
+    .unwrap();
     let error = BatchLoader::new(cache, config(16, 2, Packing::Pack)).unwrap_err();
     assert!(
         error.to_string().contains("sequence_length = 16"),

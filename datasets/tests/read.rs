@@ -7,7 +7,7 @@ use datasets::config::{Chunk, ColumnMapping, DataConfig, Format};
 use datasets::error::DataError;
 use datasets::read::{DropReason, ReadReport, data_digest, read_prompts, read_samples};
 use datasets::sample::{Message, Sample};
-use polars::prelude::{IntoLazy, ParquetWriter, df};
+use polars::prelude::{ParquetWriter, Series, df};
 
 fn write(name: &str, text: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -107,7 +107,60 @@ fn json_csv_and_parquet() {
         read_samples(&DataConfig::new(path)).unwrap().samples,
         [text("a"), text("b"), text("c")]
     );
-    assert_eq!(table.lazy().collect().unwrap().height(), 3);
+    // Conversations of structs, beside a column that has no place in JSON.
+    let turns = |said: [&str; 2]| {
+        let turns = df!("role" => ["user", "assistant"], "content" => said).unwrap();
+        Series::from(turns.into_struct("turn".into()))
+    };
+    let talks = [turns(["q", "a"]), turns(["r", "b"])];
+    let bytes: [&[u8]; 2] = [b"\xff", b"\x00"];
+    let mut table = df!("image" => bytes, "messages" => talks).unwrap();
+    let path = directory.path().join("b.parquet");
+    ParquetWriter::new(fs::File::create(&path).unwrap())
+        .finish(&mut table)
+        .unwrap();
+    let talk = |q: &str, a: &str| {
+        Sample::Conversation(vec![Message::new("user", q), Message::new("assistant", a)])
+    };
+    assert_eq!(
+        read_samples(&DataConfig::new(path)).unwrap().samples,
+        [talk("q", "a"), talk("r", "b")]
+    );
+}
+
+#[test]
+fn a_column_counts_wherever_a_file_begins_to_have_it() {
+    // Turns decide what the file is; the rows before them say nothing.
+    let late = "{\"text\": \"t\"}\n".repeat(5000)
+        + r#"{"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]}"#;
+    let report = read("a.jsonl", late).unwrap();
+    assert_eq!((report.samples.len(), report.rows), (1, 5001));
+    assert_eq!(report.dropped[&DropReason::Null], 5000);
+    let input = "{\"instruction\": \"i\", \"output\": \"o\"}\n{\"instruction\": \"j\", \"input\": \"x\", \"output\": \"q\"}";
+    assert_eq!(
+        read("a.jsonl", input).unwrap().samples,
+        [completion("i", "o"), completion("j\nx", "q")]
+    );
+    // A part that a turn lacks, as calls of tools do, leaves the conversation out.
+    let calls = r#"{"messages": [{"role": "assistant", "tool_calls": []}, {"role": "user", "content": "u"}]}
+{"messages": [{"role": "assistant", "content": "a"}]}"#;
+    assert_eq!(
+        read("a.jsonl", calls).unwrap().dropped[&DropReason::Null],
+        1
+    );
+}
+
+#[test]
+fn an_error_behind_the_limit_is_nobodys() {
+    let (_directory, path) = write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n");
+    let limited = |limit| {
+        read_samples(&DataConfig {
+            limit,
+            ..DataConfig::new(path.clone())
+        })
+    };
+    assert_eq!(limited(Some(1)).unwrap().samples, [text("a")]);
+    assert!(limited(Some(2)).unwrap_err().to_string().contains("row 2"));
 }
 
 #[test]

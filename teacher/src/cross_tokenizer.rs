@@ -255,8 +255,10 @@ mod tests {
     fn corpus(tokenizer: &Tokenizer, samples: &[Sample]) -> Corpus {
         let directory = tempfile::tempdir().unwrap();
         let encoder = SampleEncoder::with_template(tokenizer, None);
-        let read = || Ok(samples.to_vec());
-        let cache = TokenCache::build_or_open(directory.path(), "test", &encoder, read).unwrap();
+        let cache = TokenCache::build_or_open(directory.path(), "test", &encoder, |take| {
+            take(samples.to_vec())
+        });
+        let cache = cache.unwrap();
         Corpus::new(vec![(Arc::new(cache), 1.0)]).unwrap()
     }
 
