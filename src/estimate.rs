@@ -20,6 +20,7 @@ pub mod machine;
 mod made_data;
 mod once;
 mod probe;
+mod program;
 mod reading;
 mod requests;
 pub mod serving;

@@ -206,6 +206,11 @@ impl DataFacts {
         (self.text_tokens).unwrap_or(self.bytes as f64 / BYTES_PER_TOKEN)
     }
 
+    /// Of the file, or, before there is one, about as many as its text has.
+    pub fn text_bytes(&self) -> u64 {
+        (self.bytes).max((BYTES_PER_TOKEN * self.text()) as u64)
+    }
+
     /// Estimated from the text, or from its bytes where it was not read.
     pub fn tokens(&self) -> u64 {
         self.text() as u64

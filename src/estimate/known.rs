@@ -135,6 +135,12 @@ impl<'a> Facts<'a> {
         known.filter_map(|(name, shape)| Some((*name, shape.as_ref().ok()?)))
     }
 
+    /// The models that a stage uses on this machine, as far as their shapes are known.
+    pub fn models_of_stage(&self, stage: usize) -> impl Iterator<Item = ModelShape> {
+        let keys = self.recipe.inputs[stage].iter();
+        keys.filter_map(move |input| self.model(stage, &input.reference.key).ok())
+    }
+
     /// The model that a stage makes.
     pub fn made(&self, stage: usize) -> Known<ModelShape> {
         self.made[stage].clone()

@@ -58,11 +58,6 @@ impl Reading {
         self.process += more;
     }
 
-    /// What the stages before have left in the heap.
-    pub fn left_behind(&mut self, bytes: usize) {
-        self.ledger.fix(Part::Process, bytes);
-    }
-
     fn pass<'m>(&self, model: &'m ModelShape, tokens: usize, part: Part) -> Pass<'m> {
         Pass {
             model,

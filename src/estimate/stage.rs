@@ -3,8 +3,9 @@
 use super::activations::Numbers;
 use super::known::{Facts, Known};
 use super::kv_cache;
-use super::ledger::{Memory, Part};
+use super::ledger::{Ledger, Memory, Part};
 use super::machine::{self, Backend};
+use super::program;
 use super::reading::{POSITIONS, Reading, Written, as_f32};
 use super::requests::{self, Asked};
 use super::shape::ModelShape;
@@ -14,16 +15,8 @@ use crate::source::ModelSource;
 
 /// Most bytes of keys and values that evaluations hold (`evals::subject::batches`).
 const EVALUATED_CACHE: usize = 2 << 30;
-/// What reads records takes in a stage that only sifts them; measured with files of some MiB.
-const READERS_BYTES: usize = 12 << 20;
-/// What asking a server takes; it finds room in what other stages have left.
-const CLIENT_BYTES: usize = 4 << 20;
 /// Tokens of a prompt where nothing tells.
 const PROMPT_TOKENS: usize = 256;
-/// Of a token: what reading it from a GGUF file leaves free in pieces that later stages find no use for, and what a
-/// `tokenizer.json` does, measured up to 790.
-const GGUF_LEFTOVER_BYTES: usize = 380;
-const JSON_LEFTOVER_BYTES: usize = 640;
 /// Sequences that a local model writes together (`teacher::synth::local_queue`).
 pub const ROWS: usize = 16;
 
@@ -66,10 +59,6 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             ..model
         })
     };
-    let left = match setting.numbers.packs {
-        true => left_behind(recipe, facts, stage),
-        false => 0,
-    };
     let mut reading = Reading::new(setting);
     match action {
         Action::Prune(prune) => surgery::prune(&mut reading, prune, &changed()?, facts.made(stage)),
@@ -83,7 +72,6 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             // What is not stored is made as a whole first.
             let _made =
                 (facts.is_random(stage, "model")).then(|| reading.load(&model, Part::Weights));
-            reading.left_behind(left);
             surgery::export(&mut reading, export, &model);
         }
         Action::Quantize(quantize) => surgery::quantize(&mut reading, quantize, &changed()?),
@@ -147,7 +135,9 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
         Action::Capture(capture) if capture.from == CaptureFrom::Teacher => {
             let model = match model("teacher") {
                 Ok(model) => model,
-                Err(_) if is_remote(recipe, action) => return Ok(reading.ledger.memory()),
+                Err(_) if is_remote(recipe, action) => {
+                    return Ok(without_models(recipe, facts, stage, setting));
+                }
                 Err(unknown) => return Err(unknown),
             };
             let tokens = capture.micro_batch * capture.sequence_length;
@@ -166,10 +156,9 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             let asking = writing(recipe, facts, stage, setting)?;
             return Ok(larger(asking, found));
         }
-        Action::Filter(_) | Action::Dedup(_) | Action::Decontaminate(_) => {
-            reading.ledger.fix(Part::Process, READERS_BYTES.max(left));
+        _ if action.sifts().is_some() || is_remote(recipe, action) => {
+            return Ok(without_models(recipe, facts, stage, setting));
         }
-        _ if is_remote(recipe, action) => reading.left_behind(left.max(CLIENT_BYTES)),
         Action::Generate(_) | Action::Rate(_) | Action::Judge(_) | Action::Exercises(_) => {
             return writing(recipe, facts, stage, setting);
         }
@@ -178,24 +167,14 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
     Ok(reading.ledger.memory())
 }
 
-/// What the tokenizers of the stages before leave in the heap.
-fn left_behind(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
-    let inputs = recipe.inputs[..stage].iter().enumerate();
-    let keys = inputs.flat_map(|(before, inputs)| {
-        let keys = inputs.iter().map(|input| input.reference.key.as_str());
-        keys.map(move |key| (before, key))
-    });
-    let left = keys.filter_map(|(before, key)| {
-        let model = facts.model(before, key).ok()?;
-        // What trains writes a `tokenizer.json`, too.
-        let trains = recipe.stages[before].action.training().is_some();
-        let each = match model.gguf_tokenizer && !trains {
-            true => GGUF_LEFTOVER_BYTES,
-            false => JSON_LEFTOVER_BYTES,
-        };
-        Some(model.config.vocab_size * each)
-    });
-    left.max().unwrap_or(0)
+fn without_models(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) -> Memory {
+    let bytes = match setting.numbers.packs {
+        true => program::memory(recipe, facts, stage),
+        false => (setting.process)(0, true),
+    };
+    let mut ledger = Ledger::new();
+    ledger.fix(Part::Process, bytes);
+    ledger.memory()
 }
 
 fn larger(a: Memory, b: Memory) -> Memory {

@@ -21,6 +21,7 @@ use model::phase;
 use trainer::config::TrainConfig;
 
 use super::Chain;
+use crate::memory::return_freed_memory;
 use crate::plan::PlannedStage;
 use crate::recipe::{DataMix, Origin};
 
@@ -103,6 +104,8 @@ impl Chain<'_> {
         let (name, config) = self.data_config(stage, key)?;
         let directory = self.cache.root().join("tokens");
         let cache = read(&directory, &config, encoder).with_context(|| format!("data `{name}`"))?;
+        // Texts that were cut into tokens leave much behind, which nothing later finds a use for.
+        return_freed_memory();
         Ok(Arc::new(cache))
     }
 
