@@ -3,8 +3,6 @@
 use evals::likelihood::{CACHED_BYTES, LEAST_SHARED};
 use evals::text_size::{GroupSize, TextSize};
 
-use model::linear::lora::BaseForm;
-
 use super::activations::{Holding, Pass};
 use super::kv_cache;
 use super::ledger::{Array, Ledger, Part};
@@ -155,8 +153,10 @@ impl Reading {
     /// Tensor after tensor: each is read from its file, becomes `f32`, and then what is written, of `bytes` a tensor.
     pub fn write(&mut self, model: &ModelShape, bytes: impl Fn(&TensorShape) -> usize) {
         let beside = |tensor: &TensorShape| {
-            let stored = tensor.bytes(tensor.frozen_form(BaseForm::AsStored), 4);
-            (4 * tensor.elements(), stored.max(bytes(tensor)))
+            (
+                4 * tensor.elements(),
+                tensor.mapped_bytes().max(bytes(tensor)),
+            )
         };
         let most = model.tensors.iter().map(beside);
         let (values, beside) = most.max_by_key(|(a, b)| a + b).unwrap_or_default();

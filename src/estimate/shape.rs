@@ -67,6 +67,12 @@ impl TensorShape {
         }
     }
 
+    /// Of its file what is mapped while it is read: blocks are copied as a whole, and values of `f32` some at a time.
+    pub fn mapped_bytes(&self) -> usize {
+        let stored = |kind: GgmlType| kind.bytes_of(self.elements());
+        self.kind.and_then(stored).unwrap_or(0)
+    }
+
     /// In memory, where dense values take `dense` bytes each.
     pub fn bytes(&self, form: Form, dense: usize) -> usize {
         let values = self.elements();
@@ -200,14 +206,18 @@ impl ModelShape {
         held.sum::<usize>() as u64
     }
 
-    /// Bytes of its files that are mapped while it is opened: of the largest tensor, and of all of them and the adapter's
-    /// where an adapter's base is known by the digest of its file.
+    /// Bytes of its files that are mapped while it is opened: of one tensor, and of all of them and the adapter's where an
+    /// adapter's base is known by the digest of its file.
     pub fn mapped_bytes(&self) -> usize {
-        let stored = |tensor: &TensorShape| tensor.bytes(tensor.frozen_form(BaseForm::AsStored), 4);
-        let sizes = self.tensors.iter().map(stored);
         match &self.adapter {
-            Some(lora) => sizes.sum::<usize>() + 4 * self.lora_parameters(lora) as usize,
-            None => sizes.max().unwrap_or(0),
+            Some(lora) => {
+                let stored = self.frozen_bytes(BaseForm::AsStored);
+                (stored + 4 * self.lora_parameters(lora)) as usize
+            }
+            None => {
+                let mapped = self.tensors.iter().map(TensorShape::mapped_bytes);
+                mapped.max().unwrap_or(0)
+            }
         }
     }
 

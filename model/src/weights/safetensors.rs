@@ -9,7 +9,7 @@ use super::mapped_file::MappedFile;
 use super::safetensors_header;
 pub use super::safetensors_header::StoredTensor;
 use crate::quant::block_type::GgmlType;
-use crate::quant::blocks::dequantize;
+use crate::quant::blocks::{BlockError, dequantize};
 
 /// Types whose values become f32 without surprise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,33 @@ enum StoredDtype {
 }
 
 const ACCEPTED: &str = "F64, F32, F16, BF16";
+
+/// Values that are read together.
+const PIECE_VALUES: usize = 1 << 22;
+
+fn convert(dtype: StoredDtype, bytes: &[u8], values: &mut [f32]) -> Result<(), BlockError> {
+    match dtype {
+        StoredDtype::F64 => {
+            let (eights, _) = bytes.as_chunks::<8>();
+            values
+                .par_iter_mut()
+                .with_min_len(1 << 16)
+                .zip(eights)
+                .for_each(|(value, eight)| {
+                    *value = f64::from_le_bytes(*eight) as f32;
+                });
+            Ok(())
+        }
+        StoredDtype::Ggml(kind) => {
+            // Rows are of no matter to types without blocks; these are for parallelism.
+            let row = match values.len().is_multiple_of(1 << 12) {
+                true => 1 << 12,
+                false => values.len(),
+            };
+            dequantize(kind, bytes, row, values)
+        }
+    }
+}
 
 impl StoredDtype {
     fn parse(name: &str) -> Option<Self> {
@@ -130,24 +157,15 @@ impl SafetensorsFile {
         let bytes = self.tensor_bytes(tensor);
         let dtype = self.dtype(name, tensor)?;
         let mut values = vec![0.0; bytes.len() / dtype.size()];
-        match dtype {
-            StoredDtype::F64 => {
-                let (eights, _) = bytes.as_chunks::<8>();
-                values
-                    .par_iter_mut()
-                    .with_min_len(1 << 16)
-                    .zip(eights)
-                    .for_each(|(value, eight)| {
-                        *value = f64::from_le_bytes(*eight) as f32;
-                    });
-            }
-            StoredDtype::Ggml(kind) => {
-                // Rows are of no matter to types without blocks; these are for parallelism.
-                let row = tensor.shape.last().copied().unwrap_or(1).max(1);
-                dequantize(kind, bytes, row, &mut values).map_err(|error| {
-                    WeightsError::malformed(self.path(), format!("tensor `{name}`: {error}"))
-                })?;
-            }
+        let mut start = tensor.bytes.start;
+        let pieces = bytes.chunks(PIECE_VALUES * dtype.size());
+        for (bytes, values) in pieces.zip(values.chunks_mut(PIECE_VALUES)) {
+            convert(dtype, bytes, values).map_err(|error| {
+                WeightsError::malformed(self.path(), format!("tensor `{name}`: {error}"))
+            })?;
+            // Else the file would be held beside what was made of it.
+            self.file.forget(start..start + bytes.len());
+            start += bytes.len();
         }
         Ok(values)
     }
