@@ -23,6 +23,8 @@ pub(crate) const RECORDS_OF_A_BATCH: usize = 4096;
 pub(crate) const BYTES_OF_A_BATCH: usize = 4 << 20;
 /// Rows of a table that are written as JSON together.
 const ROWS_AT_A_TIME: usize = 1024;
+/// What some programs write before UTF-8 text; no part of it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// One row of the data as JSON on one line, with all its fields.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,8 +126,7 @@ pub(crate) fn columns_of(
     match format {
         Format::Parquet => parquet_columns(path),
         Format::Csv => {
-            let file = File::open(path).map_err(DataError::io("open", path))?;
-            let header = CsvRows::new(BufReader::new(file)).next_row();
+            let header = CsvRows::open(path)?.next_row();
             let header = header.map_err(DataError::io("read", path))?;
             texts_of_row(path, 0, header.unwrap_or_default())
         }
@@ -214,7 +215,8 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
     }
     // SAFETY: the file is read only, here as everywhere in this crate; who changes it meanwhile gets an error of syntax.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(DataError::io("map", path))?;
-    let mut rest = map.trim_ascii();
+    let whole = map.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&map);
+    let mut rest = whole.trim_ascii();
     if rest.starts_with(b"{") {
         let found = serde_json::from_slice::<IgnoredAny>(rest).map_err(|error| error.to_string());
         let text = found.and(std::str::from_utf8(rest).map_err(|error| error.to_string()));
@@ -258,8 +260,7 @@ fn read_array(path: &Arc<Path>, batch: &mut Batch) -> Step {
 /// # Errors
 /// A file that cannot be read or is not UTF-8.
 pub fn csv_rows(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
+    let mut rows = CsvRows::open(path)?;
     let mut found = Vec::new();
     while let Some(fields) = rows.next_row().map_err(DataError::io("read", path))? {
         found.push(texts_of_row(path, found.len() + 1, fields)?);
@@ -275,8 +276,7 @@ fn texts_of_row(path: &Path, row: usize, fields: Vec<Vec<u8>>) -> Result<Vec<Str
 
 /// Every column stays text: a completion "42" is no number.
 fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
-    let mut rows = CsvRows::new(BufReader::with_capacity(1 << 20, file));
+    let mut rows = CsvRows::open(path)?;
     let mut next = || rows.next_row().map_err(DataError::io("read", path));
     let Some(header) = next()? else {
         return Ok(ControlFlow::Continue(()));
@@ -308,15 +308,21 @@ fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
 }
 
 /// The rows of a csv file. The crate `csv` would bring serde's support for it, which nothing here needs.
-struct CsvRows<R> {
-    file: R,
+struct CsvRows {
+    file: BufReader<File>,
     parser: csv_core::Reader,
 }
 
-impl<R: BufRead> CsvRows<R> {
-    fn new(file: R) -> Self {
+impl CsvRows {
+    fn open(path: &Path) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(DataError::io("open", path))?;
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let head = file.fill_buf().map_err(DataError::io("read", path))?;
+        if head.starts_with(BYTE_ORDER_MARK) {
+            file.consume(BYTE_ORDER_MARK.len());
+        }
         let parser = csv_core::Reader::new();
-        Self { file, parser }
+        Ok(Self { file, parser })
     }
 
     fn next_row(&mut self) -> std::io::Result<Option<Vec<Vec<u8>>>> {

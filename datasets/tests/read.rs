@@ -90,6 +90,14 @@ fn json_csv_and_parquet() {
             .samples,
         [completion("a, \"b\"\nc", "42")]
     );
+    // As spreadsheets write them.
+    for (name, marked) in [
+        ("a.csv", "\u{feff}text,n\r\na,1\r\n"),
+        ("a.json", "\u{feff}[{\"text\": \"a\"}]"),
+        ("a.jsonl", "\u{feff}{\"text\": \"a\"}\r\n"),
+    ] {
+        assert_eq!(read(name, marked).unwrap().samples, [text("a")], "{name}");
+    }
     let turns = r#"messages
 "[{""role"": ""user"", ""content"": ""u""}, {""role"": ""assistant"", ""content"": ""a""}]"
 "#;

@@ -12,9 +12,9 @@ const STARTED: usize = 18 << 20;
 /// What asking a server adds, what computing does, and what training does.
 const CLIENT: usize = 7 << 20;
 const COMPUTING: usize = 3 << 20;
-const TRAINING: usize = 3 << 20;
-/// What training leaves of a tokenizer in small pieces, a token.
-const LEFT_OF_A_TOKEN: usize = 110;
+const TRAINING: usize = 4 << 20;
+/// What a tokenizer leaves in small pieces, a token, where more was made of it than vectors of texts.
+const LEFT_OF_A_TOKEN: usize = 80;
 /// Buffers of what reads records, where there are so many; and of a record that is kept to be compared.
 const READERS: u64 = 6 << 20;
 const COMPARED_RECORD: u64 = 130;
@@ -27,19 +27,18 @@ const OF_A_BENCHMARK: u64 = 5;
 pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
     let so_far = &recipe.stages[..=stage];
     let asks = so_far.iter().any(|stage| is_remote(recipe, &stage.action));
-    let used = (0..stage).flat_map(|before| facts.models_of_stage(before));
-    let vocabularies = used.map(|model| model.config.vocab_size);
-    let mut bytes = STARTED + sifting(recipe, facts, stage);
-    if asks {
-        bytes += CLIENT;
-    }
-    if let Some(largest) = vocabularies.max() {
-        bytes += COMPUTING;
-        if so_far.iter().any(|stage| stage.action.training().is_some()) {
-            bytes += TRAINING + LEFT_OF_A_TOKEN * largest;
-        }
-    }
-    bytes
+    let trains = so_far.iter().any(|stage| stage.action.training().is_some());
+    let used = (0..stage).flat_map(|before| {
+        let is_embedder = matches!(so_far[before].action, Action::CodeQuality(_));
+        let left = if is_embedder { 0 } else { LEFT_OF_A_TOKEN };
+        let models = facts.models_of_stage(before);
+        models.map(move |model| COMPUTING + left * model.config.vocab_size)
+    });
+    STARTED
+        + sifting(recipe, facts, stage)
+        + if asks { CLIENT } else { 0 }
+        + used.max().unwrap_or(0)
+        + if trains { TRAINING } else { 0 }
 }
 
 /// Records are read some at a time; what they are compared with is held.
@@ -61,4 +60,76 @@ fn sifting(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
     let bytes = read("data").map_or(0, |data| data.text_bytes());
     let readers = READERS.min(bytes.saturating_mul(2));
     usize::try_from(readers + held).unwrap_or(usize::MAX >> 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::source::Cache;
+
+    fn of(stages: &str) -> Vec<usize> {
+        let text = format!(
+            r#"
+[models.server]
+source = {{ kind = "remote", model = "m", endpoints = ["http://127.0.0.1:1/v1"] }}
+[data.book]
+source = "recipes/data/book.txt"
+chunk = "paragraphs"
+[data.questions]
+source = "recipes/data/questions.txt"
+chunk = "lines"
+{stages}"#
+        );
+        let recipe = Recipe::parse(Path::new("r.toml"), &text, None, &[]).unwrap();
+        let facts = Facts::new(&recipe, &Cache::at("not-there".into()), false);
+        (0..recipe.stages.len())
+            .map(|stage| memory(&recipe, &facts, stage))
+            .collect()
+    }
+
+    #[test]
+    fn what_once_asked_a_server_keeps_what_that_took() {
+        let sieve = |data: &str, name: &str| {
+            format!(
+                "[[stage]]\nkind = \"filter\"\ndata = \"{data}\"\nrules = [{{ kind = \"repetition\" }}]\nas = \"{name}\"\n"
+            )
+        };
+        let ask = r#"
+[[stage]]
+kind = "generate"
+teacher = "server"
+prompts = "questions"
+sampling = { max_tokens = 16 }
+as = "answers"
+"#;
+        let found = of(&format!(
+            "{}{ask}{}",
+            sieve("book", "before"),
+            sieve("before", "behind")
+        ));
+        let book = 2 * std::fs::metadata("recipes/data/book.txt").unwrap().len() as usize;
+        assert_eq!(found[0], STARTED + book);
+        assert_eq!(found[1], STARTED + CLIENT);
+        assert!(found[2] > STARTED + CLIENT && found[2] < STARTED + CLIENT + 2 * book);
+    }
+
+    #[test]
+    fn what_is_compared_is_held() {
+        let stage = |kind: &str| {
+            let found = of(&format!(
+                "[[stage]]\nkind = {kind}\ndata = \"book\"\nas = \"kept\"\n"
+            ));
+            found[0]
+        };
+        let alone = stage("\"filter\"\nrules = [{ kind = \"repetition\" }]");
+        let compared = stage("\"dedup\"\nmethod = { kind = \"exact\" }");
+        assert!((alone..alone + (1 << 20)).contains(&compared));
+        assert_ne!(alone, compared);
+        let questions = std::fs::metadata("recipes/data/questions.txt").unwrap();
+        let against = stage("\"decontaminate\"\nagainst = [\"questions\"]");
+        let runs = against - alone;
+        assert_eq!(runs as u64, OF_A_BENCHMARK * questions.len());
+    }
 }
