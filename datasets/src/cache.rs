@@ -23,7 +23,7 @@ use crate::sample::Sample;
 
 const MAGIC: [u8; 8] = *b"DSTLTOKS";
 /// Part of every cache's key: raised whenever ids or masks of the same data would come out differently.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const HEADER_BYTES: usize = 128;
 /// Samples that are tokenised together; a part of what is in memory, not of the result.
 const SAMPLES_AT_A_TIME: usize = 1024;

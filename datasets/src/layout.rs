@@ -206,6 +206,8 @@ impl Row<'_> {
     fn turns(&self, column: &str) -> Result<Result<Sample, DropReason>, DataError> {
         match self.fields.get(column) {
             None | Some(Value::Null) => Ok(Err(DropReason::Null)),
+            // A cell of a csv file that holds nothing.
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(Err(DropReason::Null)),
             Some(turns) => Ok(turns_of(self.record, column, turns)?.map(Sample::Conversation)),
         }
     }

@@ -19,6 +19,9 @@ use crate::records::{BYTES_OF_A_BATCH, RECORDS_OF_A_BATCH, columns_of, read_tabl
 use crate::sample::Sample;
 use crate::texts::fields;
 
+/// Samples are handed over when they have so much text; results do not depend on it.
+const HANDED_OVER_BYTES: usize = 16 << 20;
+
 /// What was read, and what was left out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadReport {
@@ -80,6 +83,8 @@ fn hand_over(
         wanted: config.limit.unwrap_or(usize::MAX),
         none: true,
         unanswered,
+        pending: Vec::new(),
+        pending_bytes: 0,
         take,
     };
     for (path, format) in files {
@@ -92,6 +97,7 @@ fn hand_over(
         }
         reader.report.files.push(path);
     }
+    reader.flush()?;
     if reader.none {
         return Err(DataError::Empty {
             path: config.source.clone(),
@@ -160,10 +166,21 @@ struct Reader<'a> {
     /// Whether there was no sample yet.
     none: bool,
     unanswered: bool,
+    /// Not handed over yet: samples of several small files go together.
+    pending: Vec<Sample>,
+    pending_bytes: usize,
     take: TakeSamples<'a>,
 }
 
 impl Reader<'_> {
+    fn flush(&mut self) -> Result<(), DataError> {
+        self.pending_bytes = 0;
+        match std::mem::take(&mut self.pending) {
+            none if none.is_empty() => Ok(()),
+            samples => (self.take)(samples),
+        }
+    }
+
     fn text(&mut self, path: &Path, chunk: Chunk) -> Result<(), DataError> {
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         let flow = read_chunks(path, chunk, &mut |piece| {
@@ -251,9 +268,11 @@ impl Reader<'_> {
             *self.report.dropped.entry(reason).or_default() += 1;
         }
         self.wanted -= samples.len();
-        if !samples.is_empty() {
-            self.none = false;
-            (self.take)(samples)?;
+        self.none &= samples.is_empty();
+        self.pending_bytes += samples.iter().map(Sample::bytes).sum::<usize>();
+        self.pending.append(&mut samples);
+        if self.pending.len() >= RECORDS_OF_A_BATCH || self.pending_bytes >= HANDED_OVER_BYTES {
+            self.flush()?;
         }
         Ok(match self.wanted {
             0 => ControlFlow::Break(()),

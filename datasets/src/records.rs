@@ -1,5 +1,6 @@
 //! Reads data files as a stream of records: memory holds one batch, not the data.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
@@ -132,15 +133,18 @@ pub(crate) fn columns_of(
         }
         _ => {
             let mut columns: Vec<String> = Vec::new();
+            let mut known = HashSet::new();
             let _ends_early = read_table_batches(path, format, None, &mut |batch| {
-                let records = batch.par_iter().map(fields);
-                for record in records.collect::<Result<Vec<_>, _>>()? {
-                    for (name, _) in record {
-                        if !columns.contains(&name) {
+                let records: Vec<_> = batch.par_iter().map(fields).collect();
+                for record in records {
+                    let before = columns.len();
+                    for (name, _) in record? {
+                        if !known.contains(&name) {
+                            known.insert(name.clone());
                             columns.push(name);
                         }
                     }
-                    if is_enough(&columns) {
+                    if columns.len() > before && is_enough(&columns) {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -286,17 +290,21 @@ fn read_csv(path: &Arc<Path>, batch: &mut Batch) -> Step {
         let Some(fields) = next()? else {
             break;
         };
-        let fields = texts_of_row(path, row, fields)?;
+        let mut fields = texts_of_row(path, row, fields)?;
+        // Some programs end every line with a comma.
+        while fields.len() > header.len() && fields.last().is_some_and(String::is_empty) {
+            fields.pop();
+        }
         if fields.len() != header.len() {
             let (found, expected) = (fields.len(), header.len());
             let says = format!("row {row} has {found} fields, the header {expected}");
             return Err(malformed(path, "csv", says));
         }
-        let pairs = header
-            .iter()
-            .cloned()
-            .zip(fields.into_iter().map(Value::from));
-        let record: Map<String, Value> = pairs.collect();
+        let mut record = Map::new();
+        for (name, field) in header.iter().zip(fields) {
+            // Of two columns of one name the first counts.
+            record.entry(name).or_insert(Value::from(field));
+        }
         if batch
             .push(path, row, Value::Object(record).to_string())?
             .is_break()
@@ -327,14 +335,20 @@ impl CsvRows {
 
     fn next_row(&mut self) -> std::io::Result<Option<Vec<Vec<u8>>>> {
         let (mut fields, mut field, mut part) = (Vec::new(), Vec::new(), [0; 4096]);
+        let mut quotes = 0;
         loop {
             let input = self.file.fill_buf()?;
             let (result, read, written) = self.parser.read_field(input, &mut part);
+            quotes += input[..read].iter().filter(|byte| **byte == b'"').count();
+            let is_end = input.is_empty();
             self.file.consume(read);
             field.extend_from_slice(&part[..written]);
             match result {
                 csv_core::ReadFieldResult::InputEmpty | csv_core::ReadFieldResult::OutputFull => {}
                 csv_core::ReadFieldResult::Field { record_end } => {
+                    if is_end && quotes % 2 == 1 && field.contains(&b'\n') {
+                        return Err(never_closed(&field));
+                    }
                     fields.push(std::mem::take(&mut field));
                     if record_end {
                         return Ok(Some(fields));
@@ -353,6 +367,17 @@ fn parquet_columns(path: &Path) -> Result<Vec<String>, DataError> {
     let schema = schema.map_err(failed)?;
     let schema = schema.map_err(|error| failed(error.to_string()))?;
     Ok(schema.iter_names().map(|name| name.to_string()).collect())
+}
+
+/// All that follows an open quote is one field, which the parser takes for what was meant.
+fn never_closed(field: &[u8]) -> std::io::Error {
+    let begins = String::from_utf8_lossy(field);
+    let begins = begins.lines().next().unwrap_or_default();
+    let begins: String = begins.chars().take(60).collect();
+    std::io::Error::new(
+        std::io::ErrorKind::InvalidData,
+        format!("the quote before `{begins}` is never closed"),
+    )
 }
 
 /// A row group at a time, which is what a reader of parquet can skip to.

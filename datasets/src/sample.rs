@@ -14,6 +14,17 @@ pub enum Sample {
     Conversation(Vec<Message>),
 }
 
+impl Sample {
+    /// Bytes of its texts.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Completion { prompt, completion } => prompt.len() + completion.len(),
+            Self::Conversation(turns) => turns.iter().map(|turn| turn.content.len()).sum(),
+        }
+    }
+}
+
 /// One turn of a conversation. `role` is what chat templates expect: `system`, `user`, `assistant`, `tool`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {

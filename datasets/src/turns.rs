@@ -1,6 +1,6 @@
 //! The turns of a conversation as files have them.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::DataError;
 use crate::layout::DropReason;
@@ -19,34 +19,33 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// None where a value is no turn: it has neither part, or something else than strings in them.
+    /// None where a value is no turn: it has other parts only, or something else than strings in these.
     pub fn of(value: &Value) -> Option<Self> {
-        let fields = value.as_object()?;
-        if !PARTS
-            .iter()
-            .flatten()
-            .any(|name| fields.contains_key(*name))
-        {
+        let nothing = Map::new();
+        let fields = match value {
+            Value::Null => &nothing,
+            value => value.as_object()?,
+        };
+        let known = |name: &str| ["role", "content", "from", "value"].contains(&name);
+        if !fields.is_empty() && !fields.keys().any(|name| known(name)) {
             return None;
         }
-        let part = |names: [&str; 2]| {
-            let values = names.into_iter().filter_map(|name| fields.get(name));
-            let text = |value: &Value| value.as_str().map(str::to_string);
-            let mut filled = values.filter(|value| !value.is_null());
-            filled
-                .next()
-                .map_or(Some(None), |value| text(value).map(Some))
+        let part = |name: &str| match fields.get(name) {
+            None | Some(Value::Null) => Some(None),
+            Some(value) => value.as_str().map(|text| Some(text.to_string())),
         };
-        let [roles, contents] = PARTS;
+        // A `value` beside role and content is something else, a reward for one.
+        let is_share_gpt = part("role")?.is_none() && fields.contains_key("from");
+        let (role, content) = match is_share_gpt {
+            true => ("from", "value"),
+            false => ("role", "content"),
+        };
         Some(Self {
-            role: part(roles)?,
-            content: part(contents)?,
+            role: part(role)?,
+            content: part(content)?,
         })
     }
 }
-
-/// Who speaks, and what, by their names in files.
-const PARTS: [[&str; 2]; 2] = [["from", "role"], ["value", "content"]];
 
 /// The conversation that turns make, or why it is none: a turn that lacks a part, as calls of tools do, changes what the
 /// others answer to.

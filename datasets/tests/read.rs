@@ -98,11 +98,25 @@ fn json_csv_and_parquet() {
     ] {
         assert_eq!(read(name, marked).unwrap().samples, [text("a")], "{name}");
     }
+    // An empty cell is no list of turns; a comma at the end of a line is no field.
     let turns = r#"messages
-"[{""role"": ""user"", ""content"": ""u""}, {""role"": ""assistant"", ""content"": ""a""}]"
+""
+"[{""role"": ""user"", ""content"": ""u""}, {""role"": ""assistant"", ""content"": ""a""}]",
 "#;
+    let report = read("a.csv", turns).unwrap();
+    assert!(matches!(&report.samples[0], Sample::Conversation(m) if m.len() == 2));
+    assert_eq!(report.dropped[&DropReason::Null], 1);
+    // Of two columns of one name the first counts.
+    assert_eq!(
+        read("a.csv", "text,text\na,b\n").unwrap().samples,
+        [text("a")]
+    );
+    let open = read("a.csv", "id,text\n1,a\n2,\"b\n3,c\n").unwrap_err();
+    assert!(open.to_string().contains("`b` is never closed"), "{open}");
+    let ragged = read("a.csv", "text,id\na,1\nb\n").unwrap_err();
     assert!(
-        matches!(&read("a.csv", turns).unwrap().samples[0], Sample::Conversation(m) if m.len() == 2)
+        ragged.to_string().contains("row 2 has 1 fields"),
+        "{ragged}"
     );
 
     let directory = tempfile::tempdir().unwrap();
@@ -155,6 +169,31 @@ fn a_column_counts_wherever_a_file_begins_to_have_it() {
     assert_eq!(
         read("a.jsonl", calls).unwrap().dropped[&DropReason::Null],
         1
+    );
+}
+
+#[test]
+fn what_stands_beside_role_and_content_is_not_read() {
+    let talk = |text: &str| read("a.jsonl", text).unwrap().samples;
+    let expected = [Sample::Conversation(vec![
+        Message::new("user", "u"),
+        Message::new("assistant", "a"),
+    ])];
+    for turns in [
+        r#"{"messages": [{"role": "user", "content": "u", "value": "v", "from": "x"}, {"role": "assistant", "content": "a", "value": 0.7}]}"#,
+        r#"{"conversations": [{"from": "human", "value": "u", "content": 1}, {"from": "gpt", "value": "a", "role": null}]}"#,
+    ] {
+        assert_eq!(talk(turns), expected, "{turns}");
+    }
+    // Turns that say nothing leave their conversation out, and no other.
+    let report = read(
+        "a.jsonl",
+        "{\"messages\": [{}]}\n{\"messages\": [null]}\n{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
+    )
+    .unwrap();
+    assert_eq!(
+        (report.samples.len(), report.dropped[&DropReason::Null]),
+        (1, 2)
     );
 }
 

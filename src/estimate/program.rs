@@ -13,8 +13,9 @@ const STARTED: usize = 18 << 20;
 const CLIENT: usize = 7 << 20;
 const COMPUTING: usize = 3 << 20;
 const TRAINING: usize = 4 << 20;
-/// What a tokenizer leaves in small pieces, a token, where more was made of it than vectors of texts.
+/// What a tokenizer leaves in small pieces, a token; and where vectors of texts were made with it, which a forest learns from.
 const LEFT_OF_A_TOKEN: usize = 80;
+const LEFT_OF_VECTORS: usize = 230;
 /// Buffers of what reads records, where there are so many; and of a record that is kept to be compared.
 const READERS: u64 = 6 << 20;
 const COMPARED_RECORD: u64 = 130;
@@ -29,8 +30,10 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
     let asks = so_far.iter().any(|stage| is_remote(recipe, &stage.action));
     let trains = so_far.iter().any(|stage| stage.action.training().is_some());
     let used = (0..stage).flat_map(|before| {
-        let is_embedder = matches!(so_far[before].action, Action::CodeQuality(_));
-        let left = if is_embedder { 0 } else { LEFT_OF_A_TOKEN };
+        let left = match so_far[before].action {
+            Action::CodeQuality(_) => LEFT_OF_VECTORS,
+            _ => LEFT_OF_A_TOKEN,
+        };
         let models = facts.models_of_stage(before);
         models.map(move |model| COMPUTING + left * model.config.vocab_size)
     });
