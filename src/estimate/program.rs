@@ -16,6 +16,8 @@ const TRAINING: usize = 4 << 20;
 /// What a tokenizer leaves in small pieces, a token; and where vectors of texts were made with it, which a forest learns from.
 const LEFT_OF_A_TOKEN: usize = 80;
 const LEFT_OF_VECTORS: usize = 230;
+/// The same where what an export reads and writes finds no room in it; measured up to 700.
+const LEFT_TO_AN_EXPORT: usize = 500;
 /// Buffers of what reads records, where there are so many; and of a record that is kept to be compared.
 const READERS: u64 = 6 << 20;
 const COMPARED_RECORD: u64 = 130;
@@ -42,6 +44,13 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
         + if asks { CLIENT } else { 0 }
         + used.max().unwrap_or(0)
         + if trains { TRAINING } else { 0 }
+}
+
+/// What tokenizers of the stages before leave beside an export, on the CPU.
+pub fn left_to_an_export(facts: &Facts, stage: usize) -> usize {
+    let used = (0..stage).flat_map(|before| facts.models_of_stage(before));
+    let left = used.map(|model| LEFT_TO_AN_EXPORT * model.config.vocab_size);
+    left.max().unwrap_or(0)
 }
 
 /// Records are read some at a time; what they are compared with is held.

@@ -72,6 +72,10 @@ pub fn memory(recipe: &Recipe, facts: &Facts, stage: usize, setting: Setting) ->
             // What is not stored is made as a whole first.
             let _made =
                 (facts.is_random(stage, "model")).then(|| reading.load(&model, Part::Weights));
+            if setting.numbers.packs {
+                let left = program::left_to_an_export(facts, stage);
+                reading.ledger.fix(Part::Process, left);
+            }
             surgery::export(&mut reading, export, &model);
         }
         Action::Quantize(quantize) => surgery::quantize(&mut reading, quantize, &changed()?),

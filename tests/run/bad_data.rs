@@ -46,7 +46,7 @@ fn each_is_told_and_the_stage_before_stays_done() {
         (
             "torn.jsonl",
             "{\"text\": \"a\"}\n{\"text\": ",
-            &["torn.jsonl: not readable as JSON lines"],
+            &["torn.jsonl: not readable as JSON objects: line 2"],
         ),
         (
             "masked.jsonl",
