@@ -15,9 +15,17 @@ use crate::python::definitions;
 /// Whether more is wanted.
 pub type Step = Result<ControlFlow<()>, DataError>;
 
+/// [`ControlFlow::Break`] where nothing more is.
+pub fn go_on(more: bool) -> ControlFlow<()> {
+    match more {
+        true => ControlFlow::Continue(()),
+        false => ControlFlow::Break(()),
+    }
+}
+
 const EXPECTED: &str = "UTF-8 text";
-/// The mark that some programs write before a text; no part of it.
-const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What some programs write before a text in UTF-8; no part of it.
+pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Hands the pieces of a text file to `each`, in their order. Blank lines are no pieces; a line ends with `\n` or `\r\n`, which
 /// is no part of it, and the lines of a paragraph are joined with `\n`.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::chunks::go_on;
 use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::records::{Record, read_batches};
@@ -49,10 +50,7 @@ impl Benchmarks {
                     words += benchmarks.add(set as u16, &texts_to_avoid(record, config)?);
                 }
                 wanted = wanted.saturating_sub(batch.len());
-                Ok(match wanted {
-                    0 => std::ops::ControlFlow::Break(()),
-                    _ => std::ops::ControlFlow::Continue(()),
-                })
+                Ok(go_on(wanted > 0))
             })?;
             if words == 0 {
                 return Err(DataError::Empty {

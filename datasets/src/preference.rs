@@ -3,11 +3,11 @@
 //! A side is a text, a turn, some turns that answer the prompt, or a whole conversation. Both sides become conversations;
 //! what they have in common at the beginning is the prompt, and only what follows is compared.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use crate::chunks::go_on;
 use crate::config::{ColumnMapping, DataConfig};
 use crate::error::DataError;
 use crate::records::{Record, read_batches};
@@ -79,10 +79,7 @@ pub fn read_in_batches(
         wanted -= pairs.len();
         none &= pairs.is_empty();
         take(pairs)?;
-        Ok(match wanted {
-            0 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
+        Ok(go_on(wanted > 0))
     })?;
     if none {
         let LeftOut { equal, empty } = left_out;

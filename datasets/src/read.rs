@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::chunks::{Step, read_chunks};
+use crate::chunks::{Step, go_on, read_chunks};
 use crate::config::{Chunk, ColumnMapping, DataConfig, Format};
 use crate::error::DataError;
 use crate::files::list_files;
 pub use crate::layout::DropReason;
 use crate::layout::{Layout, Row};
-use crate::records::{BYTES_OF_A_BATCH, RECORDS_OF_A_BATCH, columns_of, read_table_batches};
+use crate::records::{RECORDS_OF_A_BATCH, columns_of, read_table_batches};
 use crate::sample::Sample;
 use crate::texts::fields;
 
@@ -182,25 +182,13 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, path: &Path, chunk: Chunk) -> Result<(), DataError> {
-        let (mut pieces, mut bytes) = (Vec::new(), 0);
-        let flow = read_chunks(path, chunk, &mut |piece| {
-            bytes += piece.len();
-            pieces.push(match piece.trim().is_empty() {
+        read_chunks(path, chunk, &mut |piece| {
+            self.judged(match piece.trim().is_empty() {
                 true => Err(DropReason::EmptyText),
                 false => Ok(Sample::Text(piece.to_string())),
-            });
-            match pieces.len() >= RECORDS_OF_A_BATCH || bytes >= BYTES_OF_A_BATCH {
-                true => {
-                    bytes = 0;
-                    self.judged(std::mem::take(&mut pieces))
-                }
-                false => Ok(ControlFlow::Continue(())),
-            }
-        })?;
-        match flow {
-            ControlFlow::Continue(()) => self.judged(pieces).map(|_| ()),
-            ControlFlow::Break(()) => Ok(()),
-        }
+            })
+        })
+        .map(|_| ())
     }
 
     fn table(
@@ -230,54 +218,39 @@ impl Reader<'_> {
             });
             let samples = samples.collect::<Vec<Result<_, DataError>>>();
             // Errors behind the limit are nobody's.
-            let mut judged = Vec::with_capacity(samples.len());
             for sample in samples {
-                match sample {
-                    Ok(sample) => judged.push(sample),
-                    Err(error) => {
-                        return match self.judged(judged)? {
-                            ControlFlow::Continue(()) => Err(error),
-                            ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
-                        };
-                    }
+                if self.judged(sample?)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-            self.judged(judged)
+            Ok(ControlFlow::Continue(()))
         })
         .map(|_| ())
     }
 
-    /// Counts rows, and hands over the samples among them, as many as are wanted.
-    fn judged(&mut self, rows: Vec<Result<Sample, DropReason>>) -> Step {
-        let mut samples = Vec::with_capacity(rows.len());
-        for row in rows {
-            if samples.len() == self.wanted {
-                break;
+    /// Counts a row, and hands its sample over with others.
+    fn judged(&mut self, row: Result<Sample, DropReason>) -> Step {
+        self.report.rows += 1;
+        match row {
+            Ok(sample) if self.unanswered || !nothing_to_learn(&sample) => {
+                self.wanted -= 1;
+                self.none = false;
+                self.pending_bytes += sample.bytes();
+                self.pending.push(sample);
+                if self.pending.len() >= RECORDS_OF_A_BATCH
+                    || self.pending_bytes >= HANDED_OVER_BYTES
+                {
+                    self.flush()?;
+                }
             }
-            self.report.rows += 1;
-            let reason = match row {
-                Ok(sample) if !self.unanswered && nothing_to_learn(&sample) => {
-                    DropReason::NoAssistantTurn
-                }
-                Ok(sample) => {
-                    samples.push(sample);
-                    continue;
-                }
-                Err(reason) => reason,
-            };
-            *self.report.dropped.entry(reason).or_default() += 1;
+            Ok(_) => self.dropped(DropReason::NoAssistantTurn),
+            Err(reason) => self.dropped(reason),
         }
-        self.wanted -= samples.len();
-        self.none &= samples.is_empty();
-        self.pending_bytes += samples.iter().map(Sample::bytes).sum::<usize>();
-        self.pending.append(&mut samples);
-        if self.pending.len() >= RECORDS_OF_A_BATCH || self.pending_bytes >= HANDED_OVER_BYTES {
-            self.flush()?;
-        }
-        Ok(match self.wanted {
-            0 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
+        Ok(go_on(self.wanted > 0))
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        *self.report.dropped.entry(reason).or_default() += 1;
     }
 }
 

@@ -1,11 +1,11 @@
 //! One pass over a data set: records are judged in parallel, and what is found is taken in order.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
+use crate::chunks::go_on;
 use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::layout::DropReason;
@@ -77,10 +77,7 @@ pub fn scan<T: Send>(
             wanted -= usize::from(found.is_ok());
             take(record, found)?;
         }
-        Ok(match wanted {
-            0 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
+        Ok(go_on(wanted > 0))
     })?;
     match none {
         false => Ok(()),

@@ -115,7 +115,7 @@ mod tests {
             ..SampleSize::default()
         });
         let sizes: Vec<SampleSize> = sizes.collect();
-        let samples = sizes.len() / (1 + usize::from(pairs));
+        let samples = sizes.len() / sides(pairs);
         DataFacts::of_sizes(sizes, samples as u64, pairs)
     }
 

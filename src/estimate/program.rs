@@ -21,6 +21,8 @@ const LEFT_TO_AN_EXPORT: usize = 500;
 /// Buffers of what reads records, where there are so many; and of a record that is kept to be compared.
 const READERS: u64 = 6 << 20;
 const COMPARED_RECORD: u64 = 130;
+/// More than any machine has, and little enough to be added up.
+const MOST_BYTES: u64 = 1 << 55;
 /// Of a record, about, where they are not counted.
 const RECORD_BYTES: u64 = 1000;
 /// What the runs of words of a benchmark take, a byte of its file.
@@ -65,13 +67,14 @@ fn sifting(recipe: &Recipe, facts: &Facts, stage: usize) -> usize {
         }),
         Action::Decontaminate(config) => {
             let sets = config.sets().filter_map(|(key, _)| read(&key));
-            OF_A_BENCHMARK * sets.map(|set| set.bytes).sum::<u64>()
+            let bytes = sets.map(|set| set.bytes).fold(0, u64::saturating_add);
+            OF_A_BENCHMARK.saturating_mul(bytes)
         }
         _ => return 0,
     };
     let bytes = read("data").map_or(0, |data| data.text_bytes());
     let readers = READERS.min(bytes.saturating_mul(2));
-    usize::try_from(readers + held).unwrap_or(usize::MAX >> 1)
+    readers.saturating_add(held).min(MOST_BYTES) as usize
 }
 
 #[cfg(test)]
@@ -143,5 +146,27 @@ as = "answers"
         let against = stage("\"decontaminate\"\nagainst = [\"questions\"]");
         let runs = against - alone;
         assert_eq!(runs as u64, OF_A_BENCHMARK * questions.len());
+    }
+
+    #[test]
+    fn more_than_there_can_be_is_counted_too() {
+        let most = i64::MAX;
+        let found = of(&format!(
+            r#"
+[[stage]]
+kind = "generate"
+teacher = "server"
+prompts = "questions"
+mode = {{ kind = "self_instruct", prompt = "recipes/prompts/self_instruct.jinja", instructions = {most}, max_requests = {most} }}
+sampling = {{ max_tokens = 16 }}
+as = "made"
+[[stage]]
+kind = "dedup"
+data = "made"
+method = {{ kind = "exact" }}
+as = "kept"
+"#
+        ));
+        assert!(found[1] as u64 > MOST_BYTES);
     }
 }
