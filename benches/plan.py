@@ -112,6 +112,8 @@ def arguments():
     parser.add_argument("--recipes", action="store_true", help="the short presets of the recipes, too")
     parser.add_argument("--server", action="store_true", help="those of recipes that ask the server on port 8080, too")
     args = parser.parse_args()
+    if args.times < 1:
+        parser.error("--times starts at 1")
     if not args.distill.is_file():
         parser.error(f"there is no {args.distill}: build it, or say --distill PATH")
     return args
@@ -157,7 +159,8 @@ def measure(args, name, recipe, extra, out):
             continue
         memory = stage.get("memory") or {"total": None, "parts": []}
         planned = [None if args.memory_only else seconds_of(plan) for plan in plans]
-        yield {"setting": name, "stage": stage["kind"], "planned": memory["total"], "actual": max(run["peak_bytes"] for run in taken),
+        peaks = [run["peak_bytes"] for run in taken]
+        yield {"setting": name, "stage": stage["kind"], "planned": memory["total"], "actual": None if None in peaks else max(peaks),
                "parts": {share["part"]: share["bytes"] for share in memory["parts"]},
                "probes": planned, "mean": None if None in planned else median(planned), "steps": "step_seconds" in taken[0],
                "taken": [run.get("step_seconds") or run["seconds"] for run in taken]}

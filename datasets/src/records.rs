@@ -23,7 +23,7 @@ pub use csv::csv_rows;
 
 /// A batch ends with the record that reaches one of these; results do not depend on them.
 pub(crate) const RECORDS_OF_A_BATCH: usize = 4096;
-pub(crate) const BYTES_OF_A_BATCH: usize = 4 << 20;
+const BYTES_OF_A_BATCH: usize = 4 << 20;
 
 /// One row of the data as JSON on one line, with all its fields.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Record {
     pub path: Arc<Path>,
     /// From 1, in its file: the line of JSON lines, the row of a table, the piece of a text.
     pub row: usize,
+    /// What is counted in the file: lines, elements, rows or pieces.
+    pub unit: &'static str,
     pub line: String,
 }
 
@@ -93,6 +95,11 @@ fn read_table(
     columns: Option<&[String]>,
     batch: &mut Batch,
 ) -> Step {
+    batch.unit = match format {
+        Format::Json => "element",
+        Format::Csv | Format::Parquet => "row",
+        Format::Jsonl | Format::Text => "line",
+    };
     match format {
         Format::Json => read_array(path, batch),
         Format::Csv => csv::read(path, batch),
@@ -143,6 +150,7 @@ struct Batch<'a> {
     records: Vec<Record>,
     bytes: usize,
     number: u64,
+    unit: &'static str,
     take: Take<'a>,
 }
 
@@ -152,6 +160,7 @@ impl<'a> Batch<'a> {
             records: Vec::new(),
             bytes: 0,
             number: 0,
+            unit: "line",
             take,
         }
     }
@@ -163,6 +172,7 @@ impl<'a> Batch<'a> {
             number: self.number,
             path: path.clone(),
             row,
+            unit: self.unit,
             line,
         });
         match self.records.len() >= RECORDS_OF_A_BATCH || self.bytes >= BYTES_OF_A_BATCH {
@@ -196,6 +206,7 @@ fn read_text(path: &Arc<Path>, config: &DataConfig<PathBuf>, batch: &mut Batch) 
         .and_then(|columns| columns.text.clone());
     let name = named.unwrap_or_else(|| "text".into());
     let mut row = 0;
+    batch.unit = "piece";
     read_chunks(path, config.chunk, &mut |text| {
         row += 1;
         batch.push(path, row, json!({ &name: text }).to_string())

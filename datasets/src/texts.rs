@@ -19,12 +19,10 @@ pub fn fields(record: &Record) -> Result<Map<String, Value>, DataError> {
         Ok(_) => "not an object".to_string(),
         Err(error) => error.to_string(),
     };
-    let is_array = record.path.extension().is_some_and(|end| end == "json");
-    let place = if is_array { "element" } else { "line" };
     Err(DataError::Malformed {
         path: record.path.to_path_buf(),
         expected: "JSON objects",
-        found: format!("{place} {}: {found}", record.row),
+        found: format!("{} {}: {found}", record.unit, record.row),
     })
 }
 

@@ -386,6 +386,10 @@ fn bad_files_are_errors_that_name_file_and_place() {
         line.contains("a.jsonl") && line.contains("line 2"),
         "{line}"
     );
+    let element = error("a.json", br#"[{"text": "a"}, 5]"#);
+    assert!(element.contains("element 2: not an object"), "{element}");
+    let lines = error("b.json", b"{\"text\": \"a\"}\n\n5\n");
+    assert!(lines.contains("line 3: not an object"), "{lines}");
     let role = error(
         "a.jsonl",
         br#"{"messages": [{"role": "narrator", "content": "x"}]}"#,

@@ -14,8 +14,9 @@ use crate::stages::prune::CALIBRATION_LENGTH;
 
 /// Tokens of the calibration rows that go through a model together.
 const CALIBRATION_TOKENS: usize = 4 * CALIBRATION_LENGTH;
-/// Codes that share a scale and a zero, as most are.
-const GROUP: usize = 128;
+/// Codes that share a scale and a zero, about; and what these take.
+const GROUP: usize = 64;
+const OF_A_GROUP: usize = 5;
 /// What a vocabulary takes that is written into a file, a token.
 const WRITTEN_TOKEN: usize = 400;
 
@@ -125,13 +126,13 @@ pub fn quantize(reading: &mut Reading, quantize: &Quantize, model: &ModelShape) 
 pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
     reading.process(model);
     if let ExportFormat::Gptq { .. } = export.format {
-        // A byte a code, and eight a group of them, in the file that is mapped and in the matrices that are checked first.
+        // A byte a code, and its share of a group, in the file that is mapped and in the matrices that are checked first.
         let linear = model
             .tensors
             .iter()
             .filter(|tensor| is_linear(&tensor.name));
         let codes: usize = linear.map(TensorShape::elements).sum();
-        let codes = codes + 8 * codes / GROUP;
+        let codes = codes + OF_A_GROUP * codes / GROUP;
         reading.ledger.fix(Part::Weights, codes);
         let _held = reading.ledger.take(Part::Weights, codes);
     }
@@ -147,7 +148,7 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
         };
         reading.ledger.fix(Part::Weights, mapped);
     }
-    if let ExportFormat::Gguf { .. } = export.format {
+    if let (ExportFormat::Gguf { .. }, true) = (&export.format, reading.setting.numbers.packs) {
         let vocabulary = WRITTEN_TOKEN * model.config.vocab_size;
         reading.ledger.fix(Part::Process, vocabulary);
     }

@@ -53,6 +53,7 @@ pub(super) fn read_questions(
                 number: 1,
                 path: path.into(),
                 row: 1,
+                unit: "file",
                 line: json!({ "text": text }).to_string(),
             };
             found
@@ -144,6 +145,7 @@ fn official_rows(
             number: at as u64 + 1,
             path: shared.clone(),
             row: at + 1,
+            unit: "row",
             line: line.to_string(),
         })?;
     }
