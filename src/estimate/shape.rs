@@ -221,6 +221,12 @@ impl ModelShape {
         }
     }
 
+    /// Bytes of its largest tensor as it is stored.
+    pub fn largest_stored(&self) -> usize {
+        let stored = |tensor: &TensorShape| tensor.bytes(tensor.frozen_form(BaseForm::AsStored), 4);
+        self.tensors.iter().map(stored).max().unwrap_or(0)
+    }
+
     /// The shape with another configuration: layers, heads or widths are gone, and all is `f32`.
     pub fn cut(&self, change: impl FnOnce(&mut DecoderConfig)) -> Self {
         let mut config = self.config.clone();

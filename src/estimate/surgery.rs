@@ -144,7 +144,8 @@ pub fn export(reading: &mut Reading, export: &Export, model: &ModelShape) {
         // All of the base's file and the adapter's is mapped before the first and largest tensor is read, where one is.
         let mapped = match export.format {
             ExportFormat::Peft { .. } => model.mapped_bytes(),
-            _ => model.mapped_bytes() - base.mapped_bytes(),
+            // That tensor is counted where it is read; values of `f32` are forgotten as they are.
+            _ => model.mapped_bytes() - base.largest_stored(),
         };
         reading.ledger.fix(Part::Weights, mapped);
     }
